@@ -1,0 +1,39 @@
+# Every target makes the virtual environment it needs; PYTHON must be 3.11 or newer.
+PYTHON ?= python3
+VENV ?= .venv
+WORKDIR ?= runs/quickstart
+CACHE ?= $(HOME)/.cache/fade_jax
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: run test lint parity smollm2 clean
+
+$(VENV)/.installed: pyproject.toml setup.cfg
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[experiments,test,lint]'
+	touch $@
+
+$(VENV)/.installed-parity: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[parity]'
+	touch $@
+
+run: $(VENV)/.installed  ## warm start, then GRPO, Power(3) and FADE; ends with a report
+	$(BIN)/python -m experiments.run --config=configs/quickstart.py --workdir=$(WORKDIR)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -m 'not parity' -n $(WORKERS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+smollm2: $(VENV)/.installed  ## the real model: SmolLM2-135M-Instruct as GGUF, checked, outside the repository
+	$(BIN)/python -m experiments.models.fetch_smollm2 --directory=$(CACHE)
+
+parity: $(VENV)/.installed-parity smollm2  ## live comparison with torch and transformers
+	$(BIN)/python -m pytest -m parity
+
+clean:
+	rm -rf $(VENV) build *.egg-info
