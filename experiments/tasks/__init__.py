@@ -1,0 +1,1 @@
+"""Tasks: prompts, verified rewards and demonstrations, one module each."""

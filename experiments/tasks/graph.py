@@ -1,0 +1,400 @@
+"""The embedded task: walk from a source to a target in a fixed graph, around forbidden nodes.
+
+The graph is random, connected, undirected and regular (64 nodes of degree 3), drawn once from
+`seed`. A prompt names 6 forbidden nodes, a target and a source:
+
+    AVOID f₁ … f₆ TO target FROM source
+
+and an answer is the nodes of a walk *after* the source, then EOS: `v₁ v₂ … v_L EOS` with
+v_L = target. The source is the prompt's last node and is not repeated, so every step, the first
+included, is the same choice: a neighbour of the node before. Many answers are right.
+
+    reward = 1  iff  (v_{l-1}, v_l) is an edge for l = 1..L (v₀ = source), no v_l is forbidden,
+                     v_L = target, and EOS comes within max_path tokens; else 0
+
+Distances are measured in the graph *without* the forbidden nodes, and lie in
+[min_distance, max_distance] with max_distance < max_path: every prompt can be solved.
+
+A pair (source, target), in this order, is held out by a hash of it: training prompts and
+demonstrations never contain a held-out pair, evaluation prompts contain nothing else.
+
+Everything is traceable in JAX, seed and step included.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from experiments.tasks.keywords import check_at_least, check_fraction, check_keywords
+from experiments.tasks.prompts import Demonstrations, Prompts
+from experiments.tasks.split import hash_fraction
+
+# Streams of random numbers, so that the same (seed, step) never draws the same prompt twice.
+_TRAIN, _EVAL, _DEMONSTRATIONS = 0, 1, 2
+
+
+class GraphFacts(NamedTuple):
+    """What a reward depends on: source i32 [P], target i32 [P], forbidden i32 [P, F]."""
+
+    source: jax.Array
+    target: jax.Array
+    forbidden: jax.Array
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["neighbours", "distances", "held_out"],
+    meta_fields=[
+        "seed",
+        "forbidden",
+        "min_distance",
+        "max_distance",
+        "max_path",
+        "min_walk",
+        "max_walk",
+    ],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class GraphTask:
+    """Paths in one fixed graph; make it with `graph_task`.
+
+    neighbours: i32 [N, degree].
+    distances: i32 [N, N], steps from row to column in the whole graph.
+    held_out: bool [N, N], the (source, target) pairs kept for evaluation.
+
+    Tokens: the nodes are 0..N-1, then EOS, PAD, AVOID, TO, FROM.
+    """
+
+    neighbours: jax.Array
+    distances: jax.Array
+    held_out: jax.Array
+    seed: int
+    forbidden: int
+    min_distance: int
+    max_distance: int
+    max_path: int
+    min_walk: int
+    max_walk: int
+
+    on_device: ClassVar[bool] = True
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes, N."""
+        return self.neighbours.shape[0]
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends a path."""
+        return self.nodes
+
+    @property
+    def pad_id(self) -> int:
+        """The token after the end."""
+        return self.nodes + 1
+
+    @property
+    def vocab_size(self) -> int:
+        """Nodes, EOS, PAD and the three words AVOID, TO, FROM."""
+        return self.nodes + 5
+
+    @property
+    def max_prompt(self) -> int:
+        """Every prompt has this length."""
+        return self.forbidden + 5
+
+    @property
+    def max_completion(self) -> int:
+        """Tokens of the longest answer that counts, EOS included."""
+        return self.max_path
+
+    def train_prompts(self, seed: jax.Array | int, step: jax.Array | int, count: int) -> Prompts:
+        """Draws the training prompts of one step.
+
+        Args:
+          seed: i32, may be traced.
+          step: i32, may be traced.
+          count: P, static.
+
+        Returns:
+          P prompts with pairs that are not held out; the same for the same (seed, step). Source
+          and forbidden nodes are uniform, then the target is uniform over the nodes allowed.
+        """
+        keys = _keys(seed, _TRAIN, step, count)
+        return self._prompts(jax.vmap(partial(self._draw_facts, ~self.held_out))(keys))
+
+    def eval_prompts(self, count: int) -> Prompts:
+        """The first `count` prompts of the fixed evaluation set; every pair is held out."""
+        keys = _keys(self.seed, _EVAL, 0, count)
+        return self._prompts(jax.vmap(partial(self._draw_facts, self.held_out))(keys))
+
+    def demonstrations(
+        self, seed: jax.Array | int, step: jax.Array | int, count: int
+    ) -> Demonstrations:
+        """Draws random walks, each with the prompt that it answers if it meets no forbidden node.
+
+            L ~ U{min_walk..max_walk};   v_l ~ U(neighbours of v_{l-1});   target := v_L
+
+        redrawn until (v₀, v_L) is not held out and its distance in the whole graph is allowed.
+        The forbidden nodes are uniform over the others, without regard to the walk: imitation
+        teaches the edges and the goal, and leaves the avoiding to be learned from rewards.
+
+        Args:
+          seed: i32, may be traced.
+          step: i32, may be traced.
+          count: P, static.
+
+        Returns:
+          P demonstrations, tokens [P, max_path].
+        """
+        keys = _keys(seed, _DEMONSTRATIONS, step, count)
+        facts, walk, length = jax.vmap(self._draw_walk)(keys)
+        place = jnp.arange(self.max_path)
+        length = length[:, None]
+        walk = jnp.pad(walk, ((0, 0), (0, self.max_path - self.max_walk)))
+        tokens = jnp.where(place < length, walk, self.pad_id)
+        tokens = jnp.where(place == length, self.eos_id, tokens)
+        mask = (place <= length).astype(jnp.float32)
+        return Demonstrations(self._prompts(facts), tokens.astype(jnp.int32), mask)
+
+    def verify(self, facts: GraphFacts, tokens: jax.Array, token_mask: jax.Array) -> jax.Array:
+        """Rewards answers: 1 for a walk to the target over edges and around the forbidden nodes.
+
+        Args:
+          facts: of P prompts.
+          tokens: i32 [P, G, T] answers.
+          token_mask: [P, G, T], 1 up to and including the first EOS.
+
+        Returns:
+          f32 [P, G] of zeros and ones.
+        """
+        chosen = token_mask.astype(bool)
+        is_eos = chosen & (tokens == self.eos_id)
+        is_step = chosen & ~is_eos
+        source = jnp.broadcast_to(facts.source[:, None, None], tokens[..., :1].shape)
+        before = jnp.concatenate([source, tokens[..., :-1]], axis=-1)
+        is_node = (tokens >= 0) & (tokens < self.nodes)
+        # A token that is no node looks up some node's neighbours here; is_node refuses it.
+        around = self.neighbours[jnp.clip(before, 0, self.nodes - 1)]
+        is_edge = is_node & jnp.any(around == tokens[..., None], axis=-1)
+        is_forbidden = jnp.any(tokens[..., None] == facts.forbidden[:, None, None, :], axis=-1)
+        walks = jnp.all(~is_step | (is_edge & ~is_forbidden), axis=-1)
+        arrives = jnp.any(is_eos & (before == facts.target[:, None, None]), axis=-1)
+        return (walks & arrives).astype(jnp.float32)
+
+    def _prompts(self, facts: GraphFacts) -> Prompts:
+        count = facts.source.shape[0]
+        avoid, to, from_ = (
+            jnp.full((count, 1), word, jnp.int32) for word in range(self.nodes + 2, self.nodes + 5)
+        )
+        tokens = jnp.concatenate(
+            [avoid, facts.forbidden, to, facts.target[:, None], from_, facts.source[:, None]],
+            axis=1,
+        )
+        return Prompts(tokens, jnp.full((count,), self.max_prompt, jnp.int32), facts)
+
+    def _draw_facts(self, in_split: jax.Array, key: jax.Array) -> GraphFacts:
+        """Draws one prompt whose pair is in the split ([N, N] bool)."""
+
+        def draw(key: jax.Array) -> tuple[GraphFacts, jax.Array]:
+            source_key, forbidden_key, target_key = jax.random.split(key, 3)
+            source = jax.random.randint(source_key, (), 0, self.nodes)
+            others = jnp.arange(self.nodes) != source
+            forbidden = _draw_distinct(forbidden_key, others, self.forbidden)
+            blocked = jnp.zeros(self.nodes, bool).at[forbidden].set(True)
+            distance = _distances(self.neighbours, source, blocked, self.max_distance)
+            allowed = self._in_range(distance) & in_split[source]
+            target = jax.random.categorical(target_key, jnp.where(allowed, 0.0, -jnp.inf))
+            return GraphFacts(source, target.astype(jnp.int32), forbidden), jnp.any(allowed)
+
+        return _first_accepted(draw, key)
+
+    def _draw_walk(self, key: jax.Array) -> tuple[GraphFacts, jax.Array, jax.Array]:
+        """Draws one walk: its prompt, its nodes i32 [max_walk] and its length."""
+
+        def advance(node: jax.Array, turn: jax.Array) -> tuple[jax.Array, jax.Array]:
+            node = self.neighbours[node, turn]
+            return node, node
+
+        def draw(key: jax.Array) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array]:
+            source_key, length_key, turn_key = jax.random.split(key, 3)
+            source = jax.random.randint(source_key, (), 0, self.nodes)
+            length = jax.random.randint(length_key, (), self.min_walk, self.max_walk + 1)
+            turns = jax.random.randint(turn_key, (self.max_walk,), 0, self.neighbours.shape[1])
+            _, walk = lax.scan(advance, source, turns)
+            target = walk[length - 1]
+            allowed = self._in_range(self.distances[source, target])
+            return (source, walk, length), allowed & ~self.held_out[source, target]
+
+        walk_key, forbidden_key = jax.random.split(key)
+        source, walk, length = _first_accepted(draw, walk_key)
+        target = walk[length - 1]
+        ends = jnp.zeros(self.nodes, bool).at[jnp.array([source, target])].set(True)
+        forbidden = _draw_distinct(forbidden_key, ~ends, self.forbidden)
+        return GraphFacts(source, target, forbidden), walk, length
+
+    def _in_range(self, distance: jax.Array) -> jax.Array:
+        return (distance >= self.min_distance) & (distance <= self.max_distance)
+
+
+def graph_task(
+    seed: int = 0,
+    nodes: int = 64,
+    degree: int = 3,
+    forbidden: int = 6,
+    min_distance: int = 2,
+    max_distance: int = 8,
+    max_path: int = 10,
+    min_walk: int = 2,
+    max_walk: int = 9,
+    held_out: float = 0.2,
+) -> GraphTask:
+    """Draws the graph and its held-out pairs.
+
+    Args:
+      seed: of the graph, of the split and of the evaluation prompts.
+      nodes: N, even.
+      degree: neighbours of every node; edges go both ways.
+      forbidden: forbidden nodes of a prompt.
+      min_distance: fewest steps from source to target around the forbidden nodes, at least 1.
+      max_distance: most steps.
+      max_path: tokens of the longest answer, EOS included; more than max_distance.
+      min_walk: fewest steps of a demonstration.
+      max_walk: most steps of a demonstration; less than max_path.
+      held_out: fraction of the (source, target) pairs kept for evaluation.
+
+    Returns:
+      The task.
+
+    Raises:
+      ValueError: if no such graph or prompt exists, naming the field and its value.
+    """
+    check_at_least("degree", degree, 2)
+    check_at_least("forbidden", forbidden, 0)
+    check_at_least("min_distance", min_distance, 1)
+    check_at_least("max_distance", max_distance, min_distance)
+    check_at_least("max_path", max_path, max_distance + 1)
+    check_at_least("min_walk", min_walk, 1)
+    check_at_least("max_walk", max_walk, min_walk)
+    check_fraction("held_out", held_out)
+    if nodes % 2 or nodes < 2 * degree:
+        raise ValueError(f"nodes must be even and at least 2 * degree = {2 * degree}, got {nodes}")
+    if max_walk >= max_path:
+        raise ValueError(f"max_walk must be less than max_path = {max_path}, got {max_walk}")
+    # A shortest path and as many forbidden nodes beside it: drawing a prompt always ends.
+    check_at_least("nodes", nodes, forbidden + max_distance + 1)
+
+    rng = np.random.default_rng(seed)
+    neighbours = _random_regular_graph(rng, nodes, degree)
+    nowhere = jnp.zeros(nodes, bool)
+    distances = jax.vmap(lambda s: _distances(neighbours, s, nowhere, nodes))(jnp.arange(nodes))
+    fraction = hash_fraction(seed, np.arange(nodes)[:, None], np.arange(nodes)[None, :])
+    task = GraphTask(
+        neighbours=neighbours,
+        distances=distances,
+        held_out=jnp.asarray(fraction < held_out),
+        seed=seed,
+        forbidden=forbidden,
+        min_distance=min_distance,
+        max_distance=max_distance,
+        max_path=max_path,
+        min_walk=min_walk,
+        max_walk=max_walk,
+    )
+    in_range = task._in_range(distances)
+    for split, pairs in (("training", ~task.held_out), ("held-out", task.held_out)):
+        if not bool(jnp.any(in_range & pairs)):
+            raise ValueError(
+                f"no {split} pair has a distance in [{min_distance}, {max_distance}]: "
+                f"the graph's largest is {int(jnp.max(distances))}"
+            )
+    # A walk of L steps can end at every distance up to L of its parity.
+    walkable = in_range & ~task.held_out & (distances <= max_walk)
+    if max_walk - min_walk < 1 or not bool(jnp.any(walkable)):
+        raise ValueError(
+            f"max_walk must be at least min_walk + 1 and reach a training pair, got {max_walk} "
+            f"with min_walk = {min_walk}, min_distance = {min_distance}"
+        )
+    return task
+
+
+def make(tokenizer: None = None, **kwargs: Any) -> GraphTask:
+    """Makes the task from a config's `task.kwargs`; see `graph_task`.
+
+    Raises:
+      ValueError: for a field that `graph_task` does not have, or a value that it refuses.
+    """
+    del tokenizer  # The task has a vocabulary of its own.
+    check_keywords(graph_task, kwargs)
+    return graph_task(**kwargs)
+
+
+def _keys(seed: jax.Array | int, stream: int, step: jax.Array | int, count: int) -> jax.Array:
+    """One key per prompt; the first keys do not depend on how many are drawn."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)
+    return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count))
+
+
+def _first_accepted(draw: Callable[[jax.Array], tuple[Any, jax.Array]], key: jax.Array) -> Any:
+    """Draws (value, accepted) with new keys until one is accepted; returns its value."""
+
+    def again(carry: tuple[jax.Array, Any, jax.Array]) -> tuple[jax.Array, Any, jax.Array]:
+        key, _, _ = carry
+        key, draw_key = jax.random.split(key)
+        return key, *draw(draw_key)
+
+    start = again((key, None, None))
+    return lax.while_loop(lambda carry: ~carry[2], again, start)[1]
+
+
+def _draw_distinct(key: jax.Array, among: jax.Array, count: int) -> jax.Array:
+    """Draws `count` different nodes of those marked (bool [N]), uniformly and in random order."""
+    score = jnp.where(among, jax.random.uniform(key, among.shape), -1.0)
+    return lax.top_k(score, count)[1].astype(jnp.int32)
+
+
+def _distances(
+    neighbours: jax.Array, source: jax.Array, blocked: jax.Array, max_distance: int
+) -> jax.Array:
+    """Breadth-first distances from one source.
+
+    Args:
+      neighbours: i32 [N, degree], symmetric.
+      source: i32 [].
+      blocked: bool [N], nodes that may not be entered.
+      max_distance: how far to look.
+
+    Returns:
+      i32 [N]; max_distance + 1 where a node is blocked or not reached.
+    """
+    nodes = neighbours.shape[0]
+    start = jnp.full(nodes, max_distance + 1, jnp.int32).at[source].set(0)
+
+    def widen(step: jax.Array, distance: jax.Array) -> jax.Array:
+        reached = jnp.any(distance[neighbours] == step - 1, axis=1)
+        new = reached & ~blocked & (distance > max_distance)
+        return jnp.where(new, step, distance)
+
+    return lax.fori_loop(1, max_distance + 1, widen, start)
+
+
+def _random_regular_graph(rng: np.random.Generator, nodes: int, degree: int) -> jax.Array:
+    """Draws a connected regular graph as the union of `degree` disjoint perfect matchings."""
+    while True:
+        matchings: list[np.ndarray] = []
+        while len(matchings) < degree:
+            order = rng.permutation(nodes)
+            partner = np.empty(nodes, np.int32)
+            partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
+            if not any(np.any(partner == other) for other in matchings):
+                matchings.append(partner)
+        neighbours = jnp.asarray(np.sort(np.stack(matchings, axis=1), axis=1))
+        distance = _distances(neighbours, jnp.int32(0), jnp.zeros(nodes, bool), nodes)
+        if bool(jnp.all(distance <= nodes)):
+            return neighbours
