@@ -1,0 +1,121 @@
+"""The sizes and switches of a decoder-only transformer: Llama, SmolLM2, Qwen2/2.5 and Qwen3."""
+
+from dataclasses import dataclass
+
+_ROPE_SCALINGS = ("linear", "llama3")
+_DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are stretched beyond the context a model was first trained on.
+
+    Args:
+      kind: "linear" divides every frequency by `factor`; "llama3" does so for wavelengths longer
+        than `original_max_positions / low_freq_factor`, leaves those shorter than
+        `original_max_positions / high_freq_factor` alone, and blends in between.
+      factor: the stretch, at least 1.
+      low_freq_factor: llama3 only.
+      high_freq_factor: llama3 only, greater than `low_freq_factor`.
+      original_max_positions: llama3 only, the context of the first training, in tokens.
+
+    Raises:
+      ValueError: a value is impossible; the message names it.
+    """
+
+    kind: str
+    factor: float
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_positions: int = 8192
+
+    def __post_init__(self):
+        _require(self, "kind", self.kind in _ROPE_SCALINGS, f"one of {_ROPE_SCALINGS}")
+        _require(self, "factor", self.factor >= 1, "at least 1")
+        _require(self, "low_freq_factor", self.low_freq_factor > 0, "positive")
+        _require(
+            self,
+            "high_freq_factor",
+            self.high_freq_factor > self.low_freq_factor,
+            f"greater than low_freq_factor, {self.low_freq_factor}",
+        )
+        _require(self, "original_max_positions", self.original_max_positions > 0, "positive")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model, hashable, so that it can be a static argument of a jitted function.
+
+    Args:
+      vocab_size: V, rows of the embedding.
+      num_layers: L.
+      d_model: D, width of the residual stream.
+      num_heads: query heads, a multiple of `num_kv_heads`.
+      num_kv_heads: heads of keys and values; each is shared by num_heads / num_kv_heads queries.
+      head_dim: width of one head, even (rotary embeddings turn pairs).
+      d_ff: width of the SwiGLU.
+      rope_theta: base of the rotary wavelengths.
+      rope_scaling: None, or a RopeScaling.
+      norm_eps: added to the mean square in RMSNorm.
+      tied_head: the unembedding is the embedding.
+      qkv_bias: queries, keys and values have biases (Qwen2).
+      qk_norm: RMSNorm over each head of queries and keys before the rotation (Qwen3).
+      max_positions: longest prompt plus completion, in tokens.
+      dtype: of activations and matrix products, "float32" or "bfloat16". Parameters, norms and
+        the softmax are float32 in both.
+      remat: recompute each layer in the backward pass instead of keeping its activations.
+
+    Raises:
+      ValueError: a value is impossible; the message names the field, the value and what is allowed.
+    """
+
+    vocab_size: int
+    num_layers: int
+    d_model: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    d_ff: int
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    norm_eps: float = 1e-5
+    tied_head: bool = True
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    max_positions: int = 2048
+    dtype: str = "float32"
+    remat: bool = False
+
+    def __post_init__(self):
+        for field in (
+            "vocab_size",
+            "num_layers",
+            "d_model",
+            "num_heads",
+            "num_kv_heads",
+            "head_dim",
+            "d_ff",
+            "max_positions",
+        ):
+            value = getattr(self, field)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            _require(self, field, whole and value > 0, "a positive whole number")
+        _require(self, "head_dim", self.head_dim % 2 == 0, "even")
+        _require(
+            self,
+            "num_heads",
+            self.num_heads % self.num_kv_heads == 0,
+            f"a multiple of num_kv_heads, {self.num_kv_heads}",
+        )
+        _require(self, "rope_theta", self.rope_theta > 0, "positive")
+        scaling = self.rope_scaling
+        known = scaling is None or isinstance(scaling, RopeScaling)
+        _require(self, "rope_scaling", known, "None or a RopeScaling")
+        _require(self, "norm_eps", self.norm_eps > 0, "positive")
+        _require(self, "dtype", self.dtype in _DTYPES, f"one of {_DTYPES}")
+
+
+def _require(config, field, holds, allowed):
+    if not holds:
+        name = type(config).__name__
+        raise ValueError(f"{name}.{field} must be {allowed}; got {getattr(config, field)!r}")
