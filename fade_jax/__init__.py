@@ -1,0 +1,53 @@
+"""Policy-gradient weights for RL with verifiable rewards: advantages, their masses, and FADE."""
+
+from fade_jax import (
+    advantages,
+    decomposition,
+    diagnostics,
+    entropies,
+    losses,
+    pass_at_k,
+    schedules,
+    transforms,
+)
+from fade_jax.advantages import (
+    asym_grpo,
+    center,
+    dr_grpo,
+    fade,
+    focal_weight,
+    grpo,
+    nsr,
+    power,
+    psr,
+    reinforce,
+    rloo,
+    standardize,
+    suppress_negatives,
+    w_reinforce,
+)
+
+__all__ = [
+    "advantages",
+    "asym_grpo",
+    "center",
+    "decomposition",
+    "diagnostics",
+    "dr_grpo",
+    "entropies",
+    "fade",
+    "focal_weight",
+    "grpo",
+    "losses",
+    "nsr",
+    "pass_at_k",
+    "power",
+    "psr",
+    "reinforce",
+    "rloo",
+    "schedules",
+    "standardize",
+    "suppress_negatives",
+    "transforms",
+    "w_reinforce",
+]

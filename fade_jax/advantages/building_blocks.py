@@ -1,0 +1,110 @@
+"""The parts that the advantages are made of: center, standardize, focal weight, suppression."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from fade_jax.checks import check_not_negative, check_positive, check_zero_or_one
+from fade_jax.groups import as_group, group_count, group_mean
+
+
+def center(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+    """Subtract the group's mean.
+
+        A_i = r_i - r̄
+
+    Args:
+      rewards: `[..., group]`.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`, exactly 0 in a constant group.
+
+    Raises:
+      ValueError: if `where` does not have the shape of `rewards`.
+    """
+    rewards, where = as_group(rewards, where)
+    return jnp.where(where, rewards - group_mean(rewards, where), 0)
+
+
+def standardize(
+    rewards: ArrayLike, *, ddof: int = 1, eps: ArrayLike = 1e-6, where: ArrayLike | None = None
+) -> jax.Array:
+    """Subtract the group's mean and divide by its standard deviation.
+
+        A_i = (r_i - r̄) / (s + ε),   s² = Σ_i (r_i - r̄)² / (G - ddof)
+
+    Args:
+      rewards: `[..., group]`.
+      ddof: what is taken off the group size in s²; 1 as published, 0 as numpy's default.
+      eps: ε, in units of the reward.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`, exactly 0 in a constant group and in one with no more than `ddof` rollouts.
+
+    Raises:
+      ValueError: if the group axis is not above `ddof`, `eps` is negative, or `where` does not
+        have the shape of `rewards`.
+    """
+    check_zero_or_one("ddof", ddof)
+    check_not_negative("eps", eps)
+    rewards, where = as_group(rewards, where, minimum_size=2)
+    centered = center(rewards, where=where)
+    degrees = group_count(where) - ddof
+    variance = jnp.sum(centered**2, axis=-1, keepdims=True) / jnp.maximum(degrees, 1)
+    varied = (variance > 0) & (degrees > 0)
+    # Twice a where: the derivative of the root at 0 is infinite, and 0 times it would be NaN.
+    deviation = jnp.sqrt(jnp.where(varied, variance, 1))
+    return jnp.where(varied, centered / (deviation + eps), 0)
+
+
+def focal_weight(solve_rate: ArrayLike, alpha: ArrayLike) -> jax.Array:
+    """Weight hard prompts more: the power of the failure rate.
+
+        w(p) = (1-p)^{α-1},   with 0⁰ = 1
+
+    At p = 1 the weight is 0 for every α other than 1: for α < 1 the power diverges there, but a
+    solved group has no advantage left to weigh.
+
+    Args:
+      solve_rate: p in [0, 1], any shape.
+      alpha: α ≥ 0, a scalar or broadcastable to `solve_rate`; 1 weighs all prompts alike.
+
+    Returns:
+      the weights, in the broadcast shape; finite.
+
+    Raises:
+      ValueError: if `alpha` is negative.
+
+    From arXiv:2607.01490.
+    """
+    check_not_negative("alpha", alpha)
+    exponent = jnp.asarray(alpha, dtype=jnp.float32) - 1
+    failure_rate = 1 - jnp.asarray(solve_rate)  # rounding may leave it a little below 0
+    failed = failure_rate > 0
+    power = jnp.exp(exponent * jnp.log(jnp.where(failed, failure_rate, 1)))
+    return jnp.where(failed | (exponent == 0), power, 0)
+
+
+def suppress_negatives(advantages: ArrayLike, delta: ArrayLike) -> jax.Array:
+    """Divide the negative advantages by δ.
+
+        A_i ← A_i if A_i ≥ 0 else A_i / δ
+
+    Args:
+      advantages: any shape.
+      delta: δ > 0, a scalar or broadcastable to `advantages`; m_S/m_F of a balanced advantage
+        becomes δ, so δ < 1 pushes harder on failures.
+
+    Returns:
+      the shape of `advantages`.
+
+    Raises:
+      ValueError: if `delta` is not above 0.
+
+    From arXiv:2607.01490.
+    """
+    check_positive("delta", delta)
+    advantages = jnp.asarray(advantages)
+    return jnp.where(advantages >= 0, advantages, advantages / jnp.asarray(delta, jnp.float32))

@@ -1,0 +1,77 @@
+"""Checks of hyperparameters: concrete values are tested at once, traced ones are let through."""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.core
+import numpy as np
+from jax.typing import ArrayLike
+
+
+def check_value(
+    name: str, value: ArrayLike, allowed: str, holds: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """Raise a ValueError when a concrete hyperparameter is not allowed.
+
+    A traced value (one compiled program serves a whole sweep) has no value to test yet.
+
+    Args:
+      name: name of the parameter, for the message.
+      value: scalar or array; finite.
+      allowed: what is allowed, for the message.
+      holds: elementwise test of the values.
+
+    Raises:
+      ValueError: if a concrete value is not finite or fails the test.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    concrete = np.asarray(value, dtype=np.float64)
+    if not np.all(np.isfinite(concrete) & holds(concrete)):
+        raise ValueError(f"{name} must be {allowed}, got {value}")
+
+
+def check_same_shape(name: str, value: jax.Array, other_name: str, other: jax.Array) -> None:
+    """Require that two arrays have the same shape.
+
+    Raises:
+      ValueError: if they do not, at trace time.
+    """
+    chex.assert_equal_shape(
+        [value, other],
+        custom_message=f"{name} must have the shape of {other_name}, {other.shape}, "
+        f"got {value.shape}",
+        include_default_message=False,
+        exception_type=ValueError,
+    )
+
+
+def check_finite(name: str, value: ArrayLike) -> None:
+    """Require a finite number."""
+    check_value(name, value, "a finite number", np.isfinite)
+
+
+def check_positive(name: str, value: ArrayLike) -> None:
+    """Require a finite number above 0."""
+    check_value(name, value, "a finite number above 0", lambda x: x > 0)
+
+
+def check_not_negative(name: str, value: ArrayLike) -> None:
+    """Require a finite number of at least 0."""
+    check_value(name, value, "a finite number of at least 0", lambda x: x >= 0)
+
+
+def check_zero_or_one(name: str, value: ArrayLike) -> None:
+    """Require 0 or 1."""
+    check_value(name, value, "0 or 1", lambda x: (x == 0) | (x == 1))
+
+
+def check_probability(name: str, value: ArrayLike) -> None:
+    """Require a number in [0, 1]."""
+    check_value(name, value, "in [0, 1]", lambda x: (x >= 0) & (x <= 1))
+
+
+def check_rate(name: str, value: ArrayLike) -> None:
+    """Require a number in (0, 1]."""
+    check_value(name, value, "in (0, 1]", lambda x: (x > 0) & (x <= 1))

@@ -1,0 +1,78 @@
+"""pass@k from samples, without bias, and its confidence interval over problems."""
+
+from typing import NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from fade_jax.checks import check_value
+
+
+class Interval(NamedTuple):
+    """A mean and its confidence interval."""
+
+    mean: jax.Array
+    low: jax.Array
+    high: jax.Array
+
+
+def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> jax.Array:
+    """Probability that at least one of k samples is correct, estimated without bias.
+
+        1 - C(n-c, k) / C(n, k) = 1 - Π_{i<k} max(n-c-i, 0) / (n-i)
+
+    Args:
+      num_samples: n, samples drawn per problem; a scalar or `[problems]`.
+      num_correct: c ≤ n, how many of them are correct; `[problems]`.
+      k: samples allowed, 1 ≤ k ≤ n.
+
+    Returns:
+      one estimate per problem, float32, in the broadcast shape.
+
+    Raises:
+      ValueError: if k is below 1 or above n, or c is outside [0, n].
+
+    From arXiv:2107.03374.
+    """
+    check_value("k", k, "an integer of at least 1", lambda x: (x >= 1) & (x == np.floor(x)))
+    if not isinstance(num_samples, jax.core.Tracer):
+        check_value("k", k, f"at most num_samples = {num_samples}", lambda x: x <= num_samples)
+        allowed = f"in [0, num_samples = {num_samples}]"
+        check_value("num_correct", num_correct, allowed, lambda c: (c >= 0) & (c <= num_samples))
+    n = jnp.asarray(num_samples, jnp.float32)[..., None]
+    c = jnp.asarray(num_correct, jnp.float32)[..., None]
+    # A product of ratios below 1: binomial coefficients overflow, and log-gamma in float32 is
+    # wrong by 1e-4.
+    i = jnp.arange(k, dtype=jnp.float32)
+    return 1 - jnp.prod(jnp.maximum(n - c - i, 0) / (n - i), axis=-1)
+
+
+def interval_over_problems(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean over problems with a normal confidence interval, problems being the random sample.
+
+        v̄ ± z s / √N,   s² = Σ (v - v̄)² / (N - 1),   cut to [0, 1]
+
+    Args:
+      values: `[..., problems]`, each in [0, 1], such as from `pass_at_k`.
+      level: coverage, in (0, 1).
+
+    Returns:
+      `Interval`, each field `[...]`; with a single problem the interval is [0, 1].
+
+    Raises:
+      ValueError: if `level` is not in (0, 1) or there is no problem.
+    """
+    check_value("level", level, "in (0, 1)", lambda x: (x > 0) & (x < 1))
+    values = jnp.asarray(values, jnp.float32)
+    if values.ndim == 0 or values.shape[-1] == 0:
+        raise ValueError(f"values must have at least one problem, got shape {values.shape}")
+    problems = values.shape[-1]
+    mean = jnp.mean(values, axis=-1)
+    if problems == 1:
+        return Interval(mean, jnp.zeros_like(mean), jnp.ones_like(mean))
+    z = jax.scipy.stats.norm.ppf(0.5 + level / 2)
+    half = z * jnp.std(values, axis=-1, ddof=1) / jnp.sqrt(problems)
+    return Interval(mean, jnp.maximum(mean - half, 0), jnp.minimum(mean + half, 1))

@@ -1,0 +1,196 @@
+"""Schedules: pure functions that turn statistics of training into one scalar, α or δ."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from fade_jax.checks import check_finite, check_rate
+
+ScheduleState = Any
+
+
+class Schedule(NamedTuple):
+    """A pair of pure functions; the value is read after the update, so there is no lag.
+
+    Attributes:
+      init: `() -> state`; the state's field `value` is the latest value.
+      update: `(state, **statistics) -> (value, state)`, with scalar statistics of the batch.
+    """
+
+    init: Callable[[], ScheduleState]
+    update: Callable[..., tuple[jax.Array, ScheduleState]]
+
+
+class ConstantState(NamedTuple):
+    """State of `constant`."""
+
+    value: jax.Array
+
+
+class ByStepState(NamedTuple):
+    """State of `by_step`: updates done so far."""
+
+    value: jax.Array
+    step: jax.Array
+
+
+class FollowState(NamedTuple):
+    """State of `follow`: the moving average, what it started from, and whether it has started."""
+
+    value: jax.Array
+    average: jax.Array
+    initial: jax.Array
+    started: jax.Array
+
+
+def constant(value: ArrayLike) -> Schedule:
+    """Give the same value at every step.
+
+    Args:
+      value: scalar.
+
+    Returns:
+      a schedule that reads no statistic.
+
+    Raises:
+      ValueError: if `value` is not finite.
+    """
+    check_finite("value", value)
+
+    def init() -> ConstantState:
+        return ConstantState(_scalar(value))
+
+    def update(state: ConstantState, **statistics: Any) -> tuple[jax.Array, ConstantState]:
+        del state, statistics
+        return _scalar(value), init()
+
+    return Schedule(init, update)
+
+
+def by_step(schedule: Callable[[jax.Array], ArrayLike]) -> Schedule:
+    """Read an optax schedule at the number of updates done before this one.
+
+    Args:
+      schedule: step (int32 scalar, from 0) to value.
+
+    Returns:
+      a schedule that reads no statistic.
+    """
+
+    def init() -> ByStepState:
+        start = jnp.zeros((), jnp.int32)
+        return ByStepState(_scalar(schedule(start)), start)
+
+    def update(state: ByStepState, **statistics: Any) -> tuple[jax.Array, ByStepState]:
+        del statistics
+        value = _scalar(schedule(state.step))
+        return value, ByStepState(value, state.step + 1)
+
+    return Schedule(init, update)
+
+
+def follow(
+    statistic: str,
+    fn: Callable[[jax.Array], ArrayLike],
+    rate: ArrayLike,
+    initial: ArrayLike | None = None,
+) -> Schedule:
+    """Follow a statistic with an exponential moving average, and read a function of it.
+
+        x̂ ← (1 - rate) x̂ + rate · x;   value = fn(x̂)
+
+    A statistic that is not finite leaves the average as it was.
+
+    Args:
+      statistic: name of the keyword to read from `update(state, **statistics)`.
+      fn: average to value; bounds of the value belong in here.
+      rate: weight of the new observation, in (0, 1].
+      initial: x̂ before the first update. With None the first finite statistic takes its place,
+        and until it arrives the value is 1, which is neutral for α and for δ.
+
+    Returns:
+      a schedule that reads `statistic`.
+
+    Raises:
+      ValueError: if `rate` is outside (0, 1] or `initial` is not finite; in `update`, if the
+        statistic is missing or not a scalar.
+    """
+    return follow_from_start(statistic, lambda average, initial: fn(average), rate, initial)
+
+
+def follow_from_start(
+    statistic: str,
+    fn: Callable[[jax.Array, jax.Array], ArrayLike],
+    rate: ArrayLike,
+    initial: ArrayLike | None = None,
+) -> Schedule:
+    """Follow a statistic, and read a function of its moving average and of what that began with.
+
+        x̂ ← (1 - rate) x̂ + rate · x;   value = fn(x̂, x̂₀)
+
+    Args:
+      statistic: name of the keyword to read from `update(state, **statistics)`.
+      fn: average and initial average to value.
+      rate: weight of the new observation, in (0, 1].
+      initial: x̂₀; with None the first finite statistic, as in `follow`.
+
+    Returns:
+      a schedule that reads `statistic`.
+
+    Raises:
+      ValueError: as in `follow`.
+    """
+    check_rate("rate", rate)
+    if initial is not None:
+        check_finite("initial", initial)
+
+    def init() -> FollowState:
+        start = _scalar(0.0 if initial is None else initial)
+        started = jnp.asarray(initial is not None)
+        return FollowState(_value(start, start, started), start, start, started)
+
+    def update(state: FollowState, **statistics: Any) -> tuple[jax.Array, FollowState]:
+        observed = _read(statistics, statistic)
+        finite = jnp.isfinite(observed)
+        # Where, not multiplication by a mask: NaN times 0 would poison the average for good.
+        observed = jnp.where(finite, observed, state.average)
+        first = finite & ~state.started
+        moved = state.average + _scalar(rate) * (observed - state.average)
+        average = jnp.where(first, observed, moved)
+        start = jnp.where(first, observed, state.initial)
+        started = state.started | finite
+        value = _value(average, start, started)
+        return value, FollowState(value, average, start, started)
+
+    def _value(average: jax.Array, start: jax.Array, started: jax.Array) -> jax.Array:
+        return jnp.where(started, _scalar(fn(average, start)), _scalar(1.0))
+
+    return Schedule(init, update)
+
+
+def as_schedule(value: ArrayLike | Schedule | Callable[[jax.Array], ArrayLike]) -> Schedule:
+    """Make a schedule of a number, a schedule or an optax schedule."""
+    if isinstance(value, Schedule):
+        return value
+    return by_step(value) if callable(value) else constant(value)
+
+
+def _scalar(value: ArrayLike) -> jax.Array:
+    """Cast to a float32 scalar that is not weakly typed, so that no second call retraces."""
+    scalar = jnp.asarray(value, dtype=jnp.float32)
+    if scalar.ndim:
+        raise ValueError(f"a schedule's value must be a scalar, got shape {scalar.shape}")
+    return scalar
+
+
+def _read(statistics: dict[str, Any], name: str) -> jax.Array:
+    if name not in statistics or statistics[name] is None:
+        given = ", ".join(sorted(k for k, v in statistics.items() if v is not None)) or "none"
+        raise ValueError(f"the statistic {name!r} is missing; given: {given}")
+    observed = jnp.asarray(statistics[name], dtype=jnp.float32)
+    if observed.ndim:
+        raise ValueError(f"the statistic {name!r} must be a scalar, got shape {observed.shape}")
+    return observed

@@ -1,0 +1,238 @@
+"""The links that a chain of advantage transformations is made of."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from fade_jax import advantages as plain
+from fade_jax.checks import check_not_negative, check_positive, check_zero_or_one
+from fade_jax.groups import as_group, batch_mean, group_mean
+from fade_jax.schedules import Schedule, as_schedule
+
+AdvantageState = Any
+ScheduleLike = ArrayLike | Schedule | Callable[[jax.Array], ArrayLike]
+
+
+class AdvantageTransformation(NamedTuple):
+    """A pair of pure functions, in optax's shape.
+
+    Attributes:
+      init: `() -> state`, a tree of arrays of pinned dtype.
+      update: `(advantages, state, rewards=None, *, where=None, **statistics) ->
+        (advantages, state)`. `advantages` and `rewards` are `[..., group]`; `rewards` defaults to
+        `advantages`, so that the first link may be given the rewards themselves. `where`
+        `[..., group]` is true for the rollouts that count; the others get 0. Statistics are
+        scalars of the batch; those that nothing reads are ignored.
+    """
+
+    init: Callable[[], AdvantageState]
+    update: Callable[..., tuple[jax.Array, AdvantageState]]
+
+
+class FocalState(NamedTuple):
+    """State of `focal`: the exponent of the last update."""
+
+    alpha: jax.Array
+    schedule: Any
+
+
+class SuppressState(NamedTuple):
+    """State of `suppress`: the divisor of the last update."""
+
+    delta: jax.Array
+    schedule: Any
+
+
+def chain(*links: AdvantageTransformation) -> AdvantageTransformation:
+    """Apply transformations one after the other; every link sees the same rewards.
+
+    Args:
+      *links: transformations.
+
+    Returns:
+      a transformation whose state is the tuple of the links' states.
+    """
+
+    def init() -> AdvantageState:
+        return tuple(link.init() for link in links)
+
+    def update(
+        advantages: ArrayLike,
+        state: AdvantageState,
+        rewards: ArrayLike | None = None,
+        *,
+        where: ArrayLike | None = None,
+        **statistics: Any,
+    ) -> tuple[jax.Array, AdvantageState]:
+        rewards = advantages if rewards is None else rewards
+        advantages = as_group(advantages, where)[0]
+        states = []
+        for link, link_state in zip(links, state, strict=True):
+            advantages, link_state = link.update(
+                advantages, link_state, rewards, where=where, **statistics
+            )
+            states.append(link_state)
+        return advantages, tuple(states)
+
+    return AdvantageTransformation(init, update)
+
+
+def stateless(fn: Callable[..., jax.Array], *statistics: str) -> AdvantageTransformation:
+    """Lift a plain function of the advantages.
+
+    Args:
+      fn: `fn(advantages)`; called with the keyword `where` when there is a mask, and with those
+        statistics that are named here.
+      *statistics: names of the statistics that `fn` takes as keywords.
+
+    Returns:
+      a transformation without state.
+    """
+
+    def update(
+        advantages: ArrayLike,
+        state: optax.EmptyState,
+        rewards: ArrayLike | None = None,
+        *,
+        where: ArrayLike | None = None,
+        **given: Any,
+    ) -> tuple[jax.Array, optax.EmptyState]:
+        del rewards
+        missing = [name for name in statistics if given.get(name) is None]
+        if missing:
+            raise ValueError(f"the statistic {missing[0]!r} is missing; given: {sorted(given)}")
+        keywords = {name: given[name] for name in statistics}
+        if where is not None:
+            keywords["where"] = where
+        return fn(advantages, **keywords), state
+
+    return AdvantageTransformation(optax.EmptyState, update)
+
+
+def center() -> AdvantageTransformation:
+    """Subtract the group's mean, as `fade_jax.center`."""
+    return stateless(plain.center)
+
+
+def standardize(ddof: int = 1, eps: ArrayLike = 1e-6) -> AdvantageTransformation:
+    """Subtract the group's mean and divide by its standard deviation: `fade_jax.standardize`."""
+    check_zero_or_one("ddof", ddof)
+    check_not_negative("eps", eps)
+
+    def fn(advantages: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+        return plain.standardize(advantages, ddof=ddof, eps=eps, where=where)
+
+    return stateless(fn)
+
+
+def clip(max_abs: ArrayLike) -> AdvantageTransformation:
+    """Clip the advantages to [-max_abs, max_abs]; the last link of a chain.
+
+    Raises:
+      ValueError: if `max_abs` is not above 0.
+    """
+    check_positive("max_abs", max_abs)
+
+    def fn(advantages: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+        bound = jnp.asarray(max_abs, jnp.float32)
+        return jnp.clip(as_group(advantages, where)[0], -bound, bound)
+
+    return stateless(fn)
+
+
+def focal(alpha: ScheduleLike) -> AdvantageTransformation:
+    """Multiply by the focal weight of each group's solve rate, (1-r̄)^{α-1}.
+
+    Args:
+      alpha: a number ≥ 0, a schedule or an optax schedule. Schedules may read `solve_rate`, the
+        mean reward of the batch, which is computed here unless it is given.
+
+    Returns:
+      a transformation whose state holds `alpha`.
+
+    Raises:
+      ValueError: if a number is negative.
+
+    From arXiv:2607.01490.
+    """
+    if not isinstance(alpha, Schedule) and not callable(alpha):
+        check_not_negative("alpha", alpha)
+    schedule = as_schedule(alpha)
+
+    def init() -> FocalState:
+        start = schedule.init()
+        return FocalState(start.value, start)
+
+    def update(
+        advantages: ArrayLike,
+        state: FocalState,
+        rewards: ArrayLike | None = None,
+        *,
+        where: ArrayLike | None = None,
+        **statistics: Any,
+    ) -> tuple[jax.Array, FocalState]:
+        rewards = advantages if rewards is None else rewards
+        state = FocalState(*_advance(schedule, state, rewards, where, statistics))
+        weight = plain.focal_weight(group_mean(rewards, where), state.alpha)
+        return weight * as_group(advantages, where)[0], state
+
+    return AdvantageTransformation(init, update)
+
+
+def suppress(delta: ScheduleLike) -> AdvantageTransformation:
+    """Divide the negative advantages by δ.
+
+    Args:
+      delta: a number > 0, a schedule or an optax schedule. Schedules may read `solve_rate`, the
+        mean reward of the batch, which is computed here unless it is given.
+
+    Returns:
+      a transformation whose state holds `delta`.
+
+    Raises:
+      ValueError: if a number is not above 0.
+
+    From arXiv:2607.01490.
+    """
+    if not isinstance(delta, Schedule) and not callable(delta):
+        check_positive("delta", delta)
+    schedule = as_schedule(delta)
+
+    def init() -> SuppressState:
+        start = schedule.init()
+        return SuppressState(start.value, start)
+
+    def update(
+        advantages: ArrayLike,
+        state: SuppressState,
+        rewards: ArrayLike | None = None,
+        *,
+        where: ArrayLike | None = None,
+        **statistics: Any,
+    ) -> tuple[jax.Array, SuppressState]:
+        rewards = advantages if rewards is None else rewards
+        state = SuppressState(*_advance(schedule, state, rewards, where, statistics))
+        return plain.suppress_negatives(as_group(advantages, where)[0], state.delta), state
+
+    return AdvantageTransformation(init, update)
+
+
+def _advance(
+    schedule: Schedule,
+    state: FocalState | SuppressState,
+    rewards: ArrayLike,
+    where: ArrayLike | None,
+    statistics: dict[str, Any],
+) -> tuple[jax.Array, Any]:
+    """Step a schedule; a batch without a single rollout leaves everything as it was."""
+    statistics = {"solve_rate": batch_mean(rewards, where), **statistics}
+    value, schedule_state = schedule.update(state.schedule, **statistics)
+    after = jnp.asarray(value, dtype=jnp.float32), schedule_state
+    if where is None:
+        return after
+    counts = jnp.any(jnp.asarray(where, dtype=bool))
+    return jax.tree.map(lambda new, old: jnp.where(counts, new, old), after, tuple(state))
