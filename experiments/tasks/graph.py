@@ -1,13 +1,15 @@
 """The embedded task: walk from a source to a target in a fixed graph, around forbidden nodes.
 
-The graph is random, connected, undirected and regular (64 nodes of degree 3), drawn once from
-`seed`. A prompt names 6 forbidden nodes, a target and a source:
+The graph is random, directed, regular (64 nodes, three edges out of and three into each) and
+strongly connected; it is drawn once from `seed`. Edges are one-way because a random walk then gets
+away from its source: on a two-way graph a third of its steps go straight back. A prompt names 6
+forbidden nodes, a target and a source:
 
     AVOID f₁ … f₆ TO target FROM source
 
 and an answer is the nodes of a walk *after* the source, then EOS: `v₁ v₂ … v_L EOS` with
 v_L = target. The source is the prompt's last node and is not repeated, so every step, the first
-included, is the same choice: a neighbour of the node before. Many answers are right.
+included, is the same choice: a successor of the node before. Many answers are right.
 
     reward = 1  iff  (v_{l-1}, v_l) is an edge for l = 1..L (v₀ = source), no v_l is forbidden,
                      v_L = target, and EOS comes within max_path tokens; else 0
@@ -15,8 +17,8 @@ included, is the same choice: a neighbour of the node before. Many answers are r
 Distances are measured in the graph *without* the forbidden nodes, and lie in
 [min_distance, max_distance] with max_distance < max_path: every prompt can be solved.
 
-A pair (source, target), in this order, is held out by a hash of it: training prompts and
-demonstrations never contain a held-out pair, evaluation prompts contain nothing else.
+A pair (source, target) is held out by a hash of it: training prompts and demonstrations never
+contain a held-out pair, evaluation prompts contain nothing else.
 
 Everything is traceable in JAX, seed and step included.
 """
@@ -49,7 +51,7 @@ class GraphFacts(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["neighbours", "distances", "held_out"],
+    data_fields=["successors", "distances", "held_out"],
     meta_fields=[
         "seed",
         "forbidden",
@@ -64,14 +66,14 @@ class GraphFacts(NamedTuple):
 class GraphTask:
     """Paths in one fixed graph; make it with `graph_task`.
 
-    neighbours: i32 [N, degree].
+    successors: i32 [N, degree], the nodes that the edges out of each node lead to.
     distances: i32 [N, N], steps from row to column in the whole graph.
     held_out: bool [N, N], the (source, target) pairs kept for evaluation.
 
     Tokens: the nodes are 0..N-1, then EOS, PAD, AVOID, TO, FROM.
     """
 
-    neighbours: jax.Array
+    successors: jax.Array
     distances: jax.Array
     held_out: jax.Array
     seed: int
@@ -87,7 +89,7 @@ class GraphTask:
     @property
     def nodes(self) -> int:
         """Number of nodes, N."""
-        return self.neighbours.shape[0]
+        return self.successors.shape[0]
 
     @property
     def eos_id(self) -> int:
@@ -139,7 +141,7 @@ class GraphTask:
     ) -> Demonstrations:
         """Draws random walks, each with the prompt that it answers if it meets no forbidden node.
 
-            L ~ U{min_walk..max_walk};   v_l ~ U(neighbours of v_{l-1});   target := v_L
+            L ~ U{min_walk..max_walk};   v_l ~ U(successors of v_{l-1});   target := v_L
 
         redrawn until (v₀, v_L) is not held out and its distance in the whole graph is allowed.
         The forbidden nodes are uniform over the others, without regard to the walk: imitation
@@ -180,9 +182,9 @@ class GraphTask:
         source = jnp.broadcast_to(facts.source[:, None, None], tokens[..., :1].shape)
         before = jnp.concatenate([source, tokens[..., :-1]], axis=-1)
         is_node = (tokens >= 0) & (tokens < self.nodes)
-        # A token that is no node looks up some node's neighbours here; is_node refuses it.
-        around = self.neighbours[jnp.clip(before, 0, self.nodes - 1)]
-        is_edge = is_node & jnp.any(around == tokens[..., None], axis=-1)
+        # A token that is no node looks up some node's successors here; is_node refuses it.
+        after = self.successors[jnp.clip(before, 0, self.nodes - 1)]
+        is_edge = is_node & jnp.any(after == tokens[..., None], axis=-1)
         is_forbidden = jnp.any(tokens[..., None] == facts.forbidden[:, None, None, :], axis=-1)
         walks = jnp.all(~is_step | (is_edge & ~is_forbidden), axis=-1)
         arrives = jnp.any(is_eos & (before == facts.target[:, None, None]), axis=-1)
@@ -208,7 +210,7 @@ class GraphTask:
             others = jnp.arange(self.nodes) != source
             forbidden = _draw_distinct(forbidden_key, others, self.forbidden)
             blocked = jnp.zeros(self.nodes, bool).at[forbidden].set(True)
-            distance = _distances(self.neighbours, source, blocked, self.max_distance)
+            distance = _distances(self.successors, source, blocked, self.max_distance)
             allowed = self._in_range(distance) & in_split[source]
             target = jax.random.categorical(target_key, jnp.where(allowed, 0.0, -jnp.inf))
             return GraphFacts(source, target.astype(jnp.int32), forbidden), jnp.any(allowed)
@@ -219,14 +221,14 @@ class GraphTask:
         """Draws one walk: its prompt, its nodes i32 [max_walk] and its length."""
 
         def advance(node: jax.Array, turn: jax.Array) -> tuple[jax.Array, jax.Array]:
-            node = self.neighbours[node, turn]
+            node = self.successors[node, turn]
             return node, node
 
         def draw(key: jax.Array) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array]:
             source_key, length_key, turn_key = jax.random.split(key, 3)
             source = jax.random.randint(source_key, (), 0, self.nodes)
             length = jax.random.randint(length_key, (), self.min_walk, self.max_walk + 1)
-            turns = jax.random.randint(turn_key, (self.max_walk,), 0, self.neighbours.shape[1])
+            turns = jax.random.randint(turn_key, (self.max_walk,), 0, self.successors.shape[1])
             _, walk = lax.scan(advance, source, turns)
             target = walk[length - 1]
             allowed = self._in_range(self.distances[source, target])
@@ -252,15 +254,15 @@ def graph_task(
     max_distance: int = 8,
     max_path: int = 10,
     min_walk: int = 2,
-    max_walk: int = 9,
+    max_walk: int = 6,
     held_out: float = 0.2,
 ) -> GraphTask:
     """Draws the graph and its held-out pairs.
 
     Args:
       seed: of the graph, of the split and of the evaluation prompts.
-      nodes: N, even.
-      degree: neighbours of every node; edges go both ways.
+      nodes: N.
+      degree: edges out of, and edges into, every node.
       forbidden: forbidden nodes of a prompt.
       min_distance: fewest steps from source to target around the forbidden nodes, at least 1.
       max_distance: most steps.
@@ -283,20 +285,19 @@ def graph_task(
     check_at_least("min_walk", min_walk, 1)
     check_at_least("max_walk", max_walk, min_walk)
     check_fraction("held_out", held_out)
-    if nodes % 2 or nodes < 2 * degree:
-        raise ValueError(f"nodes must be even and at least 2 * degree = {2 * degree}, got {nodes}")
+    check_at_least("nodes", nodes, 2 * degree)
     if max_walk >= max_path:
         raise ValueError(f"max_walk must be less than max_path = {max_path}, got {max_walk}")
     # A shortest path and as many forbidden nodes beside it: drawing a prompt always ends.
     check_at_least("nodes", nodes, forbidden + max_distance + 1)
 
     rng = np.random.default_rng(seed)
-    neighbours = _random_regular_graph(rng, nodes, degree)
+    successors = _random_regular_graph(rng, nodes, degree)
     nowhere = jnp.zeros(nodes, bool)
-    distances = jax.vmap(lambda s: _distances(neighbours, s, nowhere, nodes))(jnp.arange(nodes))
+    distances = jax.vmap(lambda s: _distances(successors, s, nowhere, nodes))(jnp.arange(nodes))
     fraction = hash_fraction(seed, np.arange(nodes)[:, None], np.arange(nodes)[None, :])
     task = GraphTask(
-        neighbours=neighbours,
+        successors=successors,
         distances=distances,
         held_out=jnp.asarray(fraction < held_out),
         seed=seed,
@@ -314,12 +315,12 @@ def graph_task(
                 f"no {split} pair has a distance in [{min_distance}, {max_distance}]: "
                 f"the graph's largest is {int(jnp.max(distances))}"
             )
-    # A walk of L steps can end at every distance up to L of its parity.
-    walkable = in_range & ~task.held_out & (distances <= max_walk)
-    if max_walk - min_walk < 1 or not bool(jnp.any(walkable)):
+    if not bool(
+        jnp.any(in_range & ~task.held_out & (distances >= min_walk) & (distances <= max_walk))
+    ):
         raise ValueError(
-            f"max_walk must be at least min_walk + 1 and reach a training pair, got {max_walk} "
-            f"with min_walk = {min_walk}, min_distance = {min_distance}"
+            f"max_walk must let a walk reach a training pair at a distance in [{min_distance}, "
+            f"{max_distance}], got {max_walk} with min_walk = {min_walk}"
         )
     return task
 
@@ -360,12 +361,12 @@ def _draw_distinct(key: jax.Array, among: jax.Array, count: int) -> jax.Array:
 
 
 def _distances(
-    neighbours: jax.Array, source: jax.Array, blocked: jax.Array, max_distance: int
+    successors: jax.Array, source: jax.Array, blocked: jax.Array, max_distance: int
 ) -> jax.Array:
     """Breadth-first distances from one source.
 
     Args:
-      neighbours: i32 [N, degree], symmetric.
+      successors: i32 [N, degree].
       source: i32 [].
       blocked: bool [N], nodes that may not be entered.
       max_distance: how far to look.
@@ -373,28 +374,27 @@ def _distances(
     Returns:
       i32 [N]; max_distance + 1 where a node is blocked or not reached.
     """
-    nodes = neighbours.shape[0]
+    nodes = successors.shape[0]
     start = jnp.full(nodes, max_distance + 1, jnp.int32).at[source].set(0)
 
     def widen(step: jax.Array, distance: jax.Array) -> jax.Array:
-        reached = jnp.any(distance[neighbours] == step - 1, axis=1)
-        new = reached & ~blocked & (distance > max_distance)
-        return jnp.where(new, step, distance)
+        border = jnp.broadcast_to((distance == step - 1)[:, None], successors.shape)
+        reached = jnp.zeros(nodes, bool).at[successors].max(border)
+        return jnp.where(reached & ~blocked & (distance > max_distance), step, distance)
 
     return lax.fori_loop(1, max_distance + 1, widen, start)
 
 
 def _random_regular_graph(rng: np.random.Generator, nodes: int, degree: int) -> jax.Array:
-    """Draws a connected regular graph as the union of `degree` disjoint perfect matchings."""
+    """Draws a strongly connected graph as the union of `degree` disjoint permutations."""
     while True:
-        matchings: list[np.ndarray] = []
-        while len(matchings) < degree:
-            order = rng.permutation(nodes)
-            partner = np.empty(nodes, np.int32)
-            partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
-            if not any(np.any(partner == other) for other in matchings):
-                matchings.append(partner)
-        neighbours = jnp.asarray(np.sort(np.stack(matchings, axis=1), axis=1))
-        distance = _distances(neighbours, jnp.int32(0), jnp.zeros(nodes, bool), nodes)
+        taken = [np.arange(nodes)]  # No edge from a node to itself.
+        while len(taken) <= degree:
+            permutation = rng.permutation(nodes)
+            if not any(np.any(permutation == other) for other in taken):
+                taken.append(permutation)
+        successors = jnp.asarray(np.sort(np.stack(taken[1:], axis=1), axis=1), jnp.int32)
+        distance = _distances(successors, jnp.int32(0), jnp.zeros(nodes, bool), nodes)
+        # As many edges enter a set of nodes as leave it, so reaching all from one node suffices.
         if bool(jnp.all(distance <= nodes)):
-            return neighbours
+            return successors
