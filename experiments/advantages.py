@@ -1,0 +1,109 @@
+"""The advantage as a traced choice: one compiled program serves every method of a sweep.
+
+A member is a factory of `fade_jax.transforms` with its static arguments; its floating-point
+arguments are traced. A program is compiled for a tuple of members, and each run brings a `Choice`:
+the index of its member and the values of the traced arguments.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from fade_jax import transforms
+
+from experiments.config import ConfigError, check_arguments
+
+# What fade_jax.transforms exports beside factories that a config can call.
+NOT_A_METHOD = ("alpha_from_solve_rate", "chain", "delta_from_entropy", "stateless")
+
+
+class Member(NamedTuple):
+    """A hashable method: what is compiled in, and the names of what is traced."""
+
+    name: str
+    static: tuple[tuple[str, Any], ...]
+    traced: tuple[str, ...]
+
+
+class Choice(NamedTuple):
+    """Which member a run uses, and the traced arguments of all members."""
+
+    index: jax.Array
+    arguments: tuple[dict[str, jax.Array], ...]
+
+
+def member_of(name: str, kwargs: Mapping[str, Any]) -> Member:
+    """Returns the member for `getattr(transforms, name)(**kwargs)`.
+
+    Raises:
+      ConfigError: if there is no such factory, or it does not take these arguments or values.
+    """
+    factories = [n for n in transforms.__all__ if n[0].islower() and n not in NOT_A_METHOD]
+    if name not in factories:
+        raise ConfigError(f"config.advantage.name must be one of {factories}, got {name!r}")
+    check_arguments(getattr(transforms, name), kwargs, "advantage.kwargs")
+    try:
+        getattr(transforms, name)(**kwargs)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"config.advantage.kwargs of {name}: {error}") from error
+    traced = tuple(sorted(k for k, v in kwargs.items() if isinstance(v, float)))
+    static = tuple(sorted((k, v) for k, v in kwargs.items() if k not in traced))
+    return Member(name, static, traced)
+
+
+def members_of(methods: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Member, ...]:
+    """Returns the distinct members of `methods`, in order of appearance."""
+    return tuple(dict.fromkeys(member_of(name, kwargs) for name, kwargs in methods))
+
+
+def choose(members: Sequence[Member], name: str, kwargs: Mapping[str, Any]) -> Choice:
+    """Returns the choice of `name(**kwargs)` among `members`.
+
+    The members that are not chosen get 1 for each traced argument: they are never run.
+    """
+    chosen = members.index(member_of(name, kwargs))
+    arguments = tuple(
+        {k: np.float32(kwargs[k] if i == chosen else 1.0) for k in member.traced}
+        for i, member in enumerate(members)
+    )
+    return Choice(np.int32(chosen), arguments)
+
+
+def _build(member: Member, arguments: Mapping[str, Any]):
+    return getattr(transforms, member.name)(**dict(member.static), **arguments)
+
+
+def init(members: Sequence[Member], choice: Choice) -> tuple:
+    """Returns the states of all members."""
+    return tuple(_build(m, a).init() for m, a in zip(members, choice.arguments, strict=True))
+
+
+def update(members: Sequence[Member], choice: Choice, rewards, states: tuple, **statistics):
+    """Runs the chosen member.
+
+    Returns:
+      The advantages, the states of all members, and a dict of the scalars alpha and delta that
+      the chosen member used (NaN where it has none).
+    """
+
+    def branch(i):
+        def run(states):
+            transformation = _build(members[i], choice.arguments[i])
+            advantages, state = transformation.update(rewards, states[i], **statistics)
+            readings = {
+                name: jnp.asarray(
+                    optax.tree_utils.tree_get(state, name, default=jnp.nan), jnp.float32
+                )
+                for name in ("alpha", "delta")
+            }
+            return advantages, (*states[:i], state, *states[i + 1 :]), readings
+
+        return run
+
+    branches = [branch(i) for i in range(len(members))]
+    if len(branches) == 1:
+        return branches[0](states)
+    return jax.lax.switch(choice.index, branches, states)

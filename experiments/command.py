@@ -1,0 +1,27 @@
+"""How a command starts and fails: one clear line instead of a traceback for what a user can mend."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+from absl import app
+
+from experiments.config import ConfigError
+from experiments.stage import NonFiniteError, Stopped
+
+
+def one_line_errors(main: Callable) -> None:
+    """Runs an absl main; a config, a file or a number that is wrong ends it with one line."""
+
+    def guarded(argv):
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+        try:
+            return main(argv)
+        except Stopped as stopped:
+            print(f"{stopped}; the same command goes on", file=sys.stderr)
+            return 0
+        except (ConfigError, FileNotFoundError, NonFiniteError, ValueError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2 if not isinstance(error, NonFiniteError) else 3
+
+    app.run(guarded)

@@ -1,0 +1,215 @@
+"""The fields of an experiment, their defaults, and the checks that run before any work."""
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+
+from ml_collections import ConfigDict
+
+REDUCTIONS = ("sequence_sum", "token_mean", "sequence_mean")
+OPTIMIZERS = ("adamw", "sgd")
+SWEEP_MODES = ("processes", "serial")
+DTYPES = ("float32", "bfloat16")
+
+
+class ConfigError(ValueError):
+    """A config that cannot run; one line that names the field, its value and what is allowed."""
+
+
+def default_config() -> ConfigDict:
+    """Every field of an experiment with its default; the fields are described here, once."""
+    config = ConfigDict()
+    config.seed = 0  # of the sampled tokens and of the order of the prompts
+    config.steps = 600  # RL steps; each is one batch of rollouts
+    config.prompts = 32  # P, prompts per step
+    config.group_size = 16  # G, rollouts per prompt
+    config.steps_per_call = 10  # RL steps per compiled call on a device task, and per log flush
+
+    # experiments.tasks.<name>.make(tokenizer, **kwargs)
+    config.task = ConfigDict({"name": "graph", "kwargs": {}})
+
+    config.model = ConfigDict()
+    config.model.path = ""  # a GGUF file or a Hugging Face directory; empty: the sizes below
+    config.model.num_layers = 2
+    config.model.d_model = 64
+    config.model.num_heads = 4
+    config.model.num_kv_heads = 4
+    config.model.d_ff = 256
+    config.model.tied_head = False
+    config.model.dtype = "float32"  # of the computation; parameters are always float32
+    config.model.remat = False  # recompute each block in the backward pass
+
+    config.sampling = ConfigDict()
+    config.sampling.temperature = 1.0
+    config.sampling.top_p = 1.0
+    config.sampling.top_k = 0  # 0: no truncation
+
+    # getattr(fade_jax.transforms, name)(**kwargs)
+    config.advantage = ConfigDict({"name": "fade", "kwargs": {}})
+
+    config.learner = ConfigDict()
+    config.learner.epochs = 1  # passes over a batch of rollouts
+    config.learner.minibatches = 1  # optimiser updates per pass
+    config.learner.microbatches = 1  # gradient accumulation inside a minibatch, to save memory
+    config.learner.clip_low = 0.2  # the ratio is clipped to [1 - clip_low, 1 + clip_high]
+    config.learner.clip_high = 0.2
+    config.learner.reduction = "sequence_sum"  # of the token losses (experiments/train_step.py)
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 3e-4
+    config.optimizer.warmup_updates = 0  # linear
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.eps = 1e-8
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.max_gradient_norm = 0.0  # 0: no clipping
+
+    config.warm_start = ConfigDict()  # supervised steps on the task's demonstrations, before RL
+    config.warm_start.workdir = ""  # where runs share one; empty: inside the run's own workdir
+    config.warm_start.steps = 300
+    config.warm_start.batch = 256
+    config.warm_start.learning_rate = 1e-3
+    config.warm_start.seed = 0  # of the initial weights and of the demonstrations
+
+    config.evaluation = ConfigDict()  # pass@k on held-out prompts
+    config.evaluation.every = 50
+    config.evaluation.prompts = 256
+    config.evaluation.samples = 128
+    config.evaluation.prompts_per_call = 64
+    config.evaluation.ks = (1, 10, 100)
+    config.evaluation.seed = 0
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 100
+    config.checkpoint.keep = 2
+
+    config.mesh = ConfigDict()  # the product of the axes is the number of devices used
+    config.mesh.data = -1  # -1: all devices that the other axes leave
+    config.mesh.fsdp = 1
+    config.mesh.tensor = 1
+
+    config.verification = ConfigDict()  # of tasks that are verified on the host
+    config.verification.workers = 0  # processes; 0: in the main process
+    config.verification.timeout_seconds = 5.0  # a rollout that takes longer counts as failed
+
+    config.sweep = ConfigDict()  # for config files with a sweep() function
+    config.sweep.mode = "processes"
+    config.sweep.workers = 0  # 0: one per core
+    return config
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    """Shrinks a graph or countdown run to well under a minute on one core; the `:smoke` argument."""
+    config.steps = 4
+    config.steps_per_call = 2
+    config.prompts = 4
+    config.group_size = 4
+    config.model.d_model = 32
+    config.model.d_ff = 64
+    config.warm_start.steps = 4
+    config.warm_start.batch = 16
+    config.evaluation.every = 2
+    config.evaluation.prompts = 8
+    config.evaluation.samples = 8
+    config.evaluation.prompts_per_call = 8
+    config.evaluation.ks = (1, 4)
+    config.checkpoint.every = 2
+    return config
+
+
+def _lookup(config: Mapping, field: str):
+    for part in field.split("."):
+        config = config[part]
+    return config
+
+
+def _require(ok: bool, field: str, value, allowed: str) -> None:
+    if not ok:
+        raise ConfigError(f"config.{field} must be {allowed}, got {value!r}")
+
+
+def _check_whole(config: Mapping, low: int, *fields: str) -> None:
+    for field in fields:
+        value = _lookup(config, field)
+        ok = isinstance(value, int) and not isinstance(value, bool) and value >= low
+        _require(ok, field, value, f"a whole number >= {low}")
+
+
+def _check_range(config: Mapping, allowed: str, ok: Callable[[float], bool], *fields: str) -> None:
+    for field in fields:
+        value = _lookup(config, field)
+        _require(isinstance(value, (int, float)) and ok(value), field, value, allowed)
+
+
+def _check_choice(config: Mapping, choices: tuple[str, ...], field: str) -> None:
+    value = _lookup(config, field)
+    _require(value in choices, field, value, f"one of {', '.join(choices)}")
+
+
+def _check_divides(config: Mapping, part: str, whole: str) -> None:
+    a, b = _lookup(config, whole), _lookup(config, part)
+    _require(a % b == 0, part, b, f"a divisor of config.{whole} = {a}")
+
+
+def check_arguments(function: Callable, kwargs: Mapping, field: str) -> None:
+    """Raises ConfigError when `kwargs` does not fit the signature of `function`."""
+    signature = inspect.signature(function)
+    allowed = [name for name in signature.parameters if name != "tokenizer"]
+    for name in kwargs:
+        _require(name in allowed, field, dict(kwargs), f"chosen from {allowed}")
+    missing = [
+        name
+        for name in allowed
+        if signature.parameters[name].default is inspect.Parameter.empty and name not in kwargs
+    ]
+    if missing:
+        raise ConfigError(f"config.{field} lacks {', '.join(missing)}; it has {dict(kwargs)}")
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks every value that can be checked without data, weights or devices.
+
+    Raises:
+      ConfigError: naming the field, its value and what is allowed.
+    """
+    _check_whole(config, 1, "steps", "prompts", "group_size", "steps_per_call")
+    _check_whole(config, 1, "learner.epochs", "learner.minibatches", "learner.microbatches")
+    _check_whole(config, 1, "evaluation.every", "evaluation.prompts", "evaluation.samples")
+    _check_whole(config, 1, "evaluation.prompts_per_call", "checkpoint.every", "checkpoint.keep")
+    _check_whole(config, 1, "warm_start.batch", "mesh.fsdp", "mesh.tensor")
+    _check_whole(config, 0, "seed", "warm_start.seed", "evaluation.seed", "warm_start.steps")
+    _check_whole(config, 0, "sampling.top_k", "optimizer.warmup_updates")
+    _check_whole(config, 0, "verification.workers", "sweep.workers")
+    _check_range(config, "-1 or >= 1", lambda x: x == -1 or x >= 1, "mesh.data")
+    _check_range(config, "> 0", lambda x: x > 0, "sampling.temperature", "optimizer.eps")
+    _check_range(config, "> 0", lambda x: x > 0, "optimizer.learning_rate")
+    _check_range(config, "> 0", lambda x: x > 0, "warm_start.learning_rate")
+    _check_range(config, "> 0", lambda x: x > 0, "verification.timeout_seconds")
+    _check_range(config, "in (0, 1]", lambda x: 0 < x <= 1, "sampling.top_p", "learner.clip_low")
+    _check_range(config, ">= 0", lambda x: x >= 0, "learner.clip_high", "optimizer.weight_decay")
+    _check_range(config, ">= 0", lambda x: x >= 0, "optimizer.max_gradient_norm")
+    _check_range(config, "in [0, 1)", lambda x: 0 <= x < 1, "optimizer.b1", "optimizer.b2")
+    _check_choice(config, REDUCTIONS, "learner.reduction")
+    _check_choice(config, OPTIMIZERS, "optimizer.name")
+    _check_choice(config, SWEEP_MODES, "sweep.mode")
+    _check_choice(config, DTYPES, "model.dtype")
+    _check_divides(config, "learner.minibatches", "prompts")
+    _require(
+        (config.prompts // config.learner.minibatches) % config.learner.microbatches == 0,
+        "learner.microbatches",
+        config.learner.microbatches,
+        f"a divisor of the minibatch of {config.prompts // config.learner.minibatches} prompts",
+    )
+    _check_divides(config, "steps_per_call", "steps")
+    _check_divides(config, "steps_per_call", "evaluation.every")
+    _check_divides(config, "steps_per_call", "checkpoint.every")
+    _check_divides(config, "evaluation.prompts_per_call", "evaluation.prompts")
+    for k in config.evaluation.ks:
+        allowed = f"numbers in 1..config.evaluation.samples = {config.evaluation.samples}"
+        ok = isinstance(k, int) and 1 <= k <= config.evaluation.samples
+        _require(ok, "evaluation.ks", tuple(config.evaluation.ks), allowed)
+    if config.model.path:
+        exists = os.path.exists(os.path.expanduser(config.model.path))
+        hint = "an existing GGUF file or Hugging Face directory (`make smollm2` fetches one)"
+        _require(exists, "model.path", config.model.path, hint)

@@ -1,0 +1,79 @@
+"""pass@k of a policy on held-out prompts."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from fade_jax.pass_at_k import interval_over_problems, pass_at_k
+
+from experiments.program import Program
+from experiments.setup import Parts
+
+
+class HeldOut(NamedTuple):
+    """Outcomes on the held-out prompts.
+
+    Attributes:
+      num_correct: int [M], correct samples of each prompt.
+      num_samples: n, samples of each prompt.
+      entropy: mean token entropy, nats.
+      length: mean tokens of a completion.
+    """
+
+    num_correct: np.ndarray
+    num_samples: int
+    entropy: float
+    length: float
+
+
+def run_held_out(
+    parts: Parts, program: Program, params, verify: Callable, step: int
+) -> HeldOut:
+    """Samples and verifies n completions of each held-out prompt.
+
+    The same prompts at every step and for every method; fresh samples at every step.
+
+    Args:
+      parts: of the run.
+      program: compiled functions.
+      params: of the policy.
+      verify: host verification, for host tasks.
+      step: enters the sampling key.
+    """
+    settings = parts.config.evaluation
+    prompts = jax.tree.map(np.asarray, parts.task.eval_prompts(settings.prompts))
+    key = jax.random.fold_in(jax.random.key(settings.seed), step)
+    correct, entropy, tokens = [], 0.0, 0.0
+    for call, start in enumerate(range(0, settings.prompts, settings.prompts_per_call)):
+        part = jax.tree.map(lambda x: x[start : start + settings.prompts_per_call], prompts)
+        call_key = jax.random.fold_in(key, call)
+        if parts.task.on_device:
+            rewards, rollouts = program.judge(params, parts.task, part, call_key)
+        else:
+            rollouts = program.sample_held_out(params, part._replace(facts=()), call_key)
+            rewards = verify(part.facts, rollouts)
+        correct.append(np.sum(np.asarray(rewards) > 0.5, axis=-1))
+        entropy += float(np.sum(np.asarray(rollouts.entropies), dtype=np.float64))
+        tokens += float(np.sum(np.asarray(rollouts.token_mask), dtype=np.float64))
+    rollouts_total = settings.prompts * settings.samples
+    return HeldOut(
+        np.concatenate(correct), settings.samples, entropy / tokens, tokens / rollouts_total
+    )
+
+
+def evaluation_line(parts: Parts, program: Program, params, verify, step: int) -> dict:
+    """Returns the metrics of one evaluation, with 95% intervals over the prompts."""
+    start = time.perf_counter()
+    held_out = run_held_out(parts, program, params, verify, step)
+    line = {}
+    for k in parts.config.evaluation.ks:
+        per_prompt = np.asarray(pass_at_k(held_out.num_samples, held_out.num_correct, k))
+        mean, low, high = (float(x) for x in interval_over_problems(per_prompt))
+        line |= {f"eval/pass@{k}": mean, f"eval/pass@{k}_low": low, f"eval/pass@{k}_high": high}
+    return line | {
+        "eval/entropy": held_out.entropy,
+        "eval/length": held_out.length,
+        "eval/seconds": time.perf_counter() - start,
+    }

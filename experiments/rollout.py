@@ -1,0 +1,158 @@
+"""Sampling completions from the policy with a key-value cache, inside jit."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from fade_jax.entropies import token_entropy
+
+from experiments.models import transformer
+from experiments.models.config import ModelConfig
+
+
+class Rollouts(NamedTuple):
+    """G completions of each of P prompts; all leaves are [P, G, T].
+
+    Attributes:
+      tokens: int32; pad_id after the end of a completion.
+      token_mask: float32; 1 up to and including the first end token, then 0.
+      log_probs: float32, nats; of the sampled tokens under the tempered policy, before top-p and
+        top-k, so that the ratio of the first update is 1. 0 where masked.
+      entropies: float32, nats; of the same distribution. 0 where masked.
+    """
+
+    tokens: jax.Array
+    token_mask: jax.Array
+    log_probs: jax.Array
+    entropies: jax.Array
+
+
+def truncate(logits: jax.Array, *, top_p: float = 1.0, top_k: int = 0) -> jax.Array:
+    """Sets to -inf the logits [..., vocab] outside the top-k, then outside the top-p nucleus."""
+    if top_k:
+        smallest = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][..., -1:]
+        logits = jnp.where(logits < smallest, -jnp.inf, logits)
+    if top_p < 1.0:
+        descending = jnp.sort(logits, axis=-1, descending=True)
+        probs = jax.nn.softmax(descending, axis=-1)
+        before = jnp.cumsum(probs, axis=-1) - probs
+        # The nucleus is the shortest head with mass >= top_p: the token that crosses it is kept.
+        smallest = jnp.min(
+            jnp.where(before < top_p, descending, jnp.inf), axis=-1, keepdims=True
+        )
+        logits = jnp.where(logits < smallest, -jnp.inf, logits)
+    return logits
+
+
+def sample(
+    model: ModelConfig,
+    params,
+    tokens: jax.Array,
+    length: jax.Array,
+    key: jax.Array,
+    *,
+    group_size: int,
+    max_tokens: int,
+    eos_id: int,
+    pad_id: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+) -> Rollouts:
+    """Samples `group_size` completions of each prompt.
+
+    The prompt is read once and its cache is shared by the group. The loop ends when every
+    completion has ended.
+
+    Args:
+      model: static model config.
+      params: parameters of the policy.
+      tokens: int32 [P, S] prompts, right-padded.
+      length: int32 [P] real tokens of each prompt.
+      key: PRNG key; token t is drawn with fold_in(key, t).
+      group_size: G.
+      max_tokens: T.
+      eos_id: the token that ends a completion.
+      pad_id: the token written after the end.
+      temperature: > 0; the policy is softmax(logits / temperature).
+      top_p: keep the smallest set of tokens with at least this mass.
+      top_k: keep this many tokens; 0 keeps all.
+    """
+    prompts = tokens.shape[0]
+    head = transformer.unembedding(model, params)
+    prefix, last = transformer.prefill(model, params, tokens, length)
+
+    def emit(t, hidden, rollouts, alive):
+        """Draws token t from hidden [P, 1 or G, D]; the first token's logits serve the group."""
+        logits = jnp.einsum("pgd,vd->pgv", hidden, head, preferred_element_type=jnp.float32)
+        logits = logits / temperature
+        shape = (prompts, group_size, logits.shape[-1])
+        drawn = jax.random.categorical(
+            jax.random.fold_in(key, t),
+            jnp.broadcast_to(truncate(logits, top_p=top_p, top_k=top_k), shape),
+        ).astype(jnp.int32)
+        log_probs = jax.nn.log_softmax(logits)
+        log_probs = jnp.take_along_axis(
+            jnp.broadcast_to(log_probs, shape), drawn[..., None], axis=-1
+        )[..., 0]
+        entropy = jnp.broadcast_to(token_entropy(logits), drawn.shape)
+        columns = Rollouts(
+            jnp.where(alive, drawn, pad_id),
+            alive.astype(jnp.float32),
+            jnp.where(alive, log_probs, 0.0),
+            jnp.where(alive, entropy, 0.0),
+        )
+        rollouts = jax.tree.map(
+            lambda all_, now: jax.lax.dynamic_update_index_in_dim(all_, now, t, axis=-1),
+            rollouts,
+            columns,
+        )
+        return rollouts, alive & (drawn != eos_id), columns.tokens
+
+    def step(carry):
+        t, drawn, cache, rollouts, alive = carry
+        hidden, cache = transformer.decode(model, params, prefix, cache, drawn, t - 1)
+        rollouts, alive, drawn = emit(t, hidden, rollouts, alive)
+        return t + 1, drawn, cache, rollouts, alive
+
+    shape = (prompts, group_size, max_tokens)
+    empty = Rollouts(
+        jnp.full(shape, pad_id, jnp.int32), *(jnp.zeros(shape, jnp.float32) for _ in range(3))
+    )
+    alive = jnp.ones(shape[:2], bool)
+    rollouts, alive, drawn = emit(0, last[:, None], empty, alive)
+    cache = transformer.empty_cache(model, prompts, group_size, max_tokens)
+    carry = (jnp.int32(1), drawn, cache, rollouts, alive)
+    carry = jax.lax.while_loop(lambda c: (c[0] < max_tokens) & jnp.any(c[4]), step, carry)
+    return carry[3]
+
+
+def completion_log_probs(
+    model: ModelConfig, params, tokens, length, completions, *, temperature: float = 1.0
+):
+    """Log-probabilities [P, G, T] of the completions' tokens, differentiable in `params`.
+
+    Args:
+      model: static model config.
+      params: parameters of the policy.
+      tokens: int32 [P, S] prompts, right-padded.
+      length: int32 [P] real tokens of each prompt.
+      completions: int32 [P, G, T].
+      temperature: of the policy.
+    """
+    hidden = completion_hidden(model, params, tokens, length, completions)
+    head = transformer.unembedding(model, params)
+    logits = jnp.einsum("pgtd,vd->pgtv", hidden, head, preferred_element_type=jnp.float32)
+    log_probs = jax.nn.log_softmax(logits / temperature)
+    return jnp.take_along_axis(log_probs, completions[..., None], axis=-1)[..., 0]
+
+
+def completion_hidden(model: ModelConfig, params, tokens, length, completions) -> jax.Array:
+    """Hidden states [P, G, T, D] that predict each token of the completions [P, G, T]."""
+    prefix, last = transformer.prefill(model, params, tokens, length)
+    prompts, group, count = completions.shape
+    first = jnp.broadcast_to(last[:, None, None], (prompts, group, 1, last.shape[-1]))
+    if count == 1:
+        return first
+    rest = transformer.extend(model, params, prefix, completions[..., :-1])
+    return jnp.concatenate([first, rest], axis=2)

@@ -1,0 +1,58 @@
+"""Runs an experiment, or all runs of a sweep:
+
+    python -m experiments.run --config=configs/fade.py --workdir=DIR
+    python -m experiments.run --config=configs/fade.py:smoke --config.seed=1 --workdir=DIR
+    python -m experiments.run --config=configs/quickstart.py --workdir=DIR
+
+The same command goes on where it was stopped or killed, and ends with the same bits. A config file
+that has a function sweep() is a sweep: get_config() is what its runs share, sweep(config) returns
+the overrides of each run by name.
+"""
+
+import importlib.util
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments.command import one_line_errors
+from experiments.config import ConfigError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file of the run or sweep.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for all that the run writes.")
+
+
+def config_module():
+    """The module of --config, for the functions that it has beside get_config."""
+    path = Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0])
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def main(argv):
+    """Runs, writes the report, and prints its main table."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    if not _WORKDIR.value:
+        raise ConfigError("--workdir must be a directory, got none")
+    config, workdir = _CONFIG.value, Path(_WORKDIR.value)
+    sweep = getattr(config_module(), "sweep", None)
+    if sweep is not None:
+        from experiments.sweep import run_sweep
+
+        run_sweep(config, sweep(config), workdir)
+    else:
+        from experiments.train import train
+
+        train(config, workdir)
+    from experiments.report import main_table, write_report
+
+    report = write_report(workdir)
+    print(f"\n{main_table(workdir)}\n\nreport: {report}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    one_line_errors(main)

@@ -1,0 +1,94 @@
+"""One mesh, its named axes, and the rules that lay arrays out on it.
+
+One device is a mesh of one: the same code path serves a laptop and a pod.
+"""
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from experiments.config import ConfigError
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+# Prompts and their rollouts are split over both of these; parameters over fsdp and tensor.
+BATCH = PartitionSpec(("data", "fsdp"))
+
+# Where each logical axis of a parameter (experiments.models.transformer.parameter_axes) goes.
+RULES = {
+    "layers": None,
+    "embed": "fsdp",
+    "vocab": "tensor",
+    "mlp": "tensor",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "head_dim": None,
+    "norm": None,
+}
+
+
+def make_mesh(sizes, devices=None) -> Mesh:
+    """Returns the mesh of `sizes` (a mapping with data, fsdp, tensor; data = -1 takes the rest).
+
+    Raises:
+      ConfigError: if the devices cannot be split that way.
+    """
+    devices = jax.devices() if devices is None else devices
+    data, fsdp, tensor = (sizes[axis] for axis in MESH_AXES)
+    if data == -1:
+        if len(devices) % (fsdp * tensor):
+            raise ConfigError(
+                f"config.mesh.fsdp x config.mesh.tensor = {fsdp * tensor} must divide the number"
+                f" of devices, {len(devices)}"
+            )
+        data = len(devices) // (fsdp * tensor)
+    count = data * fsdp * tensor
+    if count > len(devices):
+        raise ConfigError(f"config.mesh needs {count} devices, there are {len(devices)}")
+    return jax.make_mesh(
+        (data, fsdp, tensor), MESH_AXES, (AxisType.Auto,) * 3, devices=devices[:count]
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of arrays whose leading axis is the prompts."""
+    return NamedSharding(mesh, BATCH)
+
+
+def check_batch(mesh: Mesh, field: str, size: int) -> None:
+    """Raises ConfigError when `size` prompts cannot be split evenly over the mesh."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if size % parts:
+        raise ConfigError(
+            f"{field} must be a multiple of config.mesh.data x config.mesh.fsdp = {parts},"
+            f" got {size}"
+        )
+
+
+def parameter_shardings(mesh: Mesh, axes, shapes):
+    """Returns the sharding of each parameter from its logical axis names.
+
+    Args:
+      mesh: the mesh.
+      axes: pytree of tuples of logical axis names, one per dimension.
+      shapes: the same pytree of arrays or ShapeDtypeStructs.
+
+    Raises:
+      ConfigError: if a dimension cannot be split evenly over its mesh axis.
+    """
+
+    def sharding(names, leaf):
+        spec = tuple(RULES[name] for name in names)
+        for size, name, axis in zip(leaf.shape, names, spec, strict=True):
+            if axis is not None and size % mesh.shape[axis]:
+                raise ConfigError(
+                    f"config.mesh.{axis} = {mesh.shape[axis]} must divide the {name} dimension"
+                    f" {size} of a parameter of shape {leaf.shape}"
+                )
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree.map(sharding, axes, shapes, is_leaf=lambda x: isinstance(x, tuple))

@@ -1,0 +1,370 @@
+"""Training as a function of (config, workdir): a warm start, then RL, then a result."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import advantages
+from experiments.checkpoints import Checkpoints, tree_sha256
+from experiments.config import ConfigError
+from experiments.held_out import evaluation_line
+from experiments.logs import plain_tree, read_lines, write_json
+from experiments.models import transformer
+from experiments.program import (
+    Imitation,
+    Program,
+    abstract_state,
+    make_imitation,
+    make_program,
+)
+from experiments.progress import Bar, Progress
+from experiments.setup import Parts, prepare, starting_params
+from experiments.sharding import batch_sharding
+from experiments.stage import Stage, run_stage
+from experiments.train_step import Hyperparameters
+
+logger = logging.getLogger(__name__)
+
+# A finished or interrupted run may be taken up again with other values of these.
+FREE_TO_CHANGE = ("steps", "checkpoint", "sweep", "verification")
+
+
+class Compiled(NamedTuple):
+    """What runs with the same static config share."""
+
+    parts: Parts
+    members: tuple
+    program: Program
+    imitation: Imitation
+
+
+def compile_for(config: ConfigDict, methods: Sequence[tuple[str, dict]] = ()) -> Compiled:
+    """Prepares the parts of `config` and the program for its advantage and for `methods`.
+
+    Args:
+      config: of one run.
+      methods: (name, kwargs) of the other advantages that the program should serve.
+    """
+    own = (config.advantage.name, config.advantage.kwargs.to_dict())
+    members = advantages.members_of([*methods, own])
+    parts = prepare(config)
+    check_gives_gradient(config)
+    return Compiled(parts, members, make_program(parts, members), make_imitation(parts))
+
+
+def hyperparameters(config: ConfigDict, members) -> Hyperparameters:
+    """The traced values of a run."""
+    return Hyperparameters(
+        np.uint32(config.seed),
+        np.float32(config.optimizer.learning_rate),
+        advantages.choose(members, config.advantage.name, config.advantage.kwargs.to_dict()),
+    )
+
+
+def check_gives_gradient(config: ConfigDict) -> None:
+    """Raises ConfigError when every group of this size gets advantages that are all 0 or NaN."""
+    name, kwargs = config.advantage.name, config.advantage.kwargs.to_dict()
+    members = advantages.members_of([(name, kwargs)])
+    choice = advantages.choose(members, name, kwargs)
+    size = config.group_size
+    rewards = np.tril(np.ones((size + 1, size), np.float32), -1)
+    try:
+        weights, _, _ = advantages.update(
+            members, choice, rewards, advantages.init(members, choice), entropy=np.float32(1.0)
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"config.group_size = {size} with config.advantage.name = {name!r}: {error}"
+        ) from error
+    weights = np.asarray(weights)
+    if not np.all(np.isfinite(weights)) or not np.any(weights):
+        raise ConfigError(
+            f"config.group_size must be large enough to give a gradient with"
+            f" config.advantage.name = {name!r}, got {size}"
+        )
+
+
+def train(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    progress: Progress | None = None,
+    compiled: Compiled | None = None,
+) -> dict[str, Any]:
+    """Runs an experiment to its end; called again, it goes on where it was.
+
+    Args:
+      config: see experiments.config.default_config.
+      workdir: gets config.json, metrics.jsonl, tensorboard/, checkpoints/ and result.json.
+      progress: where to show progress; a bar on the terminal if None.
+      compiled: shared by runs with the same static config; made here if None.
+
+    Returns:
+      The contents of result.json: the final metrics and `params_sha256`.
+
+    Raises:
+      ConfigError: before any work, if the config cannot run or the workdir holds another config.
+      Stopped: after SIGTERM, with a checkpoint written.
+      NonFiniteError: when loss or gradient stop being finite.
+    """
+    workdir = Path(workdir)
+    progress = progress or Bar()
+    _claim(config, workdir)
+    compiled = compiled or compile_for(config)
+    finished = workdir / "result.json"
+    if finished.exists():
+        result = json.loads(finished.read_text())
+        if result["step"] == config.steps:
+            return result
+    with host_verification(compiled) as verify:
+        return _reinforce(config, workdir, compiled, progress, verify)
+
+
+@contextmanager
+def host_verification(compiled: Compiled):
+    """Yields (facts, rollouts) -> rewards [P, G] on the host; None for a device task."""
+    task, settings = compiled.parts.task, compiled.parts.config.verification
+    if task.on_device:
+        yield None
+        return
+    from experiments.tasks.verification import Verifier
+
+    with Verifier(
+        task, workers=settings.workers, timeout_seconds=settings.timeout_seconds
+    ) as verifier:
+
+        def verify(facts, rollouts):
+            tokens, mask = jax.device_get((rollouts.tokens, rollouts.token_mask))
+            return verifier.verify(facts, tokens, mask)
+
+        yield verify
+
+
+def _claim(config: ConfigDict, workdir: Path) -> None:
+    """Writes config.json, or checks that the run in this workdir has the same config."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / "config.json"
+    new = json.loads(json.dumps(plain_tree(config.to_dict())))
+    if path.exists():
+        changed = _differences(json.loads(path.read_text()), new)
+        changed = [c for c in changed if c.split(":")[0].split(".")[0] not in FREE_TO_CHANGE]
+        if changed:
+            raise ConfigError(
+                f"{workdir} holds a run with another config ({'; '.join(changed)}):"
+                " choose another --workdir"
+            )
+    write_json(path, new)
+
+
+def _differences(old: Any, new: Any, field: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            d
+            for name in sorted(old.keys() | new.keys())
+            for d in _differences(old.get(name), new.get(name), f"{field}.{name}".lstrip("."))
+        ]
+    return [] if old == new else [f"{field}: {old!r} there, {new!r} here"]
+
+
+def warm_start(
+    config: ConfigDict, compiled: Compiled, progress: Progress, workdir: str | Path
+) -> Any:
+    """Imitates the task's demonstrations; returns the parameters that RL starts from.
+
+    Args:
+      config: of the run.
+      compiled: of the run.
+      progress: where to show it.
+      workdir: of the warm start itself; finished work there is read, not repeated.
+    """
+    parts, imitation = compiled.parts, compiled.imitation
+    settings = config.warm_start
+    workdir = Path(workdir)
+    _claim(_warm_start_part(config), workdir)
+    like = _abstract_carry(parts, imitation)
+    if (workdir / "result.json").exists():
+        return _finished_warm_start(workdir, like)
+
+    def advance(carry, step, count):
+        if parts.task.on_device:
+            carry, metrics = imitation.advance(carry, parts.task, np.int32(step), count)
+            return carry, _lines(metrics)
+        lines = []
+        for index in range(step, step + count):
+            shown = parts.task.demonstrations(settings.seed, index, settings.batch)
+            shown = shown._replace(prompts=shown.prompts._replace(facts=()))
+            shown = jax.device_put(shown, batch_sharding(parts.mesh))
+            carry, metrics = imitation.learn(carry, shown)
+            lines += _lines(metrics)
+        return carry, lines
+
+    stage = Stage(
+        name="warm start",
+        steps=settings.steps,
+        steps_per_call=config.steps_per_call,
+        advance=advance,
+        evaluate=None,
+        evaluate_every=settings.steps,
+        checkpoint_every=config.checkpoint.every,
+        keep=1,
+    )
+    params, _ = run_stage(
+        stage,
+        workdir,
+        start=lambda: imitation.init(starting_params(parts)),
+        like=like,
+        progress=progress,
+    )
+    result = {"step": settings.steps, "params_sha256": tree_sha256(params)}
+    write_json(workdir / "result.json", result)
+    return params
+
+
+def _warm_start_part(config: ConfigDict) -> ConfigDict:
+    """The fields that a warm start depends on; runs that differ in others can share it."""
+    settings = config.warm_start.copy_and_resolve_references()
+    del settings["workdir"]
+    optimizer = config.optimizer.copy_and_resolve_references()
+    del optimizer["learning_rate"]
+    return ConfigDict(
+        {
+            "warm_start": settings,
+            "optimizer": optimizer,
+            "model": config.model,
+            "task": config.task,
+        }
+    )
+
+
+def _finished_warm_start(workdir: Path, like):
+    """Reads the parameters of a finished warm start; several runs may do so at once."""
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=1)
+    try:
+        restored = checkpoints.restore(like)
+    finally:
+        checkpoints.close()
+    if restored is None:
+        raise FileNotFoundError(f"the warm start in {workdir} has no readable checkpoint")
+    return restored[1][0]
+
+
+def _abstract_carry(parts: Parts, imitation: Imitation):
+    shapes = jax.eval_shape(
+        imitation.init,
+        jax.eval_shape(lambda: transformer.init_params(parts.model, jax.random.key(0))),
+    )
+    return jax.tree.map(
+        lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
+        shapes,
+        imitation.carry_shardings,
+    )
+
+
+def _reinforce(
+    config: ConfigDict,
+    workdir: Path,
+    compiled: Compiled,
+    progress: Progress,
+    verify: Callable | None,
+) -> dict[str, Any]:
+    parts, members, program, _ = compiled
+    hyper = hyperparameters(config, members)
+
+    def start():
+        if config.warm_start.steps:
+            directory = config.warm_start.workdir or workdir / "warm_start"
+            params = warm_start(config, compiled, progress, directory)
+        else:
+            params = starting_params(parts)
+        return program.init(hyper, params)
+
+    def advance(state, step, count):
+        if parts.task.on_device:
+            state, metrics = program.advance(state, parts.task, hyper, count)
+            return state, _lines(metrics, config)
+        lines = []
+        for index in range(step, step + count):
+            prompts = parts.task.train_prompts(config.seed, index, config.prompts)
+            asked = jax.device_put(prompts._replace(facts=()), batch_sharding(parts.mesh))
+            rollouts = program.sample(state, asked)
+            rewards = np.asarray(verify(prompts.facts, rollouts), np.float32)
+            rewards = jax.device_put(rewards, batch_sharding(parts.mesh))
+            state, metrics = program.learn(state, hyper, asked, rollouts, rewards)
+            lines += _lines(metrics, config)
+        return state, lines
+
+    stage = Stage(
+        name=workdir.name,
+        steps=config.steps,
+        steps_per_call=config.steps_per_call,
+        advance=advance,
+        evaluate=lambda state, step: evaluation_line(parts, program, state.params, verify, step),
+        evaluate_every=config.evaluation.every,
+        checkpoint_every=config.checkpoint.every,
+        keep=config.checkpoint.keep,
+    )
+    state = run_stage(
+        stage,
+        workdir,
+        start=start,
+        like=abstract_state(parts, members, hyper),
+        progress=progress,
+    )
+    final: dict[str, Any] = {}
+    for line in read_lines(workdir / "metrics.jsonl"):
+        final |= {k: v for k, v in line.items() if line["step"] == config.steps}
+    result = final | {"step": config.steps, "params_sha256": tree_sha256(state.params)}
+    write_json(workdir / "result.json", result)
+    return result
+
+
+def _lines(metrics: dict, config: ConfigDict | None = None) -> list[dict]:
+    """Splits metrics stacked over steps into one dict per step, on the host.
+
+    A metric without the axis of steps belongs to the last step. NaN where a method has no alpha or
+    delta is left out.
+    """
+    metrics = jax.device_get(metrics)
+    last = {name: value.item() for name, value in metrics.items() if np.ndim(value) == 0}
+    stacked = {name: value for name, value in metrics.items() if np.ndim(value) > 0}
+    count = len(next(iter(stacked.values())))
+    lines = []
+    for i in range(count):
+        line = {name: value[i].tolist() for name, value in stacked.items()}
+        for name in ("alpha", "delta"):
+            if name in line and np.isnan(line[name]):
+                del line[name]
+        if config is not None:
+            line["tokens"] = line["length"] * config.prompts * config.group_size
+        lines.append(line)
+    lines[-1] |= last
+    return lines
+
+
+def restore_params(parts: Parts, members, hyper, workdir: str | Path, step: int | None):
+    """Reads the policy of a run's checkpoint.
+
+    Returns:
+      (step, params).
+
+    Raises:
+      FileNotFoundError: if there is no readable checkpoint, or not the one asked for.
+    """
+    directory = Path(workdir) / "checkpoints"
+    if not directory.exists():
+        raise FileNotFoundError(f"there is no run in {workdir}: {directory} is missing")
+    checkpoints = Checkpoints(directory, parts.config.checkpoint.keep)
+    try:
+        restored = checkpoints.restore(abstract_state(parts, members, hyper), step)
+    finally:
+        checkpoints.close()
+    if restored is None:
+        raise FileNotFoundError(f"there is no readable checkpoint in {directory}")
+    return restored[0], restored[1].params

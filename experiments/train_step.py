@@ -1,0 +1,253 @@
+"""The two steps of training as pure functions: imitate demonstrations, and learn from rollouts.
+
+Both end in the same gradient update. `learn` sits between a sampling loop and optax: it knows the
+advantage only as a transformation, so that every ablation is the same step.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from fade_jax import losses
+
+from experiments import advantages, reductions
+from experiments.metrics import rollout_metrics
+from experiments.models import transformer
+from experiments.models.config import ModelConfig
+from experiments.optimizer import make_optimizer
+from experiments.rollout import Rollouts, completion_log_probs
+
+
+class TrainState(NamedTuple):
+    """Everything a run carries from one step to the next; all of it is in a checkpoint.
+
+    Attributes:
+      step: int32 []; updates of the policy from rollouts so far, which is also the position in the
+        data: the prompts of a step are a function of (seed, step).
+      params: float32 parameters.
+      opt_state: of optax.
+      advantage_state: of the advantage transformation(s).
+      key: base PRNG key; step keys are folded in from it.
+      initial_head: float32 [V, D]; the output head before RL, to measure how it moved.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    advantage_state: Any
+    key: jax.Array
+    initial_head: jax.Array
+
+
+class Hyperparameters(NamedTuple):
+    """What a compiled program takes as traced values."""
+
+    seed: jax.Array  # uint32 []
+    learning_rate: jax.Array  # float32 []
+    advantage: advantages.Choice
+
+
+class Batch(NamedTuple):
+    """What one gradient update reads; leading axis P."""
+
+    prompts: jax.Array  # int32 [P, S]
+    length: jax.Array  # int32 [P]
+    completions: jax.Array  # int32 [P, G, T]
+    mask: jax.Array  # float32 [P, G, T]
+    old_log_probs: jax.Array  # float32 [P, G, T]
+    advantages: jax.Array  # float32 [P, G]
+
+
+def init_state(
+    model: ModelConfig, settings, members, hyper: Hyperparameters, params
+) -> TrainState:
+    """Returns the state before the first step.
+
+    Args:
+      model: static model config.
+      settings: the run's config.
+      members: the advantage members the program is compiled for.
+      hyper: traced hyperparameters.
+      params: where training starts.
+    """
+    optimizer = make_optimizer(settings.optimizer, hyper.learning_rate)
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        opt_state=optimizer.init(params),
+        advantage_state=advantages.init(members, hyper.advantage),
+        key=jax.random.key(hyper.seed),
+        initial_head=jnp.copy(transformer.unembedding(model, params)),
+    )
+
+
+def learn(
+    model: ModelConfig,
+    settings,
+    members,
+    state: TrainState,
+    hyper: Hyperparameters,
+    prompts,
+    rollouts: Rollouts,
+    rewards: jax.Array,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Advantages, then epochs of minibatch updates on one batch of rollouts.
+
+    Args:
+      model: static model config.
+      settings: the run's config.
+      members: the advantage members the program is compiled for.
+      state: before the step.
+      hyper: traced hyperparameters.
+      prompts: P prompts.
+      rollouts: [P, G, T].
+      rewards: float32 [P, G].
+
+    Returns:
+      The state after the step, and a dict of float32 metrics.
+    """
+    mask = rollouts.token_mask
+    entropy = jnp.sum(rollouts.entropies) / jnp.sum(mask)
+    weights, advantage_state, readings = advantages.update(
+        members, hyper.advantage, rewards, state.advantage_state, entropy=entropy
+    )
+    batch = Batch(
+        prompts.tokens, prompts.length, rollouts.tokens, mask, rollouts.log_probs, weights
+    )
+    reduce = getattr(reductions, settings.learner.reduction)
+    low, high = settings.learner.clip_low, settings.learner.clip_high
+
+    def loss(params, batch):
+        log_probs = completion_log_probs(
+            model,
+            params,
+            batch.prompts,
+            batch.length,
+            batch.completions,
+            temperature=settings.sampling.temperature,
+        )
+        arguments = log_probs, batch.old_log_probs, batch.advantages
+        bounds = {"low": low, "high": high, "where": batch.mask}
+        token_losses = losses.clipped_surrogate(*arguments, **bounds)
+        clipped = jnp.sum(losses.is_clipped(*arguments, **bounds), dtype=jnp.float32)
+        return reduce(token_losses, batch.mask)[0], clipped
+
+    def update(carry, indices):
+        minibatch = jax.tree.map(lambda x: x[indices], batch) if indices is not None else batch
+        params, opt_state = carry
+        return gradient_update(
+            loss,
+            make_optimizer(settings.optimizer, hyper.learning_rate),
+            params,
+            opt_state,
+            minibatch,
+            denominator=reduce(jnp.zeros_like(minibatch.mask), minibatch.mask)[1],
+            microbatches=settings.learner.microbatches,
+        )
+
+    carry = state.params, state.opt_state
+    updates = settings.learner.epochs * settings.learner.minibatches
+    if updates == 1:
+        carry, metrics = update(carry, None)
+    else:
+        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
+        orders = jax.vmap(lambda k: jax.random.permutation(k, rewards.shape[0]))(
+            jax.random.split(key, settings.learner.epochs)
+        )
+        carry, metrics = jax.lax.scan(update, carry, orders.reshape(updates, -1))
+        metrics = jax.tree.map(jnp.mean, metrics)
+    clipped = metrics.pop("clipped") * settings.learner.minibatches / jnp.sum(mask)
+    metrics |= rollout_metrics(rollouts, rewards, weights) | readings
+    metrics |= {"entropy": entropy, "clip_fraction": clipped}
+    state = state._replace(
+        step=state.step + 1,
+        params=carry[0],
+        opt_state=carry[1],
+        advantage_state=advantage_state,
+    )
+    return state, metrics
+
+
+def imitate(model: ModelConfig, settings, params, opt_state, demonstrations):
+    """One supervised update: the policy gradient with weight 1 on demonstrated completions.
+
+    Args:
+      model: static model config.
+      settings: the run's config; its warm_start and optimizer are read.
+      params: parameters.
+      opt_state: of the warm start's optimiser.
+      demonstrations: P prompts with one completion each.
+
+    Returns:
+      ((params, opt_state), metrics).
+    """
+    tokens, mask = demonstrations.tokens[:, None], demonstrations.token_mask[:, None]
+    ones = jnp.ones(tokens.shape[:2])
+    prompts = demonstrations.prompts
+    batch = Batch(prompts.tokens, prompts.length, tokens, mask, jnp.zeros_like(mask), ones)
+
+    def loss(params, batch):
+        log_probs = completion_log_probs(
+            model, params, batch.prompts, batch.length, batch.completions
+        )
+        token_losses = losses.policy_gradient(log_probs, batch.advantages, where=batch.mask)
+        return reductions.token_mean(token_losses, batch.mask)[0], jnp.float32(0)
+
+    carry, metrics = gradient_update(
+        loss,
+        make_optimizer(settings.optimizer, settings.warm_start.learning_rate),
+        params,
+        opt_state,
+        batch,
+        denominator=jnp.sum(mask),
+        microbatches=1,
+    )
+    del metrics["clipped"]
+    return carry, metrics
+
+
+def gradient_update(
+    loss: Callable,
+    optimizer: optax.GradientTransformation,
+    params,
+    opt_state,
+    batch: Batch,
+    *,
+    denominator: jax.Array,
+    microbatches: int,
+):
+    """One optimiser update of sum(loss) / denominator, accumulated over microbatches.
+
+    Args:
+      loss: (params, batch) -> (sum over the batch, number of clipped tokens).
+      optimizer: of optax.
+      params: parameters.
+      opt_state: of `optimizer`.
+      batch: leading axis P.
+      denominator: of the whole batch.
+      microbatches: number of equal parts of the batch that are held in memory one after another.
+
+    Returns:
+      ((params, opt_state), metrics): loss, clipped (a count) and gradient_norm (before clipping).
+    """
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+    if microbatches == 1:
+        (total, clipped), gradient = value_and_grad(params, batch)
+    else:
+        parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), batch)
+
+        def accumulate(sums, part):
+            return jax.tree.map(jnp.add, sums, value_and_grad(params, part)), None
+
+        zeros = (jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, params)
+        ((total, clipped), gradient), _ = jax.lax.scan(accumulate, zeros, parts)
+    gradient = jax.tree.map(lambda g: g / denominator, gradient)
+    updates, opt_state = optimizer.update(gradient, opt_state, params)
+    metrics = {
+        "loss": total / denominator,
+        "clipped": clipped,
+        "gradient_norm": optax.tree_utils.tree_l2_norm(gradient),
+    }
+    return (optax.apply_updates(params, updates), opt_state), metrics
