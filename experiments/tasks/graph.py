@@ -40,6 +40,9 @@ from experiments.tasks.split import hash_fraction
 # Streams of random numbers, so that the same (seed, step) never draws the same prompt twice.
 _TRAIN, _EVAL, _DEMONSTRATIONS = 0, 1, 2
 
+# Drawing loops until a draw is accepted: outside jit every call would compile that loop again.
+_jit_by_count = partial(jax.jit, static_argnames="count")
+
 
 class GraphFacts(NamedTuple):
     """What a reward depends on: source i32 [P], target i32 [P], forbidden i32 [P, F]."""
@@ -116,6 +119,7 @@ class GraphTask:
         """Tokens of the longest answer that counts, EOS included."""
         return self.max_path
 
+    @_jit_by_count
     def train_prompts(self, seed: jax.Array | int, step: jax.Array | int, count: int) -> Prompts:
         """Draws the training prompts of one step.
 
@@ -131,11 +135,13 @@ class GraphTask:
         keys = _keys(seed, _TRAIN, step, count)
         return self._prompts(jax.vmap(partial(self._draw_facts, ~self.held_out))(keys))
 
+    @_jit_by_count
     def eval_prompts(self, count: int) -> Prompts:
         """The first `count` prompts of the fixed evaluation set; every pair is held out."""
         keys = _keys(self.seed, _EVAL, 0, count)
         return self._prompts(jax.vmap(partial(self._draw_facts, self.held_out))(keys))
 
+    @_jit_by_count
     def demonstrations(
         self, seed: jax.Array | int, step: jax.Array | int, count: int
     ) -> Demonstrations:
