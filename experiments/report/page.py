@@ -1,0 +1,99 @@
+"""The page: the same sections as Markdown with picture files, and as one HTML file."""
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from experiments.report.picture import Picture, to_svg
+from experiments.report.style import INK, Line
+from experiments.report.table import Table, as_markdown
+
+_CSS = Path(__file__).with_name("page.css")
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the report says, in order."""
+
+    title: str
+    what_was_run: str
+    results: Table
+    pictures: tuple[Picture, ...]
+    methods: Table
+    runs: Table
+    command: str  # that makes this page again
+
+
+def markdown(page: Page) -> str:
+    """The page as Markdown; each picture is the PNG file of its name, beside it."""
+    parts = [
+        f"# {page.title}",
+        page.what_was_run,
+        "## Results",
+        as_markdown(page.results),
+        page.results.caption,
+    ]
+    for picture in page.pictures:
+        image = f"![{picture.title}]({picture.name}.png)"
+        parts += [f"## {picture.title}", image, picture.caption]
+    for title, table in (("Methods", page.methods), ("Runs", page.runs)):
+        parts += [f"## {title}", as_markdown(table), table.caption]
+    return "\n\n".join([*parts, f"This page is made by `{page.command}`."]) + "\n"
+
+
+def html(page: Page) -> str:
+    """The page as one HTML file that needs nothing else, with the pictures inside."""
+    parts = [
+        f"<h1>{escape(page.title)}</h1>",
+        f"<p>{escape(page.what_was_run)}</p>",
+        "<h2>Results</h2>",
+        _table(page.results, "figures"),
+    ]
+    for picture in page.pictures:
+        parts += [f"<h2>{escape(picture.title)}</h2>", _picture(picture)]
+    for title, table in (("Methods", page.methods), ("Runs", page.runs)):
+        parts += [f"<h2>{title}</h2>", _table(table, "")]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(page.title)}</title>\n"
+        f"<style>\n{_CSS.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
+        + "\n".join(parts)
+        + f"\n<footer><p>This page is made by <code>{escape(page.command)}</code>.</p></footer>\n"
+        "</body>\n</html>\n"
+    )
+
+
+def _table(table: Table, kind: str) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
+    rows = "\n".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
+    )
+    return (
+        f'<div class="wide"><table class="{kind}">\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{rows}\n</tbody>\n</table></div>\n"
+        f'<p class="caption">{escape(table.caption)}</p>'
+    )
+
+
+def _picture(picture: Picture) -> str:
+    legend = "".join(f"<span>{_swatch(line)}{escape(line.label)}</span>" for line in picture.legend)
+    panels = "\n".join(to_svg(panel) for panel in picture.panels)
+    return (
+        (f'<div class="legend">{legend}</div>\n' if legend else "")
+        + f'<div class="panels{" four" if len(picture.panels) == 4 else ""}">\n{panels}\n</div>\n'
+        + f'<p class="caption">{escape(picture.caption)}</p>'
+    )
+
+
+def _swatch(line: Line) -> str:
+    colour = "currentColor" if line.colour == INK else line.colour
+    if line.marker:
+        shape = f'<rect x="9" y="1" width="8" height="8" fill="none" stroke="{colour}"/>'
+    else:
+        dashes = " ".join(f"{2 * dash:g}" for dash in line.dashes)
+        shape = (
+            f'<line x1="0" y1="5" x2="28" y2="5" stroke="{colour}" stroke-width="2.5" '
+            f'stroke-dasharray="{dashes}"/>'
+        )
+    return f'<svg viewBox="0 0 28 10" aria-hidden="true">{shape}</svg>'
