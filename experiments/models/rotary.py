@@ -31,7 +31,7 @@ def frequencies(config):
 
 
 def rotation(config, positions):
-    """Cosines and sines of the rotary angles at `positions` [...]: two float32 [..., head_dim/2]."""
+    """Cosines and sines of the rotary angles at `positions` [...]: float32 [..., head_dim / 2]."""
     angles = positions[..., None].astype(jnp.float32) * frequencies(config)
     return jnp.cos(angles), jnp.sin(angles)
 

@@ -5,6 +5,7 @@ L layers, D width, V vocabulary, Hkv heads of keys and values, R query heads to 
 width of a head. Completion token t of a prompt of `length` real tokens sits at position length + t.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -18,16 +19,16 @@ from experiments.models.config import ModelConfig
 class Prefix(NamedTuple):
     """Keys and values of the prompts, one copy per prompt whatever the size of the group."""
 
-    keys: jax.Array  # [L, P, S, Hkv, Dh]
-    values: jax.Array  # [L, P, S, Hkv, Dh]
+    keys: jax.Array  # [L, P, Hkv, S, Dh]
+    values: jax.Array  # [L, P, Hkv, S, Dh]
     length: jax.Array  # i32 [P], real tokens
 
 
 class Cache(NamedTuple):
     """Keys and values of the completions sampled so far."""
 
-    keys: jax.Array  # [L, P, G, T, Hkv, Dh]
-    values: jax.Array  # [L, P, G, T, Hkv, Dh]
+    keys: jax.Array  # [L, P, G, Hkv, T, Dh]
+    values: jax.Array  # [L, P, G, Hkv, T, Dh]
 
 
 def rms_norm(x, scale, eps):
@@ -37,59 +38,39 @@ def rms_norm(x, scale, eps):
     return (wide * inverse * scale).astype(x.dtype)
 
 
-def attention(query, prefix, own, prefix_mask, own_mask):
-    """Softmax attention over a shared prefix and over each completion's own keys.
+def attention(query, sources):
+    """Softmax attention over several sources of keys and values at once.
 
-    out = (Σ_s e_s v_s + Σ_u e_u v_u) / (Σ_s e_s + Σ_u e_u),  e = exp(q·k - max): one softmax over
-    both, with neither the prefix repeated for the group nor the keys for the query heads.
+    out = Σ_j e_j v_j / Σ_j e_j,  e_j = exp(q·k_j - max), j over the keys of all sources. No source
+    is copied, nor repeated for the group or for the query heads.
 
     Args:
       query: [P, G, Q, Hkv, R, Dh], scaled and rotated.
-      prefix: (keys, values), each [P, S, Hkv, Dh], or None where there is none.
-      own: (keys, values), each [P, G, U, Hkv, Dh].
-      prefix_mask: bool [P, S], or None.
-      own_mask: bool [Q, U]; each query sees at least one key.
+      sources: (keys, values, mask) each; keys and values are [P, Hkv, N, Dh] where the group shares
+        them, else [P, G, Hkv, N, Dh]; mask is bool, broadcast against [P, G, Hkv, Q, R, N], and
+        lets every query see at least one key of some source.
 
     Returns:
       [P, G, Q, Hkv, R, Dh], in query's dtype.
     """
-    f32 = jnp.float32
-    keys, values = own
-    scores = jnp.einsum("pgqhrd,pguhd->pghqru", query, keys, preferred_element_type=f32)
-    scores = jnp.where(own_mask[:, None, :], scores, -jnp.inf)
-    top = jnp.max(scores, axis=-1)
-    if prefix is None:
-        weights = jnp.exp(scores - jax.lax.stop_gradient(top)[..., None])
-        total = jnp.sum(weights, axis=-1)
-        mixed = _mix_own(weights, values)
-    else:
-        prefix_keys, prefix_values = prefix
-        prefix_scores = jnp.einsum(
-            "pgqhrd,pshd->phgqrs", query, prefix_keys, preferred_element_type=f32
-        )
-        prefix_scores = jnp.where(prefix_mask[:, None, None, None, None], prefix_scores, -jnp.inf)
-        top = jax.lax.stop_gradient(
-            jnp.maximum(top, jnp.swapaxes(jnp.max(prefix_scores, axis=-1), 1, 2))
-        )
-        weights = jnp.exp(scores - top[..., None])
-        prefix_weights = jnp.exp(prefix_scores - jnp.swapaxes(top, 1, 2)[..., None])
-        total = jnp.sum(weights, axis=-1) + jnp.swapaxes(jnp.sum(prefix_weights, axis=-1), 1, 2)
-        mixed = _mix_own(weights, values) + jnp.einsum(
-            "phgqrs,pshd->pgqhrd",
-            prefix_weights.astype(values.dtype),
-            prefix_values,
-            preferred_element_type=f32,
-        )
-    return (mixed / jnp.moveaxis(total, 2, 3)[..., None]).astype(query.dtype)
-
-
-def _mix_own(weights, values):
-    return jnp.einsum(
-        "pghqru,pguhd->pgqhrd",
-        weights.astype(values.dtype),
-        values,
-        preferred_element_type=jnp.float32,
+    query = jnp.moveaxis(query, 2, 3)  # [P, G, Hkv, Q, R, Dh]
+    scores = [
+        jnp.where(mask, _dot("pghqrd,p{}hnd->pghqrn", query, keys), -jnp.inf)
+        for keys, _, mask in sources
+    ]
+    top = functools.reduce(jnp.maximum, [jnp.max(s, axis=-1, keepdims=True) for s in scores])
+    weights = [jnp.exp(s - jax.lax.stop_gradient(top)) for s in scores]
+    total = sum(jnp.sum(w, axis=-1, keepdims=True) for w in weights)
+    mixed = sum(
+        _dot("pghqrn,p{}hnd->pghqrd", w.astype(values.dtype), values)
+        for w, (_, values, _) in zip(weights, sources)
     )
+    return jnp.moveaxis(mixed / total, 3, 2).astype(query.dtype)
+
+
+def _dot(axes, left, right):
+    group = "g" if right.ndim == 5 else ""
+    return jnp.einsum(axes.format(group), left, right, preferred_element_type=jnp.float32)
 
 
 class Block(nn.Module):
@@ -98,19 +79,17 @@ class Block(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, prefix, cache, angles, masks, index):
+    def __call__(self, x, past, masks, angles):
         """Runs the layer on [P, G, Q, D].
 
         Args:
           x: [P, G, Q, D].
-          prefix: (keys, values) of this layer's prompts [P, S, Hkv, Dh], or None.
-          cache: (keys, values) of this layer's completions [P, G, T, Hkv, Dh], or None.
+          past: (keys, values) of this layer for each source there is beside the tokens themselves.
+          masks: one for each of `past`, then one for the tokens themselves; see `attention`.
           angles: (cos, sin), each [P, 1, Q, Dh/2].
-          masks: (prefix mask [P, S] or None, own mask [Q, U]), U = T with a cache, else Q.
-          index: i32 [], where the new keys belong in the cache; None without one.
 
         Returns:
-          x [P, G, Q, D], and the new (keys, values), each [P, G, Q, Hkv, Dh].
+          x [P, G, Q, D], and the tokens' own (keys, values), each [P, G, Hkv, Q, Dh].
         """
         c = self.config
         dtype = x.dtype
@@ -145,9 +124,9 @@ class Block(nn.Module):
             query, key = norm("query_norm", query), norm("key_norm", key)
         query = (rotary.rotate(query, *angles) * c.head_dim**-0.5).astype(dtype)
         query = query.reshape(*query.shape[:3], c.num_kv_heads, queries_per_key, c.head_dim)
-        new = rotary.rotate(key, *angles).astype(dtype), value
-        own = new if cache is None else tuple(_write(old, at, index) for old, at in zip(cache, new))
-        y = attention(query, prefix, own, *masks)
+        key = rotary.rotate(key, *angles).astype(dtype)
+        new = jnp.swapaxes(key, 2, 3), jnp.swapaxes(value, 2, 3)
+        y = attention(query, [(*kv, mask) for kv, mask in zip((*past, new), masks)])
         weight = parameter("output", back, c.num_heads * c.head_dim, c.d_model)
         x = x + y.reshape(*x.shape[:3], -1) @ weight.astype(dtype)
 
@@ -158,29 +137,23 @@ class Block(nn.Module):
         return x + (nn.silu(gate) * up) @ weight.astype(dtype), new
 
 
-def _write(cache, new, index):
-    return jax.lax.dynamic_update_slice_in_dim(cache, new, index, axis=-3)
-
-
 class Transformer(nn.Module):
     """Embedding, L scanned layers whose parameters are stacked [L, ...], and the final norm."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, tokens, prefix, cache, angles, masks, index):
-        """Hidden states after the final norm, for tokens i32 [P, G, Q]; the head is not applied.
+    def __call__(self, tokens, past, masks, angles):
+        """Hidden states after the final norm; the head is not applied.
 
         Args:
           tokens: i32 [P, G, Q].
-          prefix: (keys, values) of all layers, or None.
-          cache: (keys, values) of all layers, or None.
-          angles: as in Block.
+          past: as in Block, of all layers: [L, ...].
           masks: as in Block.
-          index: as in Block.
+          angles: as in Block.
 
         Returns:
-          hidden [P, G, Q, D], and the new (keys, values) of all layers [L, P, G, Q, Hkv, Dh].
+          hidden [P, G, Q, D], and the tokens' own (keys, values) [L, P, G, Hkv, Q, Dh].
         """
         c = self.config
         table = (c.vocab_size, c.d_model)
@@ -194,10 +167,10 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast),
             length=c.num_layers,
         )(c, name="layers")
-        x, new = layers(x, prefix, cache, angles, masks, index)
+        x, new = layers(x, past, masks, angles)
         scale = self.param("final_norm", nn.initializers.ones, (c.d_model,), jnp.float32)
         return rms_norm(x, scale, c.norm_eps), new
 
@@ -213,9 +186,9 @@ def init_params(config, key):
       A nested dict of arrays; those of the layers are stacked [L, ...].
     """
     angles = rotary.rotation(config, jnp.zeros((1, 1, 1), jnp.int32))
-    masks = None, jnp.ones((1, 1), bool)
+    masks = (jnp.ones((1, 1, 1), bool),)
     tokens = jnp.zeros((1, 1, 1), jnp.int32)
-    return Transformer(config).init(key, tokens, None, None, angles, masks, None)["params"]
+    return Transformer(config).init(key, tokens, (), masks, angles)["params"]
 
 
 def prefill(config, params, tokens, length):
@@ -238,9 +211,8 @@ def prefill(config, params, tokens, length):
     _check_positions(config, tokens.shape[1])
     steps = jnp.arange(tokens.shape[1])
     angles = rotary.rotation(config, steps[None, None])
-    masks = None, steps[:, None] >= steps
     hidden, (keys, values) = Transformer(config).apply(
-        {"params": params}, tokens[:, None], None, None, angles, masks, None
+        {"params": params}, tokens[:, None], (), (_causal(steps),), angles
     )
     last = jnp.take_along_axis(hidden[:, 0], (length - 1)[:, None, None], axis=1)[:, 0]
     return Prefix(keys[:, :, 0], values[:, :, 0], length), last
@@ -262,12 +234,11 @@ def extend(config, params, prefix, tokens):
       ValueError: S + T exceeds config.max_positions.
     """
     steps = jnp.arange(tokens.shape[2])
-    _check_positions(config, prefix.keys.shape[2] + tokens.shape[2])
+    _check_positions(config, prefix.keys.shape[3] + tokens.shape[2])
     angles = rotary.rotation(config, prefix.length[:, None, None] + steps)
-    masks = _real(prefix), steps[:, None] >= steps
-    hidden, _ = Transformer(config).apply(
-        {"params": params}, tokens, (prefix.keys, prefix.values), None, angles, masks, None
-    )
+    past = ((prefix.keys, prefix.values),)
+    masks = _real(prefix), _causal(steps)
+    hidden, _ = Transformer(config).apply({"params": params}, tokens, past, masks, angles)
     return hidden
 
 
@@ -277,8 +248,8 @@ def empty_cache(config, prompts, group, max_tokens):
         config.num_layers,
         prompts,
         group,
-        max_tokens,
         config.num_kv_heads,
+        max_tokens,
         config.head_dim,
     )
     return Cache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
@@ -301,20 +272,20 @@ def decode(config, params, prefix, cache, tokens, index):
     Raises:
       ValueError: S + T exceeds config.max_positions.
     """
-    max_tokens = cache.keys.shape[3]
-    _check_positions(config, prefix.keys.shape[2] + max_tokens)
+    max_tokens = cache.keys.shape[4]
+    _check_positions(config, prefix.keys.shape[3] + max_tokens)
     angles = rotary.rotation(config, (prefix.length + index)[:, None, None])
-    masks = _real(prefix), (jnp.arange(max_tokens) <= index)[None]
+    past = (prefix.keys, prefix.values), (cache.keys, cache.values)
+    masks = _real(prefix), jnp.arange(max_tokens) < index, jnp.ones((1, 1, 1), bool)
     hidden, new = Transformer(config).apply(
-        {"params": params},
-        tokens[:, :, None],
-        (prefix.keys, prefix.values),
-        tuple(cache),
-        angles,
-        masks,
-        index,
+        {"params": params}, tokens[:, :, None], past, masks, angles
     )
-    return hidden[:, :, 0], Cache(*(_write(old, at, index) for old, at in zip(cache, new)))
+    # The layers read the cache and never write it, and the new keys of all layers go in at once, so
+    # that XLA updates it in place; carried through the scan, it was copied for every layer.
+    keys, values = (
+        jax.lax.dynamic_update_slice_in_dim(old, at, index, axis=4) for old, at in zip(cache, new)
+    )
+    return hidden[:, :, 0], Cache(keys, values)
 
 
 def unembedding(config, params):
@@ -322,8 +293,13 @@ def unembedding(config, params):
     return params["embedding" if config.tied_head else "head"]
 
 
+def _causal(steps):
+    return (steps[:, None] >= steps)[:, None]
+
+
 def _real(prefix):
-    return jnp.arange(prefix.keys.shape[2]) < prefix.length[:, None]
+    real = jnp.arange(prefix.keys.shape[3]) < prefix.length[:, None]
+    return real[:, None, None, None, None]
 
 
 def _check_positions(config, positions):
