@@ -24,7 +24,6 @@ Everything is traceable in JAX, seed and step included.
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -33,15 +32,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from experiments.tasks.drawing import (
+    DEMONSTRATIONS,
+    EVAL,
+    TRAIN,
+    draw_keys,
+    first_accepted,
+    jit_by_count,
+)
 from experiments.tasks.keywords import check_at_least, check_fraction, check_keywords
 from experiments.tasks.prompts import Demonstrations, Prompts
-from experiments.tasks.split import hash_fraction
-
-# Streams of random numbers, so that the same (seed, step) never draws the same prompt twice.
-_TRAIN, _EVAL, _DEMONSTRATIONS = 0, 1, 2
-
-# Drawing loops until a draw is accepted: outside jit every call would compile that loop again.
-_jit_by_count = partial(jax.jit, static_argnames="count")
+from experiments.tasks.split import is_held_out
 
 
 class GraphFacts(NamedTuple):
@@ -119,7 +120,7 @@ class GraphTask:
         """Tokens of the longest answer that counts, EOS included."""
         return self.max_path
 
-    @_jit_by_count
+    @jit_by_count
     def train_prompts(self, seed: jax.Array | int, step: jax.Array | int, count: int) -> Prompts:
         """Draws the training prompts of one step.
 
@@ -132,16 +133,16 @@ class GraphTask:
           P prompts with pairs that are not held out; the same for the same (seed, step). Source
           and forbidden nodes are uniform, then the target is uniform over the nodes allowed.
         """
-        keys = _keys(seed, _TRAIN, step, count)
+        keys = draw_keys(seed, TRAIN, step, count)
         return self._prompts(jax.vmap(partial(self._draw_facts, ~self.held_out))(keys))
 
-    @_jit_by_count
+    @jit_by_count
     def eval_prompts(self, count: int) -> Prompts:
         """The first `count` prompts of the fixed evaluation set; every pair is held out."""
-        keys = _keys(self.seed, _EVAL, 0, count)
+        keys = draw_keys(self.seed, EVAL, 0, count)
         return self._prompts(jax.vmap(partial(self._draw_facts, self.held_out))(keys))
 
-    @_jit_by_count
+    @jit_by_count
     def demonstrations(
         self, seed: jax.Array | int, step: jax.Array | int, count: int
     ) -> Demonstrations:
@@ -161,7 +162,7 @@ class GraphTask:
         Returns:
           P demonstrations, tokens [P, max_path].
         """
-        keys = _keys(seed, _DEMONSTRATIONS, step, count)
+        keys = draw_keys(seed, DEMONSTRATIONS, step, count)
         facts, walk, length = jax.vmap(self._draw_walk)(keys)
         place = jnp.arange(self.max_path)
         length = length[:, None]
@@ -221,7 +222,7 @@ class GraphTask:
             target = jax.random.categorical(target_key, jnp.where(allowed, 0.0, -jnp.inf))
             return GraphFacts(source, target.astype(jnp.int32), forbidden), jnp.any(allowed)
 
-        return _first_accepted(draw, key)
+        return first_accepted(draw, key)
 
     def _draw_walk(self, key: jax.Array) -> tuple[GraphFacts, jax.Array, jax.Array]:
         """Draws one walk: its prompt, its nodes i32 [max_walk] and its length."""
@@ -241,7 +242,7 @@ class GraphTask:
             return (source, walk, length), allowed & ~self.held_out[source, target]
 
         walk_key, forbidden_key = jax.random.split(key)
-        source, walk, length = _first_accepted(draw, walk_key)
+        source, walk, length = first_accepted(draw, walk_key)
         target = walk[length - 1]
         ends = jnp.zeros(self.nodes, bool).at[jnp.array([source, target])].set(True)
         forbidden = _draw_distinct(forbidden_key, ~ends, self.forbidden)
@@ -301,11 +302,11 @@ def graph_task(
     successors = _random_regular_graph(rng, nodes, degree)
     nowhere = jnp.zeros(nodes, bool)
     distances = jax.vmap(lambda s: _distances(successors, s, nowhere, nodes))(jnp.arange(nodes))
-    fraction = hash_fraction(seed, np.arange(nodes)[:, None], np.arange(nodes)[None, :])
+    node = jnp.arange(nodes)
     task = GraphTask(
         successors=successors,
         distances=distances,
-        held_out=jnp.asarray(fraction < held_out),
+        held_out=is_held_out(held_out, seed, node[:, None], node[None, :]),
         seed=seed,
         forbidden=forbidden,
         min_distance=min_distance,
@@ -340,24 +341,6 @@ def make(tokenizer: None = None, **kwargs: Any) -> GraphTask:
     del tokenizer  # The task has a vocabulary of its own.
     check_keywords(graph_task, kwargs)
     return graph_task(**kwargs)
-
-
-def _keys(seed: jax.Array | int, stream: int, step: jax.Array | int, count: int) -> jax.Array:
-    """One key per prompt; the first keys do not depend on how many are drawn."""
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)
-    return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count))
-
-
-def _first_accepted(draw: Callable[[jax.Array], tuple[Any, jax.Array]], key: jax.Array) -> Any:
-    """Draws (value, accepted) with new keys until one is accepted; returns its value."""
-
-    def again(carry: tuple[jax.Array, Any, jax.Array]) -> tuple[jax.Array, Any, jax.Array]:
-        key, _, _ = carry
-        key, draw_key = jax.random.split(key)
-        return key, *draw(draw_key)
-
-    start = again((key, None, None))
-    return lax.while_loop(lambda carry: ~carry[2], again, start)[1]
 
 
 def _draw_distinct(key: jax.Array, among: jax.Array, count: int) -> jax.Array:

@@ -1,0 +1,265 @@
+"""Countdown: reach a target with four given numbers and + - *, evaluated from left to right.
+
+A prompt gives the target and the numbers in ascending order,
+
+    TO target FROM n₁ n₂ n₃ n₄
+
+and an answer puts all the numbers, each exactly once and in any order, between operators:
+`7 - 2 * 5 + 1 EOS` is ((7 - 2) * 5) + 1 = 26: no operator binds tighter than another. (The
+television game lets numbers go unused; the rule here is the usual one in work on RL.) On the way
+the value may be negative or pass the target. Every number is one token.
+
+    reward = 1  iff  the answer has this form, its numbers are the prompt's, its value is the
+                     target, and it ends with EOS; else 0
+
+Problems are drawn by drawing an answer, so each can be solved. A problem (sorted numbers, target)
+is held out by a hash of it: training prompts and demonstrations never contain a held-out problem,
+evaluation prompts contain nothing else.
+
+Everything is traceable in JAX, seed and step included.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from experiments.tasks.drawing import (
+    DEMONSTRATIONS,
+    EVAL,
+    TRAIN,
+    draw_keys,
+    first_accepted,
+    jit_by_count,
+)
+from experiments.tasks.keywords import check_at_least, check_fraction, check_keywords
+from experiments.tasks.prompts import Demonstrations, Prompts
+from experiments.tasks.split import is_held_out
+
+_ADD, _SUBTRACT, _MULTIPLY = 0, 1, 2
+
+
+class CountdownFacts(NamedTuple):
+    """What a reward depends on: numbers i32 [P, n] in ascending order, target i32 [P]."""
+
+    numbers: jax.Array
+    target: jax.Array
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[],
+    meta_fields=["seed", "numbers", "max_number", "max_target", "held_out"],
+)
+@dataclasses.dataclass(frozen=True)
+class CountdownTask:
+    """Countdown problems; make it with `countdown_task`.
+
+    Tokens: the numbers 0..M with M = max(max_number, max_target), then + - *, EOS, PAD, TO, FROM.
+    """
+
+    seed: int
+    numbers: int
+    max_number: int
+    max_target: int
+    held_out: float
+
+    on_device: ClassVar[bool] = True
+
+    @property
+    def first_operator(self) -> int:
+        """The token of +, which those of - and * follow."""
+        return max(self.max_number, self.max_target) + 1
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends an answer."""
+        return self.first_operator + 3
+
+    @property
+    def pad_id(self) -> int:
+        """The token after the end."""
+        return self.first_operator + 4
+
+    @property
+    def vocab_size(self) -> int:
+        """Numbers, operators, EOS, PAD and the words TO and FROM."""
+        return self.first_operator + 7
+
+    @property
+    def max_prompt(self) -> int:
+        """Every prompt has this length."""
+        return self.numbers + 3
+
+    @property
+    def max_completion(self) -> int:
+        """Tokens of every right answer: numbers, operators between them, EOS."""
+        return 2 * self.numbers
+
+    @jit_by_count
+    def train_prompts(self, seed: jax.Array | int, step: jax.Array | int, count: int) -> Prompts:
+        """Draws the training prompts of one step.
+
+        Args:
+          seed: i32, may be traced.
+          step: i32, may be traced.
+          count: P, static.
+
+        Returns:
+          P prompts of problems that are not held out; the same for the same (seed, step).
+        """
+        facts, _, _ = self._draw(draw_keys(seed, TRAIN, step, count), held_out=False)
+        return self._prompts(facts)
+
+    @jit_by_count
+    def eval_prompts(self, count: int) -> Prompts:
+        """The first `count` prompts of the fixed evaluation set; every problem is held out."""
+        facts, _, _ = self._draw(draw_keys(self.seed, EVAL, 0, count), held_out=True)
+        return self._prompts(facts)
+
+    @jit_by_count
+    def demonstrations(
+        self, seed: jax.Array | int, step: jax.Array | int, count: int
+    ) -> Demonstrations:
+        """Draws random right answers: the expression comes first, the target is its value.
+
+            n_i ~ U{1..max_number};   ∘_i ~ U{+, -, *};   target := (… (n₁ ∘₁ n₂) …) ∘₃ n₄
+
+        redrawn until the target lies in 1..max_target and the problem is not held out.
+
+        Args:
+          seed: i32, may be traced.
+          step: i32, may be traced.
+          count: P, static.
+
+        Returns:
+          P demonstrations, tokens [P, max_completion].
+        """
+        keys = draw_keys(seed, DEMONSTRATIONS, step, count)
+        facts, numbers, operators = self._draw(keys, held_out=False)
+        end = jnp.full((count, 1), self.eos_id, jnp.int32)
+        operators = jnp.concatenate([operators + self.first_operator, end], axis=1)
+        tokens = jnp.stack([numbers, operators], axis=2).reshape(count, self.max_completion)
+        return Demonstrations(self._prompts(facts), tokens, jnp.ones(tokens.shape, jnp.float32))
+
+    def verify(self, facts: CountdownFacts, tokens: jax.Array, token_mask: jax.Array) -> jax.Array:
+        """Rewards answers: 1 for an expression of exactly the given numbers with the right value.
+
+        Args:
+          facts: of P prompts.
+          tokens: i32 [P, G, T] answers, T at least max_completion.
+          token_mask: [P, G, T], 1 up to and including the first EOS.
+
+        Returns:
+          f32 [P, G] of zeros and ones.
+        """
+        chex.assert_axis_dimension_gteq(tokens, -1, self.max_completion)
+        last = self.max_completion - 1
+        numbers = tokens[..., 0:last:2]
+        operators = tokens[..., 1:last:2] - self.first_operator
+        ends = (tokens[..., last] == self.eos_id) & token_mask[..., last].astype(bool)
+        operates = jnp.all((operators >= 0) & (operators < 3), axis=-1)
+        given = jnp.all(jnp.sort(numbers, axis=-1) == facts.numbers[:, None, :], axis=-1)
+        hits = _left_to_right(numbers, operators) == facts.target[:, None]
+        return (ends & operates & given & hits).astype(jnp.float32)
+
+    def _prompts(self, facts: CountdownFacts) -> Prompts:
+        count = facts.target.shape[0]
+        to, from_ = (jnp.full((count, 1), self.pad_id + i, jnp.int32) for i in (1, 2))
+        tokens = jnp.concatenate([to, facts.target[:, None], from_, facts.numbers], axis=1)
+        return Prompts(tokens, jnp.full((count,), self.max_prompt, jnp.int32), facts)
+
+    def _draw(
+        self, keys: jax.Array, *, held_out: bool
+    ) -> tuple[CountdownFacts, jax.Array, jax.Array]:
+        """Draws problems of one split and an answer to each: numbers [P, n], operators [P, n-1]."""
+        return jax.vmap(partial(first_accepted, partial(self._draw_answer, held_out)))(keys)
+
+    def _draw_answer(
+        self, held_out: bool, key: jax.Array
+    ) -> tuple[tuple[CountdownFacts, jax.Array, jax.Array], jax.Array]:
+        number_key, operator_key = jax.random.split(key)
+        numbers = jax.random.randint(number_key, (self.numbers,), 1, self.max_number + 1)
+        operators = jax.random.randint(operator_key, (self.numbers - 1,), 0, 3)
+        target = _left_to_right(numbers, operators)
+        facts = CountdownFacts(jnp.sort(numbers), target)
+        in_range = (target >= 1) & (target <= self.max_target)
+        in_split = is_held_out(self.held_out, self.seed, *facts.numbers, target) == held_out
+        return (facts, numbers, operators), in_range & in_split
+
+
+def countdown_task(
+    seed: int = 0,
+    numbers: int = 4,
+    max_number: int = 10,
+    max_target: int = 50,
+    held_out: float = 0.2,
+) -> CountdownTask:
+    """Describes the problems.
+
+    Args:
+      seed: of the split and of the evaluation prompts.
+      numbers: how many are given, n.
+      max_number: the largest given; the smallest is 1.
+      max_target: the largest target; the smallest is 1.
+      held_out: fraction of the problems kept for evaluation.
+
+    Returns:
+      The task.
+
+    Raises:
+      ValueError: for impossible values, naming the field and its value.
+    """
+    check_at_least("numbers", numbers, 2)
+    check_at_least("max_number", max_number, 2)
+    check_at_least("max_target", max_target, 1)
+    check_fraction("held_out", held_out)
+    if max_number**numbers >= 2**31:
+        raise ValueError(
+            f"max_number must keep every product of {numbers} numbers below 2^31, got {max_number}"
+        )
+    task = CountdownTask(seed, numbers, max_number, max_target, held_out)
+    keys = jax.random.split(jax.random.key(seed), 4096)
+    for name, split in (("training", False), ("held-out", True)):
+        # Drawing goes on until a problem is accepted, so there have to be some.
+        if not bool(jnp.any(jax.vmap(partial(task._draw_answer, split))(keys)[1])):
+            raise ValueError(
+                f"held_out and max_target leave no {name} problem among {keys.size} draws, "
+                f"got {held_out} and {max_target}"
+            )
+    return task
+
+
+def make(tokenizer: None = None, **kwargs: Any) -> CountdownTask:
+    """Makes the task from a config's `task.kwargs`; see `countdown_task`.
+
+    Raises:
+      ValueError: for a field that `countdown_task` does not have, or a value that it refuses.
+    """
+    del tokenizer  # The task has a vocabulary of its own.
+    check_keywords(countdown_task, kwargs)
+    return countdown_task(**kwargs)
+
+
+def _left_to_right(numbers: jax.Array, operators: jax.Array) -> jax.Array:
+    """Evaluates (… (n₁ ∘₁ n₂) ∘₂ …) ∘ₙ₋₁ nₙ.
+
+    Args:
+      numbers: i32 [..., n].
+      operators: i32 [..., n-1]; 0 adds, 1 subtracts, 2 multiplies.
+
+    Returns:
+      i32 [...]; meaningless where an operator is none of the three.
+    """
+    value = numbers[..., 0]
+    for i in range(operators.shape[-1]):
+        number, operator = numbers[..., i + 1], operators[..., i]
+        value = jnp.select(
+            [operator == _ADD, operator == _SUBTRACT, operator == _MULTIPLY],
+            [value + number, value - number, value * number],
+            value,
+        )
+    return value
