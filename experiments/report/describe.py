@@ -86,8 +86,8 @@ def _model(runs: Sequence[Run]) -> str:
 
 
 def _step(runs: Sequence[Run]) -> str:
-    epochs = _values(runs, "update.epochs", "1")
-    minibatches = _values(runs, "update.minibatches", "1")
+    epochs = _values(runs, "learner.epochs", "1")
+    minibatches = _values(runs, "learner.minibatches", "1")
     passes = (
         "one update"
         if epochs == minibatches == "1"

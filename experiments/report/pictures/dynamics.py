@@ -34,7 +34,7 @@ def schedules(runs: Sequence[Run]) -> Picture | None:
     methods = list(dict.fromkeys([*curves(runs, "alpha"), *curves(runs, "delta")]))
     found = panels(
         curve_panel(runs, "alpha", "focus α", "exponent α"),
-        curve_panel(runs, "delta", "suppression δ", "$\\delta = m_S / m_F$"),
+        curve_panel(runs, "delta", "suppression δ", "$\\delta = m_S / m_F$", limits=(0, None)),
     )
     if not found:
         return None
@@ -59,7 +59,7 @@ def signal(runs: Sequence[Run]) -> Picture | None:
         *rewards,
         ("solve_rate", "solve rate, training prompts", "%", percent),
         ("zero_variance_fraction", "prompts without signal", "%", percent),
-        ("gradient_norm", "gradient norm", "norm", {"log": True}),
+        ("gradient_norm", "gradient norm", "norm", {"limits": (0, None)}),
         ("rank_one_fraction", "head: rank-one fraction", "%", percent),
     )
 

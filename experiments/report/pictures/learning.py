@@ -44,7 +44,7 @@ def overview(runs: Sequence[Run]) -> Picture | None:
         ),
         curve_panel(runs, "entropy", "token entropy", "nats", window=window),
         curve_panel(runs, "alpha", "focus α", ""),
-        curve_panel(runs, "delta", "suppression δ", ""),
+        curve_panel(runs, "delta", "suppression δ", "", limits=(0, None)),
     )
     if not found:
         return None

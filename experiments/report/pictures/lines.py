@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullLocator
 
 from experiments.report.aggregate import SEEDS_FOR_A_BAND, Curve, method_curve
 from experiments.report.picture import Panel
@@ -44,7 +43,6 @@ def curve_panel(
     scale: float = 1.0,
     window: int = 1,
     limits: tuple[float | None, float | None] = (None, None),
-    log: bool = False,
 ) -> Panel | None:
     """A panel of one key over steps, a curve for each method; None where no run has the key."""
     found = curves(runs, key, window)
@@ -54,11 +52,6 @@ def curve_panel(
     last = max(run.last_step for run in runs) or None
 
     def draw(axes: Axes) -> None:
-        if log and all((curve.mean > 0).all() for curve in found.values()):
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_locator(NullLocator())
         for method, curve in found.items():
             draw_curve(axes, curve, lines[method], scale)
         axes.set_xlim(0, last)

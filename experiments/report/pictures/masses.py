@@ -109,7 +109,7 @@ def _measured_panel(runs: Sequence[Run], key: str, title: str) -> Panel | None:
             if values is not None
         ]
     )
-    limits = (1.05 * min(float(every.min()), 0.0), 1.05 * float(every.max()))
+    limits = (1.05 * min(float(every.min()), 0.0), 1.05 * float(every.max()) or None)
     return curve_panel(runs, key, title, "mass", window=window, limits=limits)
 
 

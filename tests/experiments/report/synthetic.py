@@ -55,7 +55,7 @@ def run_config(method: str, seed: int) -> dict:
         "model": {"path": "", "num_layers": 2, "d_model": 64},
         "sampling": {"temperature": 1.0},
         "advantage": {"name": name, "kwargs": kwargs},
-        "update": {"epochs": 1, "minibatches": 1},
+        "learner": {"epochs": 1, "minibatches": 1},
         "optimizer": {"name": "adamw", "learning_rate": 3e-4},
         "warm_start": {"steps": 300, "workdir": "x"},
         "evaluation": {"every": EVERY, "prompts": 64, "samples": 128},
