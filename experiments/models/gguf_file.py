@@ -1,0 +1,148 @@
+"""GGUF files, dequantised to float32."""
+
+import dataclasses
+from pathlib import Path
+
+from experiments.models import layout
+from experiments.models.config import ModelConfig, RopeScaling
+
+FAMILIES = ("llama", "qwen2", "qwen3")
+
+_NAMES = {
+    "embedding": "token_embd.weight",
+    "head": "output.weight",
+    "final_norm": "output_norm.weight",
+    "attention_norm": "blk.{layer}.attn_norm.weight",
+    "query": "blk.{layer}.attn_q.weight",
+    "query_bias": "blk.{layer}.attn_q.bias",
+    "query_norm": "blk.{layer}.attn_q_norm.weight",
+    "key": "blk.{layer}.attn_k.weight",
+    "key_bias": "blk.{layer}.attn_k.bias",
+    "key_norm": "blk.{layer}.attn_k_norm.weight",
+    "value": "blk.{layer}.attn_v.weight",
+    "value_bias": "blk.{layer}.attn_v.bias",
+    "output": "blk.{layer}.attn_output.weight",
+    "mlp_norm": "blk.{layer}.ffn_norm.weight",
+    "gate": "blk.{layer}.ffn_gate.weight",
+    "up": "blk.{layer}.ffn_up.weight",
+    "down": "blk.{layer}.ffn_down.weight",
+}
+
+
+def open_file(path):
+    """A gguf.GGUFReader of the file.
+
+    Args:
+      path: of a GGUF file.
+
+    Returns:
+      The reader.
+
+    Raises:
+      ValueError: it is no GGUF file.
+    """
+    from gguf import GGUFReader
+
+    with Path(path).open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ValueError(f"{path} is no GGUF file")
+    return GGUFReader(path)
+
+
+def value(reader, key, default=None):
+    """The metadata field `key` of an open file, or `default` where it has none."""
+    field = reader.get_field(key)
+    return default if field is None else field.contents()
+
+
+def load(path, **overrides):
+    """Reads a model of the llama, qwen2 or qwen3 architecture.
+
+    Args:
+      path: of a GGUF file, of any quantisation that the `gguf` package knows.
+      **overrides: fields of ModelConfig to set, such as dtype, remat or max_positions.
+
+    Returns:
+      (ModelConfig, params), the parameters in numpy float32.
+
+    Raises:
+      ValueError: the architecture or its scaling is not supported, or tensors do not match.
+    """
+    from gguf.quants import dequantize
+
+    reader = open_file(path)
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    family = value(reader, "general.architecture")
+    config = dataclasses.replace(_config(path, reader, family, tensors), **overrides)
+    surplus = set(tensors) - layout.stored_names(config, _NAMES)
+    if surplus:
+        raise ValueError(
+            f"{path} holds tensors that a {family} model has not: {', '.join(sorted(surplus)[:5])}"
+        )
+
+    def read(name):
+        tensor = tensors[name]
+        array = dequantize(tensor.data, tensor.tensor_type)
+        if family == "llama" and ".attn_q." in name:
+            return _unpermute(array, config.num_heads)
+        if family == "llama" and ".attn_k." in name:
+            return _unpermute(array, config.num_kv_heads)
+        return array
+
+    return config, layout.stack(config, _NAMES, read)
+
+
+def _config(path, reader, family, tensors):
+    if family not in FAMILIES:
+        raise ValueError(
+            f"{path}: general.architecture must be one of {', '.join(FAMILIES)}; got {family!r}"
+        )
+
+    def field(name):
+        found = value(reader, f"{family}.{name}")
+        if found is None:
+            raise ValueError(f"{path}: {family}.{name} is missing")
+        return found
+
+    width, heads = field("embedding_length"), field("attention.head_count")
+    head_dim = value(reader, f"{family}.attention.key_length", width // heads)
+    rotated = value(reader, f"{family}.rope.dimension_count", head_dim)
+    if rotated != head_dim:
+        raise ValueError(f"{path}: all {head_dim} dimensions of a head must turn; got {rotated}")
+    embedding = tensors.get(_NAMES["embedding"])
+    if embedding is None:
+        raise ValueError(f"{path} holds no tensor {_NAMES['embedding']}")
+    return ModelConfig(
+        vocab_size=int(embedding.shape[1]),
+        num_layers=field("block_count"),
+        d_model=width,
+        num_heads=heads,
+        num_kv_heads=value(reader, f"{family}.attention.head_count_kv", heads),
+        head_dim=head_dim,
+        d_ff=field("feed_forward_length"),
+        rope_theta=value(reader, f"{family}.rope.freq_base", 10_000.0),
+        rope_scaling=_rope_scaling(path, reader, family, tensors),
+        # Stored in float32; its shortest decimal form is the number that was meant.
+        norm_eps=float(f"{field('attention.layer_norm_rms_epsilon'):.7g}"),
+        tied_head=_NAMES["head"] not in tensors,
+        qkv_bias=family == "qwen2",
+        qk_norm=family == "qwen3",
+        max_positions=field("context_length"),
+    )
+
+
+def _rope_scaling(path, reader, family, tensors):
+    kind = value(reader, f"{family}.rope.scaling.type", "none")
+    if "rope_freqs.weight" in tensors:
+        kind = "rope_freqs.weight"
+    if kind == "none":
+        return None
+    if kind == "linear":
+        return RopeScaling("linear", value(reader, f"{family}.rope.scaling.factor"))
+    raise ValueError(f"{path}: rope scaling must be none or linear in a GGUF file; got {kind}")
+
+
+def _unpermute(array, heads):
+    """Undoes the interleaving of a head's two halves that the llama architecture stores."""
+    paired = array.reshape(heads, -1, 2, *array.shape[1:])
+    return paired.swapaxes(1, 2).reshape(array.shape)

@@ -1,0 +1,233 @@
+"""Directories in the Hugging Face style: config.json and safetensors, read and written."""
+
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+
+from experiments.models import layout
+from experiments.models.config import ModelConfig, RopeScaling
+
+FAMILIES = ("llama", "qwen2", "qwen3")
+
+_NAMES = {
+    "embedding": "model.embed_tokens.weight",
+    "head": "lm_head.weight",
+    "final_norm": "model.norm.weight",
+    "attention_norm": "model.layers.{layer}.input_layernorm.weight",
+    "query": "model.layers.{layer}.self_attn.q_proj.weight",
+    "query_bias": "model.layers.{layer}.self_attn.q_proj.bias",
+    "query_norm": "model.layers.{layer}.self_attn.q_norm.weight",
+    "key": "model.layers.{layer}.self_attn.k_proj.weight",
+    "key_bias": "model.layers.{layer}.self_attn.k_proj.bias",
+    "key_norm": "model.layers.{layer}.self_attn.k_norm.weight",
+    "value": "model.layers.{layer}.self_attn.v_proj.weight",
+    "value_bias": "model.layers.{layer}.self_attn.v_proj.bias",
+    "output": "model.layers.{layer}.self_attn.o_proj.weight",
+    "mlp_norm": "model.layers.{layer}.post_attention_layernorm.weight",
+    "gate": "model.layers.{layer}.mlp.gate_proj.weight",
+    "up": "model.layers.{layer}.mlp.up_proj.weight",
+    "down": "model.layers.{layer}.mlp.down_proj.weight",
+}
+
+# In the order of RopeScaling's fields.
+_ROPE_FIELDS = {
+    "linear": ("factor",),
+    "llama3": (
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    ),
+}
+
+
+def load(directory, **overrides):
+    """Reads a model: Llama (SmolLM2 is one), Qwen2, Qwen2.5 or Qwen3.
+
+    Args:
+      directory: holds config.json and model.safetensors, or model.safetensors.index.json with the
+        shards it names.
+      **overrides: fields of ModelConfig to set, such as dtype, remat or max_positions.
+
+    Returns:
+      (ModelConfig, params), the parameters in numpy float32 whatever they are stored in.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: the architecture or a setting of it is not supported, or tensors do not match.
+    """
+    directory = Path(directory)
+    config = dataclasses.replace(read_config(directory / "config.json"), **overrides)
+    with contextlib.ExitStack() as stack:
+        readers = _readers(directory, stack)
+        surplus = set(readers) - layout.stored_names(config, _NAMES)
+        surplus = {name for name in surplus if not _harmless(config, name)}
+        if surplus:
+            raise ValueError(
+                f"{directory} holds tensors that a {_family(config)} model has not: "
+                f"{', '.join(sorted(surplus)[:5])}"
+            )
+        params = layout.stack(config, _NAMES, lambda name: readers[name].get_tensor(name))
+    return config, params
+
+
+def save(directory, config, params):
+    """Writes a model so that `load` and transformers read it, in float32.
+
+    Args:
+      directory: made where it does not exist; config.json and model.safetensors are replaced.
+      config: a ModelConfig of the Llama, Qwen2 or Qwen3 family.
+      params: its parameters.
+
+    Raises:
+      ValueError: no family has both qkv_bias and qk_norm.
+    """
+    from safetensors.numpy import save_file
+
+    settings = _settings(config)
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = layout.unstack(_NAMES, params)
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def read_config(path):
+    """The ModelConfig that a config.json describes.
+
+    Args:
+      path: of a config.json.
+
+    Returns:
+      A ModelConfig.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the architecture or a setting of it is not supported, or a field is missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path.name} in {path.parent}")
+    settings = json.loads(path.read_text())
+    family = settings.get("model_type")
+    if family not in FAMILIES:
+        raise ValueError(f"{path}: model_type must be one of {', '.join(FAMILIES)}; got {family!r}")
+    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    _refuse(path, settings | rope)
+
+    def field(name):
+        if settings.get(name) is None:
+            raise ValueError(f"{path}: {name} is missing")
+        return settings[name]
+
+    heads = field("num_attention_heads")
+    head_dim = settings.get("head_dim")
+    if head_dim is None:
+        # Where the file is silent, transformers takes 128 for Qwen3 and an even split otherwise.
+        head_dim = 128 if family == "qwen3" else field("hidden_size") // heads
+    return ModelConfig(
+        vocab_size=field("vocab_size"),
+        num_layers=field("num_hidden_layers"),
+        d_model=field("hidden_size"),
+        num_heads=heads,
+        num_kv_heads=settings.get("num_key_value_heads") or heads,
+        head_dim=head_dim,
+        d_ff=field("intermediate_size"),
+        rope_theta=rope.get("rope_theta") or settings.get("rope_theta") or 10_000.0,
+        rope_scaling=_rope_scaling(path, rope),
+        norm_eps=field("rms_norm_eps"),
+        tied_head=bool(settings.get("tie_word_embeddings", False)),
+        qkv_bias=family == "qwen2",
+        qk_norm=family == "qwen3",
+        max_positions=field("max_position_embeddings"),
+    )
+
+
+def _refuse(path, settings):
+    """Settings of the three families that would change the computation and are not implemented."""
+    supported = {
+        "hidden_act": "silu",
+        "use_sliding_window": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "partial_rotary_factor": 1,
+    }
+    for name, value in supported.items():
+        found = settings.get(name)
+        if found is not None and found != value:
+            raise ValueError(f"{path}: {name} must be {value!r}; got {found!r}")
+
+
+def _rope_scaling(path, rope):
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind not in _ROPE_FIELDS:
+        raise ValueError(f"{path}: rope type must be default, linear or llama3; got {kind!r}")
+    missing = [name for name in _ROPE_FIELDS[kind] if name not in rope]
+    if missing:
+        raise ValueError(f"{path}: rope type {kind} lacks {', '.join(missing)}")
+    return RopeScaling(kind, *(rope[name] for name in _ROPE_FIELDS[kind]))
+
+
+def _readers(directory, stack):
+    """Maps each tensor's name to the open file that holds it."""
+    from safetensors import safe_open
+
+    single, index = (directory / f"model.safetensors{end}" for end in ("", ".index.json"))
+    if single.is_file():
+        file = stack.enter_context(safe_open(single, framework="numpy"))
+        return dict.fromkeys(file.keys(), file)
+    if not index.is_file():
+        raise FileNotFoundError(f"neither {single.name} nor {index.name} in {directory}")
+    places = json.loads(index.read_text())["weight_map"]
+    files = {}
+    for name in sorted(set(places.values())):
+        if not (directory / name).is_file():
+            raise FileNotFoundError(f"{index} names {name}, which is not there")
+        files[name] = stack.enter_context(safe_open(directory / name, framework="numpy"))
+    return {tensor: files[name] for tensor, name in places.items()}
+
+
+def _harmless(config, name):
+    # Some checkpoints repeat a tied head, or store the rotary frequencies that follow from config.
+    return (config.tied_head and name == _NAMES["head"]) or name.endswith("rotary_emb.inv_freq")
+
+
+def _family(config):
+    if config.qkv_bias and config.qk_norm:
+        raise ValueError("no family has both qkv_bias and qk_norm; got both")
+    return "qwen3" if config.qk_norm else "qwen2" if config.qkv_bias else "llama"
+
+
+def _settings(config):
+    family = _family(config)
+    names = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+    return {
+        "architectures": [f"{names[family]}ForCausalLM"],
+        "model_type": family,
+        "vocab_size": config.vocab_size,
+        "num_hidden_layers": config.num_layers,
+        "hidden_size": config.d_model,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "intermediate_size": config.d_ff,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tied_head,
+        "max_position_embeddings": config.max_positions,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": _rope_settings(config.rope_scaling),
+        "dtype": "float32",
+        "torch_dtype": "float32",
+    }
+
+
+def _rope_settings(scaling):
+    if scaling is None:
+        return None
+    return {"rope_type": scaling.kind} | dict(
+        zip(_ROPE_FIELDS[scaling.kind], dataclasses.astuple(scaling)[1:])
+    )
