@@ -1,10 +1,9 @@
 """How a command starts and fails: one clear line instead of a traceback for what a user can mend."""
 
-import logging
 import sys
 from collections.abc import Callable
 
-from absl import app
+from absl import app, logging
 
 from experiments.config import ConfigError
 from experiments.stage import NonFiniteError, Stopped
@@ -14,7 +13,7 @@ def one_line_errors(main: Callable) -> None:
     """Runs an absl main; a config, a file or a number that is wrong ends it with one line."""
 
     def guarded(argv):
-        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+        logging.set_verbosity(logging.WARNING)
         try:
             return main(argv)
         except Stopped as stopped:

@@ -67,13 +67,13 @@ def default_config() -> ConfigDict:
 
     config.warm_start = ConfigDict()  # supervised steps on the task's demonstrations, before RL
     config.warm_start.workdir = ""  # where runs share one; empty: inside the run's own workdir
-    config.warm_start.steps = 300
-    config.warm_start.batch = 256
+    config.warm_start.steps = 280
+    config.warm_start.batch = 64
     config.warm_start.learning_rate = 1e-3
     config.warm_start.seed = 0  # of the initial weights and of the demonstrations
 
     config.evaluation = ConfigDict()  # pass@k on held-out prompts
-    config.evaluation.every = 50
+    config.evaluation.every = 100
     config.evaluation.prompts = 256
     config.evaluation.samples = 128
     config.evaluation.prompts_per_call = 64

@@ -55,8 +55,9 @@ def run_configs(
                 node = node[part]
             if last not in node:
                 raise ConfigError(f"run {name} overrides {field}, which is no field of the config")
-            del node[last]
-            node[last] = value
+            with node.unlocked():
+                del node[last]
+                node[last] = value
         configs[name] = config
     return configs
 
@@ -145,9 +146,6 @@ def _work(index, core, configs, methods, workdir, names, ready, messages) -> Non
         kind = "invalid" if isinstance(error, (ConfigError, FileNotFoundError)) else "failed"
         text = str(error) if kind == "invalid" else traceback.format_exc()
         messages.put((name, kind, text))
-    finally:
-        if index == 0:
-            ready.set()
 
 
 def _run_in_processes(
@@ -236,6 +234,8 @@ def _follow(configs: Mapping[str, ConfigDict], processes, messages) -> dict[str,
             bars[name].refresh()
         else:
             problems[name] = (kind, content)
+            if name == WARM_START:  # the other workers would wait for it for ever
+                break
     for bar in bars.values():
         bar.close()
     for process in processes:

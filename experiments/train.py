@@ -229,18 +229,9 @@ def warm_start(
 
 def _warm_start_part(config: ConfigDict) -> ConfigDict:
     """The fields that a warm start depends on; runs that differ in others can share it."""
-    settings = config.warm_start.copy_and_resolve_references()
-    del settings["workdir"]
-    optimizer = config.optimizer.copy_and_resolve_references()
-    del optimizer["learning_rate"]
-    return ConfigDict(
-        {
-            "warm_start": settings,
-            "optimizer": optimizer,
-            "model": config.model,
-            "task": config.task,
-        }
-    )
+    part = ConfigDict(config.to_dict())
+    del part.warm_start["workdir"], part.optimizer["learning_rate"]
+    return ConfigDict({name: part[name] for name in ("warm_start", "optimizer", "model", "task")})
 
 
 def _finished_warm_start(workdir: Path, like):
