@@ -1,0 +1,297 @@
+"""Tasks in words: prompts through a tokenizer, answers verified on the host."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from experiments.tasks.epochs import draws, one_epoch
+from experiments.tasks.prompts import Demonstrations, Prompts
+
+# Permutations of different seeds for what must not come in the same order.
+_TRAIN, _EVAL, _DEMONSTRATIONS = 0, 1, 2
+
+
+class Problem(NamedTuple):
+    """A prompt, its answer, and a completion to imitate (without EOS; None if there is none)."""
+
+    prompt: str
+    answer: float
+    demonstration: str | None
+
+
+class Encoded(NamedTuple):
+    """Problems of one kind as arrays.
+
+    tokens: i32 [N, S], right-padded.
+    length: i32 [N].
+    answer: f64 [N].
+    shown: i32 [N, T], the demonstration, EOS included, right-padded; empty columns if unused.
+    shown_length: i32 [N].
+    """
+
+    tokens: np.ndarray
+    length: np.ndarray
+    answer: np.ndarray
+    shown: np.ndarray
+    shown_length: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextTask:
+    """Problems in words; make it with `text_task`.
+
+    tokenizer: encode, decode, eos_id, pad_id, vocab_size.
+    train, demonstrated, evaluation: problems by kind.
+    pattern: the kinds of consecutive training problems; evaluation_pattern likewise.
+    score: (text, answer) -> reward in [0, 1], a function of a module, so that processes find it.
+    eos_id: ends a completion; not always the tokenizer's.
+    max_prompt: the longest prompt there is.
+    max_completion: tokens of the longest answer that counts, EOS included.
+    seed: of the order of the evaluation prompts.
+    dropped: how many problems were left out, by reason.
+    """
+
+    tokenizer: Any
+    train: tuple[Encoded, ...]
+    demonstrated: tuple[Encoded, ...]
+    evaluation: tuple[Encoded, ...]
+    pattern: tuple[int, ...]
+    evaluation_pattern: tuple[int, ...]
+    score: Callable[[str, float], float]
+    eos_id: int
+    max_prompt: int
+    max_completion: int
+    seed: int
+    dropped: dict[str, int]
+
+    on_device: ClassVar[bool] = False
+
+    @property
+    def vocab_size(self) -> int:
+        """The tokenizer's."""
+        return self.tokenizer.vocab_size
+
+    @property
+    def pad_id(self) -> int:
+        """The tokenizer's."""
+        return self.tokenizer.pad_id
+
+    def train_prompts(self, seed: int, step: int, count: int) -> Prompts:
+        """The training prompts of one step, from epochs without replacement.
+
+        Args:
+          seed: of the order.
+          step: counts from 0; the same `count` at every step makes epochs whole.
+          count: P.
+
+        Returns:
+          P prompts as numpy arrays; facts are the answers, f64 [P].
+        """
+        return _prompts(_pick(self.train, self.pattern, seed, _TRAIN, step * count, count))
+
+    def eval_prompts(self, count: int) -> Prompts:
+        """The first `count` prompts of the fixed evaluation order, none of them twice.
+
+        Raises:
+          ValueError: if there are fewer.
+        """
+        sizes = tuple(len(kind.length) for kind in self.evaluation)
+        most = one_epoch(sizes, self.evaluation_pattern)
+        if count > most:
+            raise ValueError(
+                f"evaluation.prompts must be at most {most} for this task, got {count}"
+            )
+        pattern = self.evaluation_pattern
+        return _prompts(_pick(self.evaluation, pattern, self.seed, _EVAL, 0, count))
+
+    def demonstrations(self, seed: int, step: int, count: int) -> Demonstrations:
+        """Training problems with their worked answers, from epochs without replacement.
+
+        Args:
+          seed: of the order.
+          step: counts from 0.
+          count: P.
+
+        Returns:
+          P demonstrations as numpy arrays, tokens [P, max_completion].
+        """
+        rows = _pick(self.demonstrated, self.pattern, seed, _DEMONSTRATIONS, step * count, count)
+        mask = np.arange(self.max_completion) < rows.shown_length[:, None]
+        return Demonstrations(_prompts(rows), rows.shown, mask.astype(np.float32))
+
+    def texts(self, tokens: np.ndarray, token_mask: np.ndarray) -> list[list[str | None]]:
+        """Decodes completions.
+
+        Args:
+          tokens: i32 [P, G, T].
+          token_mask: [P, G, T], 1 up to and including the first EOS.
+
+        Returns:
+          [P][G] texts without their EOS; None where there is no EOS: an answer that was cut off
+          is no answer, since "12" may be the beginning of "123".
+        """
+        tokens, token_mask = np.asarray(tokens), np.asarray(token_mask, bool)
+        last = np.maximum(token_mask.sum(axis=-1), 1) - 1
+        ended = np.take_along_axis(tokens, last[..., None], axis=-1)[..., 0] == self.eos_id
+        ended &= token_mask.any(axis=-1)
+        return [
+            [
+                self.tokenizer.decode(row[:end].tolist()) if ok else None
+                for row, end, ok in zip(group, ends, oks)
+            ]
+            for group, ends, oks in zip(tokens, last, ended)
+        ]
+
+    def verify(self, facts: np.ndarray, tokens: np.ndarray, token_mask: np.ndarray) -> np.ndarray:
+        """Scores completions, one after the other in this process.
+
+        Args:
+          facts: f64 [P], the answers.
+          tokens: i32 [P, G, T].
+          token_mask: [P, G, T].
+
+        Returns:
+          f32 [P, G].
+        """
+        return np.array(
+            [
+                [0.0 if text is None else self.score(text, float(answer)) for text in group]
+                for group, answer in zip(self.texts(tokens, token_mask), facts)
+            ],
+            np.float32,
+        )
+
+
+def text_task(
+    tokenizer: Any,
+    *,
+    train: Sequence[Sequence[Problem]],
+    evaluation: Sequence[Sequence[Problem]],
+    pattern: tuple[int, ...],
+    evaluation_pattern: tuple[int, ...],
+    score: Callable[[str, float], float],
+    eos_id: int,
+    max_prompt: int,
+    max_completion: int,
+    seed: int,
+    dropped: dict[str, int],
+) -> TextTask:
+    """Encodes problems, leaving out those that are too long, and says how many.
+
+    A problem whose prompt exceeds max_prompt is left out; one whose demonstration exceeds
+    max_completion is still trained on, but not demonstrated.
+
+    Args:
+      tokenizer: encode, decode, eos_id, pad_id, vocab_size.
+      train: training problems by kind.
+      evaluation: evaluation problems by kind.
+      pattern: the kinds of consecutive training problems.
+      evaluation_pattern: the kinds of consecutive evaluation problems.
+      score: (text, answer) -> reward in [0, 1].
+      eos_id: ends a completion.
+      max_prompt: tokens of the longest prompt kept.
+      max_completion: tokens of the longest completion, EOS included.
+      seed: of the order of the evaluation prompts.
+      dropped: what the caller left out, by reason.
+
+    Returns:
+      The task; its max_prompt is the longest prompt kept.
+
+    Raises:
+      ValueError: if a kind keeps no problem.
+    """
+    dropped = dict(dropped)
+
+    def keep(name: str, problems: Sequence[Problem]) -> list[tuple[list[int], Problem]]:
+        rows = [(tokenizer.encode(problem.prompt), problem) for problem in problems]
+        kept = [(tokens, problem) for tokens, problem in rows if len(tokens) <= max_prompt]
+        reason = f"{name} prompts over {max_prompt} tokens"
+        dropped[reason] = dropped.get(reason, 0) + len(rows) - len(kept)
+        if not kept:
+            raise ValueError(
+                f"max_prompt keeps none of {len(rows)} {name} prompts, got {max_prompt}; "
+                f"the shortest has {min((len(tokens) for tokens, _ in rows), default=0)} tokens"
+            )
+        return kept
+
+    kept_train = [keep("training", kind) for kind in train]
+    kept_evaluation = [keep("evaluation", kind) for kind in evaluation]
+    width = max(len(tokens) for kind in kept_train + kept_evaluation for tokens, _ in kind)
+
+    def encode(rows: list[tuple[list[int], Problem]], shown: list[list[int]]) -> Encoded:
+        answers = np.array([problem.answer for _, problem in rows], np.float64)
+        prompts, lengths = _padded([tokens for tokens, _ in rows], width, tokenizer.pad_id)
+        shown_tokens, shown_lengths = _padded(shown, max_completion, tokenizer.pad_id)
+        return Encoded(prompts, lengths, answers, shown_tokens, shown_lengths)
+
+    def encode_demonstrated(rows: list[tuple[list[int], Problem]]) -> Encoded:
+        pairs = [
+            ((tokens, problem), [*tokenizer.encode(problem.demonstration), eos_id])
+            for tokens, problem in rows
+            if problem.demonstration is not None
+        ]
+        fits = [pair for pair in pairs if len(pair[1]) <= max_completion]
+        reason = f"demonstrations over {max_completion} tokens"
+        dropped[reason] = dropped.get(reason, 0) + len(pairs) - len(fits)
+        return encode([row for row, _ in fits], [shown for _, shown in fits])
+
+    task = TextTask(
+        tokenizer=tokenizer,
+        train=tuple(encode(rows, [[]] * len(rows)) for rows in kept_train),
+        demonstrated=tuple(encode_demonstrated(rows) for rows in kept_train),
+        evaluation=tuple(encode(rows, [[]] * len(rows)) for rows in kept_evaluation),
+        pattern=pattern,
+        evaluation_pattern=evaluation_pattern,
+        score=score,
+        eos_id=eos_id,
+        max_prompt=width,
+        max_completion=max_completion,
+        seed=seed,
+        dropped={reason: count for reason, count in dropped.items() if count},
+    )
+    if any(len(kind.length) == 0 for kind in task.demonstrated):
+        raise ValueError(f"max_completion keeps no demonstration, got {max_completion}")
+    for reason, count in task.dropped.items():
+        logging.getLogger(__name__).info("left out: %d %s", count, reason)
+    return task
+
+
+def newline_id(tokenizer: Any) -> int:
+    """The token of a newline, for answers that are one line.
+
+    Raises:
+      ValueError: if the tokenizer has no single token for it.
+    """
+    tokens = tokenizer.encode("\n")
+    if len(tokens) != 1:
+        raise ValueError(f"the tokenizer must have one token for a newline, got {tokens}")
+    return tokens[0]
+
+
+def _padded(rows: list[list[int]], width: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    tokens = np.full((len(rows), width), pad_id, np.int32)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = row
+    return tokens, np.array([len(row) for row in rows], np.int32)
+
+
+def _pick(
+    kinds: tuple[Encoded, ...],
+    pattern: tuple[int, ...],
+    seed: int,
+    stream: int,
+    start: int,
+    count: int,
+) -> Encoded:
+    sizes = tuple(len(kind.length) for kind in kinds)
+    order = np.random.SeedSequence([seed, stream]).generate_state(1)[0]
+    drawn = draws(int(order), sizes, pattern, start, count)
+    rows = [[field[i] for field in kinds[kind]] for kind, i in drawn]
+    return Encoded(*(np.stack(column) for column in zip(*rows)))
+
+
+def _prompts(rows: Encoded) -> Prompts:
+    return Prompts(rows.tokens, rows.length, rows.answer)
