@@ -9,9 +9,10 @@
 The answer is a few digits and a newline, which ends the completion, and is checked exactly. A
 quarter each of the problems are one digit with one digit (+ - x), two digits + two digits, two
 digits - two digits, and two digits x one digit; no result is negative. (Spaces cost nine tokens of
-a prompt and are worth it: without them SmolLM2-135M-Instruct solves half as many.) A problem is held out by a
-hash of it (a+b and b+a together); the four worked lines are the same in every prompt and are
-neither trained on nor evaluated.
+a prompt and are worth it: without them SmolLM2-135M-Instruct solves about half as many.)
+
+A problem is held out by a hash of it (a + b and b + a together); the four worked lines are the same
+in every prompt and are neither trained on nor evaluated.
 """
 
 from collections.abc import Iterator

@@ -4,13 +4,17 @@ import logging
 import re
 from fractions import Fraction
 
-from experiments.tasks.numbers import last_number, parse_number
+from experiments.tasks.numbers import evaluate, last_number, parse_number
 
 _MARKED = re.compile(r"####[ \t]*(?P<rest>[^\n]*)")
 _BOXED = re.compile(r"\\boxed\s*\{(?P<rest>(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 # Up to the end of the sentence: a period that no digit follows.
-_SAID = re.compile(r"\banswer\b(?:\s+is)?\s*:?\s*(?P<rest>(?:[^.\n]|\.(?=\d))+)", re.IGNORECASE)
-_MAX_MATHS = 100
+_SAID = re.compile(
+    r"\banswer(?:\s+is\b|\s*[:=])\s*:?\s*(?P<rest>(?:[^.\n]|\.(?=\d))+)", re.IGNORECASE
+)
+# In what looks like this, the last number is not the value.
+_MATHEMATICS = re.compile(r"[\\^]|\d\s*/\s*\d|\d\s*!|\*\*")
+_MAX_LATEX = 100
 
 
 def final_answer(text: str) -> Fraction | None:
@@ -18,8 +22,8 @@ def final_answer(text: str) -> Fraction | None:
 
     The last of the first kind that occurs: `#### 72`, `\boxed{72}`, `the answer is 72`; a text with
     none of them is read for its last number. What stands there may be written in any way that
-    `numbers.parse_number` reads, as mathematics ("\frac{3}{2}", "3/2", by math-verify), or as a
-    phrase whose last number counts ("9 + 9 = $18").
+    `numbers.parse_number` or `numbers.evaluate` reads, as LaTeX (by math-verify), or as a phrase
+    whose last number counts ("9 + 9 makes $18"). Other mathematics is no number.
 
     Args:
       text: the solution.
@@ -35,27 +39,31 @@ def final_answer(text: str) -> Fraction | None:
 
 
 def _read(text: str) -> Fraction | None:
+    text = re.sub(r"\\[,!; ]", "", text)  # LaTeX's thin spaces
+    text = re.sub(r"\\([$%])", r"\1", text)
     value = parse_number(text)
-    if value is None and re.search(r"[\\/]", text):
-        value = _mathematics(text)
+    if value is None:
+        value = evaluate(text)
+    if value is None and _MATHEMATICS.search(text):
+        return _mathematics(text)
     return last_number(text) if value is None else value
 
 
 def _mathematics(text: str) -> Fraction | None:
-    r"""Reads LaTeX and fractions through math-verify, which takes milliseconds to a second.
+    r"""Reads LaTeX through math-verify, which takes milliseconds, and longer the first time.
 
     Its own time limit is a signal that works in a main thread alone and cannot stop arithmetic on
     huge integers, so what could be huge (powers, factorials, long texts) is not given to it.
     """
-    if len(text) > _MAX_MATHS or re.search(r"[\^!]|\*\*|\d{20}", text):
+    if "\\" not in text or len(text) > _MAX_LATEX or re.search(r"[\^!]|\d{20}", text):
         return None
     import math_verify
     import sympy
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)
-    if "\\" in text and "$" not in text:
-        text = f"${text}$"
-    for parsed in math_verify.parse(text, parsing_timeout=None):
-        if isinstance(parsed, sympy.Rational | sympy.Float) and parsed.is_finite:
-            return Fraction(str(parsed))
+    latex = text if "$" in text else f"${text}$"
+    for parsed in math_verify.parse(latex, parsing_timeout=None):
+        value = parsed.doit() if isinstance(parsed, sympy.Expr) else None
+        if isinstance(value, sympy.Rational | sympy.Float) and value.is_finite:
+            return Fraction(str(value))
     return None

@@ -12,9 +12,9 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 # Longer runs of digits are no answer to any question here, and cost time to read.
 _MAX_DIGITS = 40
-DIGITS = r"(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})"
+_DIGITS = r"(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})"
 _NUMBER = re.compile(
-    rf"(?P<sign>[+-]?)\s*[$€£]?\s*(?P<sign_after>-?)(?P<digits>{DIGITS})"
+    rf"(?P<sign>[+-]?)\s*[$€£]?\s*(?P<sign_after>-?)(?P<digits>{_DIGITS})"
     r"\s*(?:%|[^\W\d_][^\d=<>+*/]*)?"
 )
 _MAX_EQUATION = 200
@@ -46,7 +46,7 @@ def last_number(text: str) -> Fraction | None:
     """The last number in a text, read as in `parse_number`; None if it holds none."""
     text = _THOUSANDS.sub("", text.translate(_MINUS))
     # A minus sign between two numbers ("5-3") subtracts; it is no sign.
-    found = re.findall(rf"(?<![\d.])(?:(?<![\w)])-\s?)?[$€£]?{DIGITS}(?!\d)", text)
+    found = re.findall(rf"(?<![\d.])(?:(?<![\w)])-)?[$€£]?{_DIGITS}(?!\d)", text)
     return parse_number(found[-1]) if found else None
 
 

@@ -112,6 +112,7 @@ class Verifier:
                     if not worker.give(item, self._timeout_seconds):
                         waiting.appendleft(item)  # It died idle: not this item's fault.
                         self._replace(i)
+                        self.deaths += 1
             self._wait()
             for i, worker in enumerate(self._workers):
                 scored += self._collect(i, worker)

@@ -1,0 +1,158 @@
+"""GSM8K: grade-school word problems with a worked solution, through tensorflow-datasets.
+
+Read as array_record through `tfds.data_source`, which needs no TensorFlow. Training and
+demonstrations are the train split, evaluation the test split; a question of the test split is never
+trained on. Demonstrations are the worked answers without their <<calculator annotations>>.
+
+Prompts are `plain`,
+
+    Question: … ?
+    Answer:
+
+or in the `chat` template of models that have <|im_start|> and <|im_end|>; either can begin with
+worked examples from the train split, which are then not trained on. A completion ends with the
+tokenizer's EOS, and its final answer counts whatever its format: see `final_answer`.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from experiments.tasks.final_answer import final_answer
+from experiments.tasks.keywords import check_at_least, check_keywords
+from experiments.tasks.numbers import is_close, parse_number
+from experiments.tasks.questions import drop_repeats
+from experiments.tasks.text_task import Problem, TextTask, text_task
+
+_INSTRUCTION = "Solve the problem step by step. End with a line '#### ' and the number."
+TEMPLATES = ("plain", "chat")
+
+
+def score(text: str, answer: float) -> float:
+    """1 if the final answer of the text is the reference, to within rounding; else 0."""
+    value = final_answer(text)
+    return float(value is not None and is_close(value, answer))
+
+
+def make(tokenizer: Any, **kwargs: Any) -> TextTask:
+    """Makes the task from a config's `task.kwargs`; see `gsm8k_task`.
+
+    Raises:
+      ValueError: for a field that `gsm8k_task` does not have, or a value that it refuses.
+      FileNotFoundError: if the data are missing.
+    """
+    check_keywords(gsm8k_task, kwargs)
+    return gsm8k_task(tokenizer, **kwargs)
+
+
+def gsm8k_task(
+    tokenizer: Any,
+    data_dir: str = "",
+    template: str = "chat",
+    shots: int = 0,
+    seed: int = 0,
+    max_prompt: int = 256,
+    max_completion: int = 256,
+) -> TextTask:
+    """Reads the data set.
+
+    Args:
+      tokenizer: encode, decode, eos_id, pad_id, vocab_size.
+      data_dir: the tensorflow-datasets folder, that of gsm8k/1.0.0; if empty, TFDS_DATA_DIR.
+      template: "plain" or "chat".
+      shots: worked examples in every prompt, the shortest of the train split.
+      seed: of the order of the evaluation prompts.
+      max_prompt: tokens of the longest prompt kept.
+      max_completion: tokens of the longest answer that counts, EOS included.
+
+    Returns:
+      The task.
+
+    Raises:
+      ValueError: for impossible values, naming the field and its value.
+      FileNotFoundError: naming the path and the config field.
+    """
+    if tokenizer is None:
+        raise ValueError("task.name = 'gsm8k' needs a model with a tokenizer: set model.path")
+    if template not in TEMPLATES:
+        raise ValueError(f"template must be one of {', '.join(TEMPLATES)}, got {template!r}")
+    if template == "chat" and len(tokenizer.encode("<|im_start|>")) != 1:
+        raise ValueError(
+            "template must be 'plain' for a tokenizer without <|im_start|>, got 'chat'"
+        )
+    check_at_least("shots", shots, 0)
+    check_at_least("max_completion", max_completion, 2)
+    seen: set[str] = set()
+    test, test_repeats = drop_repeats(_read(data_dir, "test"), seen)
+    train, train_repeats = drop_repeats(_read(data_dir, "train"), seen)
+    # A stable order: the same shots whatever the order of the records.
+    train.sort(key=lambda row: (len(row[0]) + len(row[1]), row))
+    examples, train = train[:shots], train[shots:]
+    render = _plain if template == "plain" else _chat
+    return text_task(
+        tokenizer,
+        train=[
+            [Problem(render(q, examples), _reference(a), _shown(a, template)) for q, a in train]
+        ],
+        evaluation=[[Problem(render(q, examples), _reference(a), None) for q, a in test]],
+        pattern=(0,),
+        evaluation_pattern=(0,),
+        score=score,
+        eos_id=tokenizer.eos_id,
+        max_prompt=max_prompt,
+        max_completion=max_completion,
+        seed=seed,
+        dropped={
+            "training questions that repeat or are evaluated": train_repeats,
+            "evaluation questions that repeat": test_repeats,
+        },
+    )
+
+
+def _plain(question: str, examples: list[tuple[str, str]]) -> str:
+    worked = "".join(f"Question: {q}\nAnswer: {_worked(a)}\n\n" for q, a in examples)
+    return f"{worked}Question: {question}\nAnswer:"
+
+
+def _chat(question: str, examples: list[tuple[str, str]]) -> str:
+    def turn(speaker: str, text: str) -> str:
+        return f"<|im_start|>{speaker}\n{text}<|im_end|>\n"
+
+    worked = "".join(turn("user", q) + turn("assistant", _worked(a)) for q, a in examples)
+    asked = turn("system", _INSTRUCTION) + worked + turn("user", question)
+    return f"{asked}<|im_start|>assistant\n"
+
+
+def _worked(answer: str) -> str:
+    """A reference solution without its calculator annotations."""
+    return re.sub(r"<<[^>]*>>", "", answer).strip()
+
+
+def _shown(answer: str, template: str) -> str:
+    # In plain text a blank follows "Answer:"; in a chat the turn begins on a new line.
+    return f" {_worked(answer)}" if template == "plain" else _worked(answer)
+
+
+def _reference(answer: str) -> float:
+    value = parse_number(answer.split("####")[-1])
+    if value is None:
+        raise ValueError(f"no number after #### in the reference answer {answer!r}")
+    return float(value)
+
+
+def _read(data_dir: str, split: str) -> list[tuple[str, str]]:
+    """(question, answer) pairs of one split."""
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR", "")).expanduser()
+    info = root / "gsm8k" / "1.0.0" / "dataset_info.json"
+    if not (data_dir or os.environ.get("TFDS_DATA_DIR")) or not info.is_file():
+        raise FileNotFoundError(
+            f"{info} does not exist: set config.task.kwargs.data_dir (or TFDS_DATA_DIR) to the "
+            f"tensorflow-datasets folder with gsm8k as array_record, got {data_dir!r}"
+        )
+    import tensorflow_datasets as tfds
+    import tensorflow_datasets.text.gsm8k  # registers the data set, which tfds does lazily
+
+    # Never a download: data_source would start one, and go on trying for minutes.
+    source = tfds.data_source("gsm8k", split=split, data_dir=str(root), download=False)
+    return [(row["question"].decode(), row["answer"].decode()) for row in source]
