@@ -134,6 +134,11 @@ def host_verification(compiled: Compiled):
     if task.on_device:
         yield None
         return
+    if not settings.workers:
+        yield lambda facts, rollouts: task.verify(
+            facts, *jax.device_get((rollouts.tokens, rollouts.token_mask))
+        )
+        return
     from experiments.tasks.verification import Verifier
 
     with Verifier(

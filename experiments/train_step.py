@@ -248,6 +248,6 @@ def gradient_update(
     metrics = {
         "loss": total / denominator,
         "clipped": clipped,
-        "gradient_norm": optax.tree_utils.tree_l2_norm(gradient),
+        "gradient_norm": optax.tree_utils.tree_norm(gradient),
     }
     return (optax.apply_updates(params, updates), opt_state), metrics

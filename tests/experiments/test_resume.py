@@ -1,0 +1,140 @@
+"""A run that is killed, stopped or damaged goes on and ends with the same bits."""
+
+import json
+import shutil
+import signal
+import time
+
+import pytest
+from experiments.logs import read_lines
+from experiments.train import train
+from tests.experiments.conftest import tiny_config
+
+CONFIG = "configs/fade.py:smoke"
+OVERRIDES = (
+    "--config.steps=40",
+    "--config.warm_start.steps=2",
+    "--config.mesh.data=1",
+    "--config.evaluation.every=20",
+    "--config.evaluation.prompts=4",
+    "--config.evaluation.prompts_per_call=4",
+)
+
+
+def arguments(workdir):
+    return ("experiments.run", f"--config={CONFIG}", f"--workdir={workdir}", *OVERRIDES)
+
+
+def metrics(workdir):
+    """The log without wall-clock fields."""
+    return [
+        {k: v for k, v in line.items() if not k.endswith(("seconds", "_per_second"))}
+        for line in read_lines(workdir / "metrics.jsonl")
+    ]
+
+
+def result(workdir):
+    values = json.loads((workdir / "result.json").read_text())
+    return {k: v for k, v in values.items() if not k.endswith(("seconds", "_per_second"))}
+
+
+def wait_for(condition, process, seconds=240):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def finish(process):
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return out, err
+
+
+def checkpoint_steps(workdir):
+    return sorted(int(p.name) for p in (workdir / "checkpoints").glob("[0-9]*") if p.name.isdigit())
+
+
+def test_killed_run_resumes_bit_for_bit(command, tmp_path):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    finish(command(*arguments(straight)))
+
+    process = command(*arguments(killed))
+    wait_for(lambda: checkpoint_steps(killed) and max(checkpoint_steps(killed)) >= 4, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (killed / "result.json").exists()
+    with (killed / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 38, "rewa')  # a line that the kill cut off
+    finish(command(*arguments(killed)))
+
+    assert result(killed) == result(straight)
+    assert metrics(killed) == metrics(straight)
+    assert [line["step"] for line in metrics(straight) if "reward" in line] == list(range(1, 41))
+
+
+def test_terminated_run_checkpoints_exits_cleanly_and_goes_on(command, tmp_path):
+    process = command(*arguments(tmp_path))
+    wait_for(lambda: len(read_lines(tmp_path / "metrics.jsonl")) > 1, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = finish(process)
+    assert "the same command goes on" in err
+    steps = checkpoint_steps(tmp_path)
+    assert max(steps) == max(line["step"] for line in metrics(tmp_path))
+    assert max(steps) < 40
+
+
+@pytest.fixture(scope="module", name="finished")
+def finished_fixture(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    config = tiny_config()
+    return workdir, train(config, workdir)
+
+
+def damage(path):
+    """Overwrites the middle of every array file of a checkpoint."""
+    files = [f for f in path.rglob("*") if f.is_file() and f.stat().st_size > 512]
+    assert files
+    for file in files:
+        content = bytearray(file.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 64] = bytes(64)
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["damaged", "emptied"])
+def test_unreadable_newest_checkpoint_falls_back_to_the_one_before(
+    finished, tmp_path, how, caplog
+):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished[0], workdir)
+    (workdir / "result.json").unlink()
+    newest = workdir / "checkpoints" / "4"
+    if how == "damaged":
+        damage(newest)
+    else:
+        for file in newest.rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"")
+    again = train(tiny_config(), workdir)
+    assert again["params_sha256"] == finished[1]["params_sha256"]
+    assert "falling back" in caplog.text
+    assert (workdir / "unreadable_checkpoints" / "4").exists()
+
+
+def test_finished_run_is_not_repeated(finished):
+    before = (finished[0] / "metrics.jsonl").stat().st_mtime_ns
+    assert train(tiny_config(), finished[0]) == finished[1]
+    assert (finished[0] / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_more_steps_extend_a_finished_run(finished, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished[0], workdir)
+    config = tiny_config()
+    config.steps = 6
+    extended = train(config, workdir)
+    fresh = train(config, tmp_path / "fresh")
+    assert extended["params_sha256"] == fresh["params_sha256"]
+    assert metrics(workdir) != []

@@ -1,0 +1,120 @@
+"""The sampler against the full forward pass, and its distribution against the softmax."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from experiments.models import transformer
+from experiments.models.config import ModelConfig
+from experiments.rollout import completion_log_probs, sample, truncate
+
+EOS, PAD = 5, 6
+MODEL = ModelConfig(
+    vocab_size=7,
+    num_layers=2,
+    d_model=16,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=4,
+    d_ff=32,
+    tied_head=False,
+    max_positions=32,
+)
+
+
+@pytest.fixture(scope="module", name="params")
+def params_fixture():
+    params = transformer.init_params(MODEL, jax.random.key(0))
+    return params | {"head": params["head"] * 2.0}  # far from uniform, and not certain
+
+
+@pytest.fixture(scope="module", name="prompts")
+def prompts_fixture():
+    tokens = jnp.array([[1, 2, 3, 4], [4, 3, PAD, PAD], [2, PAD, PAD, PAD]], jnp.int32)
+    return tokens, jnp.array([4, 2, 1], jnp.int32)
+
+
+def draw(params, prompts, seed=0, **kwargs):
+    settings = {"group_size": 64, "max_tokens": 6, "eos_id": EOS, "pad_id": PAD} | kwargs
+    return jax.jit(partial(sample, MODEL, **settings))(params, *prompts, jax.random.key(seed))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_log_probs_are_those_of_the_full_forward_pass(params, prompts, temperature):
+    rollouts = draw(params, prompts, temperature=temperature)
+    full = completion_log_probs(
+        MODEL, params, *prompts, rollouts.tokens, temperature=temperature
+    )
+    np.testing.assert_allclose(
+        rollouts.log_probs, full * rollouts.token_mask, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_entropies_are_those_of_float64_softmax(params, prompts):
+    rollouts = draw(params, prompts, group_size=4)
+    tokens, length = prompts
+    prefix, last = transformer.prefill(MODEL, params, tokens, length)
+    hidden = transformer.extend(MODEL, params, prefix, rollouts.tokens[..., :-1])
+    hidden = np.concatenate([np.broadcast_to(last[:, None, None], (3, 4, 1, 16)), hidden], axis=2)
+    logits = hidden.astype(np.float64) @ np.asarray(
+        transformer.unembedding(MODEL, params), np.float64
+    ).T
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    expected = -np.sum(p * np.log(p), axis=-1) * np.asarray(rollouts.token_mask)
+    np.testing.assert_allclose(rollouts.entropies, expected, atol=2e-5)
+
+
+def test_mask_ends_with_the_first_end_token_and_padding_follows(params, prompts):
+    rollouts = jax.device_get(draw(params, prompts))
+    ended = 0
+    for tokens, mask in zip(rollouts.tokens.reshape(-1, 6), rollouts.token_mask.reshape(-1, 6)):
+        ends = np.flatnonzero(tokens == EOS)
+        length = ends[0] + 1 if len(ends) else 6
+        assert mask.tolist() == [1.0] * length + [0.0] * (6 - length)
+        assert np.all(tokens[length:] == PAD)
+        ended += len(ends) > 0
+    assert 0 < ended < rollouts.tokens.shape[0] * rollouts.tokens.shape[1]
+
+
+def test_first_tokens_are_distributed_as_the_softmax(params, prompts):
+    count = 4096
+    rollouts = draw(params, prompts, group_size=count, max_tokens=1)
+    prefix, last = transformer.prefill(MODEL, params, *prompts)
+    expected = jax.nn.softmax(last @ transformer.unembedding(MODEL, params).T)
+    observed = jnp.mean(jax.nn.one_hot(rollouts.tokens[..., 0], 7), axis=1)
+    # Five standard errors of a frequency; 21 frequencies, so a false alarm is below 2e-5.
+    bound = 5 * np.sqrt(expected * (1 - expected) / count) + 1e-6
+    assert np.all(np.abs(observed - expected) < bound)
+
+
+def test_other_keys_draw_other_tokens_and_the_same_key_the_same(params, prompts):
+    first, again, other = (draw(params, prompts, seed=s) for s in (0, 0, 1))
+    chex.assert_trees_all_equal(first, again)
+    assert np.any(first.tokens != other.tokens)
+
+
+def test_truncate_keeps_top_k():
+    logits = jnp.log(jnp.array([0.1, 0.4, 0.2, 0.3]))
+    assert jnp.isfinite(truncate(logits, top_k=2)).tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"),
+    [(0.3, [1]), (0.4, [1]), (0.41, [1, 3]), (0.7, [1, 3]), (0.75, [1, 2, 3]), (0.95, [0, 1, 2, 3])],
+)
+def test_truncate_keeps_the_smallest_nucleus_that_reaches_top_p(top_p, kept):
+    # Probabilities that float32 cumulates exactly enough: the sums are 0.4, 0.7, 0.9, 1.
+    logits = jnp.log(jnp.array([0.1, 0.4001, 0.2, 0.2999]))
+    finite = np.flatnonzero(np.isfinite(truncate(logits, top_p=top_p))).tolist()
+    assert finite == kept
+
+
+def test_truncated_tokens_are_never_drawn(params, prompts):
+    rollouts = draw(params, prompts, group_size=512, max_tokens=1, top_k=1)
+    prefix, last = transformer.prefill(MODEL, params, *prompts)
+    best = jnp.argmax(last @ transformer.unembedding(MODEL, params).T, axis=-1)
+    assert np.all(rollouts.tokens[..., 0] == best[:, None])

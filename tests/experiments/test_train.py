@@ -1,0 +1,136 @@
+"""Whole runs of a few steps: what they write, that they compile once, and where they run."""
+
+import json
+
+import chex
+import jax
+import numpy as np
+import pytest
+from experiments import train as training
+from experiments.logs import read_lines
+from experiments.progress import Silent
+from experiments.stage import NonFiniteError
+from experiments.train import compile_for, hyperparameters, train, warm_start
+
+METRICS = {
+    "step", "reward", "solve_rate", "entropy", "entropy_success", "entropy_failure",
+    "mass_success", "mass_failure", "sign_ratio", "alpha", "delta", "zero_variance_fraction",
+    "clip_fraction", "gradient_norm", "loss", "length", "solve_rate_histogram",
+    "tokens_per_second", "step_seconds",
+}  # fmt: skip
+
+
+def test_run_writes_what_the_readme_says(tiny, tmp_path):
+    result = train(tiny, tmp_path, progress=Silent())
+    lines = read_lines(tmp_path / "metrics.jsonl")
+    training_lines = [line for line in lines if "reward" in line]
+    assert [line["step"] for line in training_lines] == [1, 2, 3, 4]
+    assert set(training_lines[0]) == METRICS
+    assert set(training_lines[1]) == METRICS | {"rank_one_fraction"}
+    evaluations = [line for line in lines if "eval/pass@1" in line]
+    assert [line["step"] for line in evaluations] == [0, 2, 4]
+    assert json.loads((tmp_path / "config.json").read_text())["group_size"] == tiny.group_size
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert len(result["params_sha256"]) == 64
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert (tmp_path / "warm_start" / "result.json").exists()
+
+
+@pytest.fixture(scope="module", name="program")
+def program_fixture(tmp_path_factory):
+    from tests.experiments.conftest import tiny_config
+
+    config = tiny_config()
+    config.warm_start.steps = 40
+    config.warm_start.batch = 64
+    compiled = compile_for(config, [("grpo", {}), ("power", {"alpha": 3.0})])
+    directory = tmp_path_factory.mktemp("warm_start")
+    params = jax.device_get(warm_start(config, compiled, Silent(), directory))
+    config.warm_start.workdir = str(directory)
+    return config, compiled, params
+
+
+def start(config, compiled, params):
+    hyper = jax.device_put(hyperparameters(config, compiled.members))
+    return hyper, compiled.program.init(hyper, params)
+
+
+def test_one_compilation_serves_methods_seeds_and_learning_rates(program):
+    config, compiled, params = program
+    body = chex.assert_max_traces(compiled.program.advance.__wrapped__, n=1)
+    advance = jax.jit(body, static_argnums=3, donate_argnums=0)
+    finals = []
+    for name, kwargs, seed, rate in (
+        ("fade", {}, 0, 1e-2),
+        ("grpo", {}, 1, 1e-3),
+        ("power", {"alpha": 3.0}, 2, 1e-3),
+        ("power", {"alpha": 1.5}, 2, 1e-3),
+    ):
+        config = config.copy_and_resolve_references()
+        config.advantage.name, config.seed, config.optimizer.learning_rate = name, seed, rate
+        with config.advantage.unlocked():
+            config.advantage.kwargs = kwargs
+        hyper, state = start(config, compiled, params)
+        for _ in range(2):
+            state, metrics = advance(state, compiled.parts.task, hyper, 2)
+        finals.append(np.asarray(state.params["final_norm"]))
+        assert np.isfinite(metrics["loss"]).all()
+    for i in range(4):
+        for j in range(i):
+            assert np.any(finals[i] != finals[j])
+
+
+def test_a_method_gives_the_same_run_alone_and_among_others(program, tmp_path):
+    """lax.switch between methods changes nothing of the one that is chosen."""
+    config, compiled, _ = program
+    alone = train(config, tmp_path / "alone", progress=Silent())
+    among = train(config, tmp_path / "among", progress=Silent(), compiled=compiled)
+    assert alone["params_sha256"] == among["params_sha256"]
+
+
+def test_steps_run_without_transfers_and_donate_their_state(program):
+    config, compiled, params = program
+    hyper, state = start(config, compiled, params)
+    task = jax.device_put(compiled.parts.task)
+    state, _ = compiled.program.advance(state, task, hyper, 2)
+    before = state
+    with jax.transfer_guard("disallow"):
+        state, metrics = compiled.program.advance(state, task, hyper, 2)
+        jax.block_until_ready(state)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
+    assert int(state.step) == 4
+
+
+def test_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(tiny, tmp_path, monkeypatch):
+    train(tiny, tmp_path, progress=Silent())
+    longer = tiny.copy_and_resolve_references()
+    longer.steps = 8
+    original = training._lines
+
+    def poisoned(metrics, config=None):
+        lines = original(metrics, config)
+        lines[-1]["loss"] = float("nan")
+        return lines
+
+    monkeypatch.setattr(training, "_lines", poisoned)
+    with pytest.raises(NonFiniteError, match=r"loss is nan at step 6; checkpoint 4 is kept"):
+        train(longer, tmp_path, progress=Silent())
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
+
+
+def test_training_learns_the_tiny_task(tiny, tmp_path):
+    """From a warm start, RL at least doubles the reward within 60 steps; 5 standard errors."""
+    tiny.warm_start.steps = 40
+    tiny.warm_start.batch = 64
+    tiny.steps = 60
+    tiny.steps_per_call = 20
+    tiny.prompts = 16
+    tiny.group_size = 8
+    tiny.evaluation.every = 60
+    tiny.evaluation.prompts = 32
+    tiny.evaluation.prompts_per_call = 32
+    tiny.evaluation.samples = 32
+    tiny.checkpoint.every = 60
+    result = train(tiny, tmp_path, progress=Silent())
+    first = read_lines(tmp_path / "metrics.jsonl")[0]
+    assert result["eval/pass@1"] > 1.5 * first["eval/pass@1"]

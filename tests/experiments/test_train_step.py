@@ -1,0 +1,218 @@
+"""The update against float64 references: the policy gradient, its accumulation and its clipping."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from experiments import advantages, train_step
+from experiments.config import default_config
+from experiments.models import transformer
+from experiments.models.config import ModelConfig
+from experiments.rollout import Rollouts, completion_log_probs
+from experiments.tasks.prompts import Prompts
+
+MODEL = ModelConfig(
+    vocab_size=7,
+    num_layers=1,
+    d_model=8,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=4,
+    d_ff=16,
+    tied_head=False,
+    max_positions=16,
+)
+P, G, T = 4, 4, 3
+RATE = 0.5
+
+
+class Case(NamedTuple):
+    params: dict
+    prompts: Prompts
+    rollouts: Rollouts
+    rewards: jax.Array
+
+
+@pytest.fixture(scope="module", name="case")
+def case_fixture():
+    rng = np.random.default_rng(0)
+    params = transformer.init_params(MODEL, jax.random.key(0))
+    prompts = Prompts(
+        jnp.asarray(rng.integers(0, 7, (P, 3)), jnp.int32), jnp.array([3, 2, 3, 1], jnp.int32), ()
+    )
+    tokens = jnp.asarray(rng.integers(0, 7, (P, G, T)), jnp.int32)
+    lengths = rng.integers(1, T + 1, (P, G))
+    mask = jnp.asarray(np.arange(T) < lengths[..., None], jnp.float32)
+    old = completion_log_probs(MODEL, params, prompts.tokens, prompts.length, tokens) * mask
+    rollouts = Rollouts(tokens, mask, old, mask)
+    rewards = jnp.asarray([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0]], jnp.float32)
+    return Case(params, prompts, rollouts, rewards)
+
+
+def settings(**changes):
+    config = default_config()
+    config.optimizer.name = "sgd"
+    for field, value in changes.items():
+        section, name = field.split("__")
+        config[section][name] = value
+    return config
+
+
+def learn(case, config, name="dr_grpo", kwargs=()):
+    members = advantages.members_of([(name, dict(kwargs))])
+    hyper = train_step.Hyperparameters(
+        np.uint32(0), np.float32(RATE), advantages.choose(members, name, dict(kwargs))
+    )
+    state = train_step.init_state(MODEL, config, members, hyper, case.params)
+    step = jax.jit(lambda s: train_step.learn(MODEL, config, members, s, hyper, *case[1:]))
+    return step(state)
+
+
+def weighted_log_likelihood(params, case, weights):
+    """(1/PG) Σ_i A_i Σ_t log π(y_it), in the precision of `params`."""
+    log_probs = completion_log_probs(
+        MODEL, params, case.prompts.tokens, case.prompts.length, case.rollouts.tokens
+    )
+    per_rollout = jnp.sum(log_probs * case.rollouts.token_mask, axis=-1)
+    return jnp.sum(per_rollout * weights) / (P * G)
+
+
+def test_first_step_is_the_policy_gradient_by_float64_differences(case):
+    """SGD moves by lr · (1/PG) Σ A ∇log π; the derivative is taken by central differences."""
+    config = settings()
+    state, _ = learn(case, config)
+    moved = jax.tree.map(
+        lambda new, old: (np.asarray(new, np.float64) - np.asarray(old, np.float64)) / RATE,
+        state.params,
+        case.params,
+    )
+    rewards = np.asarray(case.rewards, np.float64)
+    weights = rewards - rewards.mean(axis=1, keepdims=True)
+    rng = np.random.default_rng(1)
+    direction = jax.tree.map(lambda x: rng.normal(size=x.shape), case.params)
+    with jax.enable_x64(True):
+        config64 = MODEL
+        value = jax.jit(
+            lambda eps: weighted_log_likelihood(
+                jax.tree.map(
+                    lambda x, d: jnp.asarray(x, jnp.float64) + eps * d, case.params, direction
+                ),
+                case,
+                weights,
+            )
+        )
+        del config64
+        eps = 3e-3
+        derivative = (value(eps) - value(-eps)) / (2 * eps)
+    along = sum(np.sum(m * d) for m, d in zip(jax.tree.leaves(moved), jax.tree.leaves(direction)))
+    assert abs(derivative) > 1e-2
+    np.testing.assert_allclose(along, derivative, rtol=2e-3)
+
+
+@pytest.mark.parametrize("reduction", ["sequence_sum", "token_mean", "sequence_mean"])
+def test_microbatches_give_the_same_update(case, reduction):
+    whole, metrics = learn(case, settings(learner__reduction=reduction))
+    parts, part_metrics = learn(
+        case, settings(learner__reduction=reduction, learner__microbatches=2)
+    )
+    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(parts.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+    np.testing.assert_allclose(metrics["loss"], part_metrics["loss"], rtol=1e-5, atol=1e-7)
+
+
+def test_reductions_weigh_tokens_as_their_formulas_say(case):
+    """By hand: at ratio 1 the loss of a token is -A."""
+    mask = np.asarray(case.rollouts.token_mask, np.float64)
+    rewards = np.asarray(case.rewards, np.float64)
+    losses = -(rewards - rewards.mean(axis=1, keepdims=True))[..., None] * mask
+    expected = {
+        "sequence_sum": losses.sum() / (P * G),
+        "token_mean": losses.sum() / mask.sum(),
+        "sequence_mean": (losses.sum(-1) / mask.sum(-1)).mean(),
+    }
+    for reduction, value in expected.items():
+        _, metrics = learn(case, settings(learner__reduction=reduction))
+        np.testing.assert_allclose(metrics["loss"], value, atol=1e-6)
+
+
+def test_on_policy_update_clips_nothing_and_reuse_does(case):
+    _, once = learn(case, settings())
+    _, often = learn(case, settings(learner__epochs=8, learner__clip_low=0.01))
+    assert once["clip_fraction"] == 0
+    assert often["clip_fraction"] > 0
+
+
+def test_minibatches_of_an_epoch_each_see_their_own_prompts(case):
+    """With one prompt per minibatch, SGD visits the prompts one after another in some order."""
+    config = settings(learner__minibatches=P)
+    state, _ = learn(case, config)
+    assert int(state.step) == 1
+
+    def visit(params, prompt):
+        one = jax.tree.map(lambda x: x[prompt : prompt + 1], case._replace(params=()))
+        rewards = one.rewards - jnp.mean(one.rewards, axis=1, keepdims=True)
+
+        def loss(params):
+            log_probs = completion_log_probs(
+                MODEL, params, one.prompts.tokens, one.prompts.length, one.rollouts.tokens
+            )
+            ratio = jnp.exp(log_probs - one.rollouts.log_probs)
+            advantage = rewards[..., None]
+            clipped = jnp.minimum(ratio * advantage, jnp.clip(ratio, 0.8, 1.2) * advantage)
+            return -jnp.sum(clipped * one.rollouts.token_mask) / G
+
+        return jax.tree.map(lambda x, g: x - RATE * g, params, jax.grad(loss)(params))
+
+    visit = jax.jit(visit, static_argnums=1)
+    import itertools
+
+    gaps = []
+    for order in itertools.permutations(range(P)):
+        params = case.params
+        for prompt in order:
+            params = visit(params, prompt)
+        leaves = zip(jax.tree.leaves(params), jax.tree.leaves(state.params), strict=True)
+        gaps.append(max(float(jnp.max(jnp.abs(a - b))) for a, b in leaves))
+    assert min(gaps) < 1e-5
+    assert max(gaps) > 1e-3  # the order matters, so that the match above says something
+
+
+def test_metrics_of_a_known_batch(case):
+    _, metrics = learn(case, settings())
+    assert metrics["reward"] == pytest.approx(6 / 16)
+    assert metrics["zero_variance_fraction"] == pytest.approx(1 / 4)
+    assert metrics["solve_rate_histogram"].tolist() == [1, 1, 1, 1, 0]
+    # Σ over groups of K(G-K)/G², over P: (3 + 4 + 0 + 3) / 16 / 4.
+    assert metrics["mass_success"] == pytest.approx(10 / 64)
+    assert metrics["mass_failure"] == pytest.approx(10 / 64)
+    assert metrics["sign_ratio"] == pytest.approx(1)
+    assert np.isnan(metrics["alpha"])
+
+
+def test_imitation_is_maximum_likelihood(case):
+    """One SGD step on demonstrations lowers -mean log π by lr·|g|² to first order."""
+    from experiments.tasks.prompts import Demonstrations
+
+    shown = Demonstrations(
+        case.prompts, case.rollouts.tokens[:, 0], case.rollouts.token_mask[:, 0]
+    )
+    config = settings(warm_start__learning_rate=1e-3)
+    optimizer = train_step.make_optimizer(config.optimizer, 1e-3)
+
+    def negative_log_likelihood(params):
+        log_probs = completion_log_probs(
+            MODEL, params, case.prompts.tokens, case.prompts.length, shown.tokens[:, None]
+        )[:, 0]
+        return -jnp.sum(log_probs * shown.token_mask) / jnp.sum(shown.token_mask)
+
+    (params, _), metrics = train_step.imitate(
+        MODEL, config, case.params, optimizer.init(case.params), shown
+    )
+    before, gradient = jax.value_and_grad(negative_log_likelihood)(case.params)
+    squared = sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(gradient))
+    np.testing.assert_allclose(metrics["loss"], before, rtol=1e-6)
+    np.testing.assert_allclose(metrics["gradient_norm"], squared**0.5, rtol=1e-4)
+    drop = float(before - negative_log_likelihood(params))
+    np.testing.assert_allclose(drop, 1e-3 * squared, rtol=0.05)
