@@ -19,7 +19,7 @@ from experiments.report.style import FAINT, INK, Line
 
 _DPI = 100
 _PANEL_INCHES = (3.6, 2.8)
-_LEGEND_INCHES = 0.3
+_LEGEND_ROW_INCHES = 0.2
 _TEXT = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
@@ -72,10 +72,10 @@ def to_png(
     number = len(picture.panels)
     columns = columns or (2 if number == 4 else min(number, 3))
     rows = -(-number // columns)
-    width, height = inches or (
-        columns * _PANEL_INCHES[0],
-        rows * _PANEL_INCHES[1] + _LEGEND_INCHES,
-    )
+    width = inches[0] if inches else columns * _PANEL_INCHES[0]
+    entries = _legend_columns(picture.legend, width)
+    legend = _LEGEND_ROW_INCHES * -(-len(picture.legend) // entries) + 0.06
+    height = inches[1] if inches else rows * _PANEL_INCHES[1] + legend
     with matplotlib.rc_context(_TEXT):
         figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
         canvas = FigureCanvasAgg(figure)
@@ -84,8 +84,8 @@ def to_png(
             _draw(axes, panel)
         for axes in grid[number:]:
             axes.remove()
-        top = _draw_legend(figure, picture.legend, height)
-        figure.tight_layout(rect=(0, 0, 1, top), w_pad=1.5)
+        _draw_legend(figure, picture.legend, entries)
+        figure.tight_layout(rect=(0, 0, 1, 1 - legend / height), w_pad=1.5)
         canvas.draw()
         pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     file = io.BytesIO()
@@ -119,27 +119,26 @@ def _draw(axes: Axes, panel: Panel) -> None:
     panel.draw(axes)
 
 
-def _draw_legend(figure: Figure, lines: tuple[Line, ...], height: float) -> float:
-    """Draws the legend above the panels; returns the height left to them, as a fraction."""
+def _legend_columns(lines: tuple[Line, ...], width: float) -> int:
+    """How many entries of the longest label fit side by side."""
+    longest = max((len(line.label) for line in lines), default=0)
+    return max(1, min(len(lines), int(width / (0.65 + 0.075 * longest))))
+
+
+def _draw_legend(figure: Figure, lines: tuple[Line, ...], columns: int) -> None:
+    """Draws the legend above the panels, where it covers no data."""
     if not lines:
-        return 1.0
+        return
     handles = [
-        Line2D([], [], color=line.colour, dashes=line.dashes or (None, None), linewidth=2)
-        if not line.marker
-        else Line2D([], [], color=line.colour, marker=line.marker, linestyle="none", mfc="none")
+        Line2D([], [], color=line.colour, marker=line.marker, linestyle="none", mfc="none")
+        if line.marker
+        else Line2D([], [], color=line.colour, dashes=line.dashes or (None, None), linewidth=2)
         for line in lines
     ]
-    per_row = max(1, min(len(lines), int(figure.get_figwidth() / 1.4)))
-    rows = -(-len(lines) // per_row)
+    labels = [line.label for line in lines]
     figure.legend(
-        handles,
-        [line.label for line in lines],
-        loc="upper left",
-        ncols=per_row,
-        frameon=False,
-        borderaxespad=0.2,
+        handles, labels, loc="upper left", ncols=columns, frameon=False, borderaxespad=0.2
     )
-    return 1 - rows * 0.2 / height - 0.06 / height
 
 
 def _for_the_page(svg: str, title: str) -> str:

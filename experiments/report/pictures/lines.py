@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from experiments.report.aggregate import SEEDS_FOR_A_BAND, Curve, method_curve
@@ -21,17 +22,24 @@ def curves(runs: Sequence[Run], key: str, window: int = 1) -> dict[str, Curve]:
 def draw_curve(axes: Axes, curve: Curve, line: Line, scale: float = 1.0) -> None:
     """Draws the mean, its band, and thinly the runs that stand on their own."""
     for steps, values in curve.single:
-        axes.plot(steps, scale * values, color=line.colour, linewidth=0.7, alpha=0.6)
+        at = _points(len(steps))
+        axes.plot(steps[at], scale * values[at], color=line.colour, linewidth=0.7, alpha=0.6)
+    at = _points(len(curve.steps))
     if curve.low is not None and curve.high is not None:
-        low, high = scale * curve.low, scale * curve.high
-        axes.fill_between(curve.steps, low, high, color=line.colour, alpha=0.15, linewidth=0)
+        low, high = scale * curve.low[at], scale * curve.high[at]
+        axes.fill_between(curve.steps[at], low, high, color=line.colour, alpha=0.15, linewidth=0)
     axes.plot(
-        curve.steps,
-        scale * curve.mean,
+        curve.steps[at],
+        scale * curve.mean[at],
         color=line.colour,
         dashes=line.dashes or (None, None),
         linewidth=1.8,
     )
+
+
+def _points(count: int) -> np.ndarray:
+    """Evenly spaced points of a curve, first and last among them: a panel is 250 dots wide."""
+    return np.unique(np.linspace(0, count - 1, min(count, 200)).round().astype(int))
 
 
 def curve_panel(
@@ -56,6 +64,8 @@ def curve_panel(
             draw_curve(axes, curve, lines[method], scale)
         axes.set_xlim(0, last)
         axes.set_ylim(*limits)
+        if limits == (0, None):  # the margin above, which the data's own range made too small
+            axes.set_ylim(top=1.04 * axes.get_ylim()[1])
 
     return Panel(title, "step", y, draw)
 
