@@ -89,14 +89,15 @@ def load_runs(workdir: Path) -> list[Run]:
     """
     workdir = Path(workdir)
     if (workdir / "metrics.jsonl").exists():
-        return [_load_run(workdir, "")]
-    listed = [run.get("name") for run in _read_json(workdir / "sweep.json").get("runs", [])]
-    present = sorted(path.name for path in workdir.glob("runs/*") if path.is_dir())
-    names = dict.fromkeys([name for name in listed if name] + present)
-    runs = [_load_run(workdir / "runs" / name, name) for name in names]
+        runs = [_load_run(workdir, "")]
+    else:
+        listed = [run.get("name") for run in _read_json(workdir / "sweep.json").get("runs", [])]
+        present = sorted(path.name for path in workdir.glob("runs/*") if path.is_dir())
+        names = dict.fromkeys([name for name in listed if name] + present)
+        runs = [_load_run(workdir / "runs" / name, name) for name in names]
     if not any(run.train or run.evaluations for run in runs):
         raise FileNotFoundError(
-            f"no metrics in {workdir}: a run has metrics.jsonl there, a sweep has runs/*/"
+            f"no metrics in {workdir}: a run logs metrics.jsonl there, a sweep in runs/*/"
         )
     return runs
 

@@ -74,6 +74,9 @@ def test_method_is_the_name_without_the_seed(tmp_path, name, method):
 def test_nothing_to_read_is_one_clear_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="no metrics in"):
         load_runs(tmp_path / "missing")
+    _write(tmp_path, "", {"steps": 3})  # a run that has not logged its first line
+    with pytest.raises(FileNotFoundError, match="no metrics in"):
+        load_runs(tmp_path)
 
 
 def test_a_dotted_setting():
