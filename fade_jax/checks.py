@@ -1,6 +1,6 @@
 """Checks of hyperparameters: concrete values are tested at once, traced ones are let through."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import chex
 import jax
@@ -62,9 +62,25 @@ def check_not_negative(name: str, value: ArrayLike) -> None:
     check_value(name, value, "a finite number of at least 0", lambda x: x >= 0)
 
 
+def check_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Require one of a few words."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
 def check_zero_or_one(name: str, value: ArrayLike) -> None:
     """Require 0 or 1."""
     check_value(name, value, "0 or 1", lambda x: (x == 0) | (x == 1))
+
+
+def check_integer(name: str, value: ArrayLike, least: int) -> None:
+    """Require an integer of at least `least`."""
+    check_value(
+        name,
+        value,
+        f"an integer of at least {least}",
+        lambda x: (x >= least) & (x == np.floor(x)),
+    )
 
 
 def check_probability(name: str, value: ArrayLike) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from fade_jax.checks import check_probability, check_value
+from fade_jax.checks import check_integer, check_probability
 from fade_jax.groups import as_group
 
 AdvantageFunction = Callable[[jax.Array], ArrayLike]
@@ -49,7 +49,7 @@ def outcome_weights(advantage_fn: AdvantageFunction, group_size: int) -> Outcome
       ValueError: if `group_size` is below 1, the result has another shape, or rollouts of one
         group with the same reward get different advantages.
     """
-    check_value("group_size", group_size, "an integer of at least 1", lambda x: x >= 1)
+    check_integer("group_size", group_size, 1)
     rewards = jnp.tri(group_size + 1, group_size, -1, dtype=jnp.float32)  # row K: K ones, zeros
     advantages = jnp.asarray(advantage_fn(rewards), jnp.float32)
     if advantages.shape != rewards.shape:

@@ -44,7 +44,9 @@ def group_count(where: jax.Array) -> jax.Array:
     return jnp.sum(where, axis=-1, keepdims=True, dtype=jnp.float32)
 
 
-def group_mean(values: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+def group_mean(
+    values: ArrayLike, where: ArrayLike | None = None, weights: ArrayLike = 1.0
+) -> jax.Array:
     """Mean over each group, exact where all values are equal.
 
         x̄ = m + Σ_i w_i (x_i - m) / Σ_i w_i,   m = min_i x_i
@@ -52,19 +54,21 @@ def group_mean(values: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
     Args:
       values: `[..., group]`.
       where: `[..., group]` or None.
+      weights: w ≥ 0, broadcastable to `values`.
 
     Returns:
       `[..., 1]`; 0 for a group without a rollout.
     """
     values, where = as_group(values, where)
+    weights = jnp.where(where, weights, 0).astype(values.dtype)
     # Sixty-four times 0.7 has not the mean 0.7 in float32; divided by a standard deviation that
     # is all rounding, the difference becomes an advantage near 1. Shifted by the smallest value,
     # a constant group has exactly zero left.
     smallest = jnp.min(values, axis=-1, keepdims=True, initial=jnp.inf, where=where)
-    count = group_count(where)
-    shift = jax.lax.stop_gradient(jnp.where(count > 0, smallest, 0))
-    total = jnp.sum(values - shift, axis=-1, keepdims=True, where=where)
-    return shift + total / jnp.maximum(count, 1)
+    shift = jax.lax.stop_gradient(jnp.where(group_count(where) > 0, smallest, 0))
+    total = jnp.sum(weights * (values - shift), axis=-1, keepdims=True)
+    weight = jnp.sum(weights, axis=-1, keepdims=True)
+    return shift + total / jnp.where(weight > 0, weight, 1)
 
 
 def batch_mean(values: ArrayLike, where: ArrayLike | None = None) -> jax.Array:

@@ -5,10 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.core
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from fade_jax.checks import check_value
+from fade_jax.checks import check_integer, check_value
 
 
 class Interval(NamedTuple):
@@ -37,7 +36,7 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> jax.Arr
 
     From arXiv:2107.03374.
     """
-    check_value("k", k, "an integer of at least 1", lambda x: (x >= 1) & (x == np.floor(x)))
+    check_integer("k", k, 1)
     if not isinstance(num_samples, jax.core.Tracer):
         check_value("k", k, f"at most num_samples = {num_samples}", lambda x: x <= num_samples)
         allowed = f"in [0, num_samples = {num_samples}]"

@@ -50,13 +50,20 @@ def standardize(
     check_zero_or_one("ddof", ddof)
     check_not_negative("eps", eps)
     rewards, where = as_group(rewards, where, minimum_size=2)
+    deviation = group_deviation(rewards, where, ddof=ddof)
+    varied = deviation > 0
     centered = center(rewards, where=where)
+    return jnp.where(varied, centered / jnp.where(varied, deviation + eps, 1), 0)
+
+
+def group_deviation(rewards: jax.Array, where: jax.Array, *, ddof: int) -> jax.Array:
+    """Standard deviation of each group, `[..., 1]`; 0 in a constant group, with gradient 0."""
     degrees = group_count(where) - ddof
-    variance = jnp.sum(centered**2, axis=-1, keepdims=True) / jnp.maximum(degrees, 1)
+    squares = jnp.sum(center(rewards, where=where) ** 2, axis=-1, keepdims=True)
+    variance = squares / jnp.maximum(degrees, 1)
     varied = (variance > 0) & (degrees > 0)
     # Twice a where: the derivative of the root at 0 is infinite, and 0 times it would be NaN.
-    deviation = jnp.sqrt(jnp.where(varied, variance, 1))
-    return jnp.where(varied, centered / (deviation + eps), 0)
+    return jnp.where(varied, jnp.sqrt(jnp.where(varied, variance, 1)), 0)
 
 
 def focal_weight(solve_rate: ArrayLike, alpha: ArrayLike) -> jax.Array:

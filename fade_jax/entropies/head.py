@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fade_jax.checks import check_positive, check_same_shape, check_value
+from fade_jax.checks import check_integer, check_positive, check_same_shape
 
 # The first maximum, in the place of -inf: below any logit, and 0 times it is 0.
 _LOWEST = -1e30
@@ -75,8 +75,8 @@ def log_prob_and_entropy(
     unembedding = jnp.asarray(unembedding)
     targets = jnp.asarray(targets)
     check_positive("temperature", temperature)
-    check_value("chunk", chunk, "an integer of at least 1", lambda x: x >= 1)
-    check_value("shards", shards, "an integer of at least 1", lambda x: x >= 1)
+    check_integer("chunk", chunk, 1)
+    check_integer("shards", shards, 1)
     if unembedding.ndim != 2 or unembedding.shape[1:] != hidden.shape[-1:]:
         raise ValueError(
             f"unembedding must be [vocabulary, {hidden.shape[-1]}] for this hidden width, "

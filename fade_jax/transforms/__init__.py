@@ -3,7 +3,18 @@
 A config becomes code without a registry: `getattr(transforms, name)(**keywords)`.
 """
 
-from fade_jax.transforms.feedback import alpha_from_solve_rate, delta_from_entropy, fade
+from fade_jax.transforms.ablations import (
+    alpha_from_entropy,
+    fade_from_entropy,
+    fade_log_decay,
+    fade_without_focal,
+    fade_without_suppression,
+)
+from fade_jax.transforms.feedback import (
+    alpha_from_solve_rate,
+    delta_from_entropy,
+    fade,
+)
 from fade_jax.transforms.links import (
     AdvantageState,
     AdvantageTransformation,
@@ -16,14 +27,25 @@ from fade_jax.transforms.links import (
     suppress,
 )
 from fade_jax.transforms.named import (
+    a_grae,
     asym_grpo,
     dr_grpo,
+    f_grpo,
+    gpg,
     grpo,
+    leave_one_out_pass_at_g,
+    log_mean_exp,
+    max_rl,
     nsr,
+    opo,
+    pass_at_k_training,
+    pkpo,
     power,
     power_asym,
     psr,
+    quantile,
     reinforce,
+    reinforce_plus_plus,
     rloo,
     w_reinforce,
 )
@@ -31,6 +53,8 @@ from fade_jax.transforms.named import (
 __all__ = [
     "AdvantageState",
     "AdvantageTransformation",
+    "a_grae",
+    "alpha_from_entropy",
     "alpha_from_solve_rate",
     "asym_grpo",
     "center",
@@ -38,14 +62,28 @@ __all__ = [
     "clip",
     "delta_from_entropy",
     "dr_grpo",
+    "f_grpo",
     "fade",
+    "fade_from_entropy",
+    "fade_log_decay",
+    "fade_without_focal",
+    "fade_without_suppression",
     "focal",
+    "gpg",
     "grpo",
+    "leave_one_out_pass_at_g",
+    "log_mean_exp",
+    "max_rl",
     "nsr",
+    "opo",
+    "pass_at_k_training",
+    "pkpo",
     "power",
     "power_asym",
     "psr",
+    "quantile",
     "reinforce",
+    "reinforce_plus_plus",
     "rloo",
     "standardize",
     "stateless",

@@ -13,7 +13,11 @@ from tests.fade_jax import reference
 
 @dataclass(frozen=True)
 class Case:
-    """One advantage; `low` and `high` are what an all-failed and an all-solved group receives."""
+    """One advantage.
+
+    `low` and `high` are what an all-failed and an all-solved group receives; `high` may depend on
+    the group size. The reference of a `whole_batch` case takes all groups at once.
+    """
 
     name: str
     plain: Callable
@@ -21,8 +25,10 @@ class Case:
     transformation: transforms.AdvantageTransformation
     keywords: dict = field(default_factory=dict)
     low: float = 0.0
-    high: float = 0.0
+    high: float | Callable = 0.0
     continuous: bool = True
+    whole_batch: bool = False
+    least: int = 2
 
     def __call__(self, rewards, **keywords):
         return self.plain(rewards, **self.keywords, **keywords)
@@ -31,15 +37,17 @@ class Case:
         """The reference, group by group, in float64."""
         rewards = np.asarray(rewards, np.float64)
         groups = rewards.reshape(-1, rewards.shape[-1])
+        if self.whole_batch:
+            return self.reference(groups, **self.keywords).reshape(rewards.shape)
         results = [self.reference(group, **self.keywords) for group in groups]
         return np.stack(results).reshape(rewards.shape)
 
 
-def case(name, keywords=None, **others):
+def case(name, keywords=None, label=None, **others):
     """A case whose plain function, reference and transformation go by one name."""
     keywords = keywords or {}
     return Case(
-        name,
+        label or name,
         getattr(fade_jax, name),
         getattr(reference, name),
         getattr(transforms, name)(**keywords),
@@ -65,8 +73,37 @@ CASES = [
         transforms.power_asym(alpha=1.5, delta=0.7),
         {"alpha": 1.5, "delta": 0.7},
     ),
+    case("f_grpo", {"gamma": 0.5}),
+    case("a_grae", {"omega": 0.6, "threshold": 0.8}, continuous=False),
+    case("max_rl", continuous=False),
+    case("log_mean_exp", {"beta": 2.0}),
+    case("pkpo", {"k": 2}),
+    case("pkpo", {"k": 2, "baseline": "none"}, high=2.0, label="pkpo_none"),
+    case(
+        "pkpo",
+        {"k": 2, "baseline": "loo"},
+        high=lambda size: -2 / (size - 1),
+        least=3,
+        label="pkpo_loo",
+    ),
+    case("pass_at_k_training", {"k": 2}, continuous=False),
+    case("leave_one_out_pass_at_g"),
+    case("quantile", {"level": 0.4}),
+    case("quantile", {"level": 0.7, "standardize": False}, label="quantile_plain"),
+    Case(
+        "opo",
+        lambda rewards, **keywords: fade_jax.opo(rewards, lengths=2 + 3 * rewards, **keywords),
+        reference.opo,
+        transforms.stateless(
+            lambda rewards, **keywords: fade_jax.opo(rewards, lengths=2 + 3 * rewards, **keywords)
+        ),
+    ),
+    case("reinforce_plus_plus", low=-1.0, high=1.0, whole_batch=True),
+    case("gpg", whole_batch=True),
 ]
+BY_GROUP = [case for case in CASES if not case.whole_batch]
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+every_case_by_group = pytest.mark.parametrize("case", BY_GROUP, ids=lambda case: case.name)
 
 
 def binary_rewards(seed=0, shape=(6, 8)):
