@@ -6,14 +6,8 @@ from fractions import Fraction
 
 from experiments.tasks.numbers import evaluate, last_number, parse_number
 
-_MARKED = re.compile(r"####[ \t]*(?P<rest>[^\n]*)")
-_BOXED = re.compile(r"\\boxed\s*\{(?P<rest>(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
-# Up to the end of the sentence: a period that no digit follows.
-_SAID = re.compile(
-    r"\banswer(?:\s+is\b|\s*[:=])\s*:?\s*(?P<rest>(?:[^.\n]|\.(?=\d))+)", re.IGNORECASE
-)
 # In what looks like this, the last number is not the value.
-_MATHEMATICS = re.compile(r"[\\^]|\d\s*/\s*\d|\d\s*!|\*\*")
+_MATHEMATICS = re.compile(r"[\\^]|\d\s*/\s*\d|\*\*")
 _MAX_LATEX = 100
 
 
@@ -31,11 +25,36 @@ def final_answer(text: str) -> Fraction | None:
     Returns:
       The exact value, or None if there is no number.
     """
-    for pattern in (_MARKED, _BOXED, _SAID):
-        found = list(pattern.finditer(text))
-        if found:
-            return _read(found[-1]["rest"].strip().strip("*").strip())
+    for find in (_marked, _boxed, _said):
+        found = find(text)
+        if found is not None:
+            return _read(found.strip().strip("*").strip())
     return last_number(text)
+
+
+def _marked(text: str) -> str | None:
+    found = re.findall(r"####([^\n]*)", text)
+    return found[-1] if found else None
+
+
+def _boxed(text: str) -> str | None:
+    r"""What the last \boxed{…} holds; empty if its brace does not close."""
+    _, box, rest = text.rpartition(r"\boxed{")
+    if not box:
+        return None
+    depth = 1
+    for i, character in enumerate(rest):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return rest[:i]
+    return ""
+
+
+def _said(text: str) -> str | None:
+    # Up to the end of the sentence: a period that no digit follows.
+    pattern = r"\banswer(?:\s+is\b|\s*[:=])\s*:?\s*((?:[^.\n]|\.(?=\d))+)"
+    found = re.findall(pattern, text, re.IGNORECASE)
+    return found[-1] if found else None
 
 
 def _read(text: str) -> Fraction | None:
@@ -53,9 +72,9 @@ def _mathematics(text: str) -> Fraction | None:
     r"""Reads LaTeX through math-verify, which takes milliseconds, and longer the first time.
 
     Its own time limit is a signal that works in a main thread alone and cannot stop arithmetic on
-    huge integers, so what could be huge (powers, factorials, long texts) is not given to it.
+    huge integers, so what could be huge (powers, long numbers, long texts) is not given to it.
     """
-    if "\\" not in text or len(text) > _MAX_LATEX or re.search(r"[\^!]|\d{20}", text):
+    if "\\" not in text or len(text) > _MAX_LATEX or re.search(r"\^|\d{20}", text):
         return None
     import math_verify
     import sympy

@@ -15,6 +15,7 @@ import numpy as np
 
 _READY = "ready"
 _START_SECONDS = 120.0
+_MAX_FAILED_STARTS = 3
 
 
 class Verifier:
@@ -50,6 +51,7 @@ class Verifier:
             )
         self.timeouts = 0
         self.deaths = 0
+        self._failed_starts = 0
         self._task = task
         self._timeout_seconds = timeout_seconds
         self._workers = [_Worker(task.score) for _ in range(workers)]
@@ -96,8 +98,15 @@ class Verifier:
                 if text is not None
             ]
             rewards = np.zeros(np.shape(tokens)[:2], np.float32)
-            for index, reward in self._score_all(items):
-                rewards.flat[index] = reward
+            try:
+                for index, reward in self._score_all(items):
+                    rewards.flat[index] = reward
+            except BaseException:
+                # What is under way must not come back as the answer to a later item.
+                for i, worker in enumerate(self._workers):
+                    if worker.item is not None:
+                        self._replace(i)
+                raise
         wrong = ~((rewards >= 0) & (rewards <= 1))
         if wrong.any():
             raise ValueError(f"rewards must lie in [0, 1], got {rewards[wrong][0]}")
@@ -130,12 +139,14 @@ class Verifier:
         try:
             said = worker.hear()
         except (EOFError, OSError):
-            if not worker.ready:
-                raise RuntimeError(
-                    "a verification process died while it started; its error is above"
-                ) from None
             self._replace(i)
             self.deaths += 1
+            self._failed_starts += not worker.ready
+            if self._failed_starts == _MAX_FAILED_STARTS:
+                raise RuntimeError(
+                    f"{_MAX_FAILED_STARTS} verification processes in a row died while they "
+                    "started; their error is above"
+                ) from None
             return [] if item is None else [(item[0], 0.0)]
         if said is None:
             if time.monotonic() < worker.deadline:
@@ -146,6 +157,7 @@ class Verifier:
             self.timeouts += 1
             return [(item[0], 0.0)]
         if said == _READY:
+            self._failed_starts = 0
             return []
         reward, error = said
         if error:

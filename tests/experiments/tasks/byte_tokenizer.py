@@ -1,0 +1,37 @@
+"""A tokenizer that needs no file: bytes, and a few words that are one token."""
+
+import dataclasses
+import re
+
+SPECIAL = ("<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>")
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteTokenizer:
+    """Token i < 256 is byte i; 256.. are the special words."""
+
+    special: tuple[str, ...] = SPECIAL
+
+    @property
+    def eos_id(self):
+        return 256
+
+    @property
+    def pad_id(self):
+        return 257
+
+    @property
+    def vocab_size(self):
+        return 256 + len(self.special)
+
+    def encode(self, text):
+        tokens = []
+        for part in re.split("(" + "|".join(map(re.escape, self.special)) + ")", text):
+            if part in self.special:
+                tokens.append(256 + self.special.index(part))
+            else:
+                tokens += part.encode()
+        return tokens
+
+    def decode(self, tokens):
+        return bytes(token for token in tokens if token < 256).decode(errors="replace")

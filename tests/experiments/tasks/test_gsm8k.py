@@ -1,0 +1,179 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments.tasks.gsm8k import make, score
+from experiments.tasks.numbers import parse_number
+from experiments.tasks.questions import normalize
+from tests.experiments.tasks import gsm8k_files
+from tests.experiments.tasks.byte_tokenizer import ByteTokenizer
+from tests.experiments.tasks.real_data import ROOT, needs
+
+TRAIN = [
+    ("How much is 2 and 3?", "It is 2+3=<<2+3=5>>5.\n#### 5"),
+    (
+        "Tom’s fee is $20 for each of 50 days. How much is it?",
+        "50*20=$<<50*20=1000>>1000\n#### 1,000",
+    ),
+    ("How far is half of 3 km?", "Half is 3/2=<<3/2=1.5>>1.5 km.\n#### 1.5"),
+    ("Which is the shared question?", "It is this.\n#### 1"),
+    ("how far is HALF of 3 km", "Again.\n#### 1.5"),
+]
+TEST = [("Which is the shared question ?", "Yes.\n#### 2"), ("How cold is it?", "Cold.\n#### -4")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tfds")
+    gsm8k_files.write(root, train=TRAIN, test=TEST)
+    return str(root)
+
+
+def texts(rows, tokenizer):
+    # The byte tokenizer leaves out special tokens; show them here.
+    def text(tokens):
+        pieces = [
+            tokenizer.special[t - 256] if t >= 256 else bytes([t]).decode("latin-1") for t in tokens
+        ]
+        return "".join(pieces).encode("latin-1").decode()
+
+    return [text(row[:n].tolist()) for row, n in zip(rows.tokens, rows.length)]
+
+
+def test_plain_prompts_and_demonstrations(folder):
+    tokenizer = ByteTokenizer()
+    task = make(tokenizer, data_dir=folder, template="plain")
+    (train,), (evaluation,) = task.train, task.evaluation
+    assert dict(zip(texts(train, tokenizer), train.answer)) == {
+        f"Question: {TRAIN[i][0]}\nAnswer:": answer for i, answer in ((0, 5), (1, 1000), (2, 1.5))
+    }
+    assert dict(zip(texts(evaluation, tokenizer), evaluation.answer)) == {
+        "Question: Which is the shared question ?\nAnswer:": 2,
+        "Question: How cold is it?\nAnswer:": -4,
+    }
+    assert task.dropped == {"training questions that repeat or are evaluated": 2}
+    prompts, tokens, mask = task.demonstrations(0, 0, 3)
+    shown = {
+        answer: tokenizer.decode(row[: int(n) - 1].tolist())
+        for row, n, answer in zip(tokens, mask.sum(axis=1), prompts.facts)
+    }
+    assert shown == {
+        5: " It is 2+3=5.\n#### 5",
+        1000: " 50*20=$1000\n#### 1,000",
+        1.5: " Half is 3/2=1.5 km.\n#### 1.5",
+    }
+    assert {row[int(n) - 1] for row, n in zip(tokens, mask.sum(axis=1))} == {tokenizer.eos_id}
+    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
+
+
+def test_chat_template_and_shots(folder):
+    tokenizer = ByteTokenizer()
+    task = make(tokenizer, data_dir=folder, template="chat", shots=1, max_prompt=1000)
+    assert sorted(task.train[0].answer) == [1.5, 1000]  # the shot is the shortest, and left out
+    prompt = next(t for t in texts(task.evaluation[0], tokenizer) if "cold" in t)
+    assert prompt == (
+        "<|im_start|>system\nSolve the problem step by step. End with a line '#### ' and the "
+        "number.<|im_end|>\n"
+        "<|im_start|>user\nHow much is 2 and 3?<|im_end|>\n"
+        "<|im_start|>assistant\nIt is 2+3=5.\n#### 5<|im_end|>\n"
+        "<|im_start|>user\nHow cold is it?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    tokens = task.demonstrations(0, 0, 2).tokens
+    assert all(tokenizer.decode(row.tolist())[0] in "5H" for row in tokens)
+
+
+def test_plain_shots_precede_the_question(folder):
+    tokenizer = ByteTokenizer()
+    task = make(tokenizer, data_dir=folder, template="plain", shots=1)
+    prompt = next(t for t in texts(task.evaluation[0], tokenizer) if "cold" in t)
+    shot = "Question: How much is 2 and 3?\nAnswer: It is 2+3=5.\n#### 5\n\n"
+    assert prompt == f"{shot}Question: How cold is it?\nAnswer:"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "reward"),
+    [
+        ("It is 3.\n#### 72", 72.0, 1),
+        ("#### 72 dollars.", 72.0, 1),
+        ("The answer is $1,000.", 1000.0, 1),
+        (r"\boxed{\frac{3}{2}}", 1.5, 1),
+        ("so 0.3333", 0.333, 1),
+        ("#### −4", -4.0, 1),
+        ("#### 4", -4.0, 0),
+        ("#### 73 and 72", 72.0, 1),
+        ("72 first, then #### 73", 72.0, 0),
+        ("", 0.0, 0),
+        ("#### 5/0", 0.0, 0),
+        ("#### 9**9**9**9", 9.0, 0),
+    ],
+)
+def test_score(text, answer, reward):
+    assert score(text, answer) == reward
+
+
+def test_data_dir_may_come_from_the_environment(folder, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", folder)
+    assert make(ByteTokenizer()).max_prompt > 0
+
+
+def test_missing_data_are_named_with_the_field_and_nothing_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", "")
+    for kwargs in ({}, {"data_dir": str(tmp_path)}):
+        with pytest.raises(FileNotFoundError, match=r"gsm8k.*config\.task\.kwargs\.data_dir"):
+            make(ByteTokenizer(), **kwargs)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_values_are_refused_by_name(folder):
+    with pytest.raises(ValueError, match="template must be one of plain, chat, got 'chatty'"):
+        make(ByteTokenizer(), data_dir=folder, template="chatty")
+    with pytest.raises(ValueError, match="template must be 'plain' for a tokenizer without"):
+        make(ByteTokenizer(("<|eos|>", "<|pad|>")), data_dir=folder, template="chat")
+    with pytest.raises(ValueError, match="shots must be at least 0, got -1"):
+        make(ByteTokenizer(), data_dir=folder, shots=-1)
+    with pytest.raises(ValueError, match="max_completion must be at least 2, got 1"):
+        make(ByteTokenizer(), data_dir=folder, max_completion=1)
+    with pytest.raises(ValueError, match="no field 'split'"):
+        make(ByteTokenizer(), data_dir=folder, split="train")
+    with pytest.raises(ValueError, match=r"a model with a tokenizer: set model\.path"):
+        make(None, data_dir=folder)
+
+
+def test_tensorflow_is_not_imported(folder):
+    program = (
+        "import sys\n"
+        "from tests.experiments.tasks.byte_tokenizer import ByteTokenizer\n"
+        "from experiments.tasks import gsm8k\n"
+        "assert 'tensorflow_datasets' not in sys.modules\n"
+        f"gsm8k.make(ByteTokenizer(), data_dir={folder!r})\n"
+        "assert 'tensorflow_datasets' in sys.modules and 'tensorflow' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+@needs("tfds/gsm8k")
+def test_real_data():
+    tokenizer = ByteTokenizer()
+    task = make(
+        tokenizer, data_dir=str(ROOT / "tfds"), template="plain", max_prompt=2000,
+        max_completion=1500,
+    )  # fmt: skip
+    (train,), (evaluation,) = task.train, task.evaluation
+    asked = [{normalize(t) for t in texts(kind, tokenizer)} for kind in (train, evaluation)]
+    assert not asked[0] & asked[1]
+    assert [len(names) for names in asked] == [7473, 1319]
+    # Every worked answer earns the reward; the references agree with the JSON lines beside.
+    prompts, tokens, mask = task.demonstrations(0, 0, 1000)
+    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
+    path = ROOT / "gsm8k" / "test.jsonl"
+    if path.is_file():
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        expected = {
+            f"Question: {row['question']}\nAnswer:": parse_number(row["answer"].split("#### ")[1])
+            for row in rows
+        }
+        assert dict(zip(texts(evaluation, tokenizer), evaluation.answer)) == expected

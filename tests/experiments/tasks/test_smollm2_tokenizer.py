@@ -1,0 +1,61 @@
+"""The tasks in words through the tokenizer they were made for, where it is on this machine."""
+
+import numpy as np
+import pytest
+
+from experiments.tasks import arithmetic, gsm8k, word_problems
+from tests.experiments.models import smollm2
+from tests.experiments.tasks import gsm8k_files, real_data
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    file = smollm2.path()
+    if file is None:
+        pytest.skip("needs SmolLM2's GGUF file: SMOLLM2_GGUF or `make smollm2`")
+    from experiments.models import tokenizer
+
+    return tokenizer.load(file)
+
+
+def check_demonstrations(task, count):
+    prompts, tokens, mask = task.demonstrations(0, 0, count)
+    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
+    ends = tokens[np.arange(count), mask.sum(axis=1).astype(int) - 1]
+    assert set(ends.tolist()) == {task.eos_id}
+    # The model meets a prompt and its answer as it would meet the one text.
+    for row, length, shown, kept in zip(prompts.tokens, prompts.length, tokens, mask):
+        ids = [*row[:length].tolist(), *shown[kept > 0].tolist()[:-1]]
+        assert task.tokenizer.encode(decode(task, ids)) == ids
+
+
+def decode(task, ids):
+    return task.tokenizer.backend.decode(ids, skip_special_tokens=False)
+
+
+def test_arithmetic(tokenizer):
+    task = arithmetic.make(tokenizer)
+    assert decode(task, [task.eos_id]) == "\n"
+    assert task.max_prompt == 47
+    assert not task.dropped  # every answer fits
+    assert max(kind.shown_length.max() for kind in task.demonstrated) == 5
+    check_demonstrations(task, 512)
+
+
+@real_data.needs("math_eval")
+def test_word_problems(tokenizer):
+    task = word_problems.make(tokenizer, directory=str(real_data.ROOT / "math_eval"))
+    assert task.dropped["evaluation prompts over 128 tokens"] < 10
+    assert len(task.train[0].length) == len(task.demonstrated[0].length)
+    check_demonstrations(task, 512)
+
+
+@pytest.mark.parametrize("template", gsm8k.TEMPLATES)
+def test_gsm8k(tokenizer, template, tmp_path):
+    rows = [("What is 2 and 3?", "2+3=<<2+3=5>>5\n#### 5"), ("And 4?", "Four.\n#### 4")]
+    gsm8k_files.write(tmp_path, train=rows, test=[("And 9?", "#### 9")])
+    task = gsm8k.make(tokenizer, data_dir=str(tmp_path), template=template)
+    check_demonstrations(task, 2)
+    prompts = task.eval_prompts(1)
+    text = decode(task, prompts.tokens[0, : prompts.length[0]].tolist())
+    assert text.count("<|im_start|>") == {"plain": 0, "chat": 3}[template]
