@@ -1,4 +1,4 @@
-"""Gradient masses of an advantage: how much of the gradient comes from successes and failures."""
+"""Exact decomposition of any advantage of (r_i, K) at a finite group size."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,6 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from fade_jax.checks import check_integer, check_probability
-from fade_jax.groups import as_group
 
 AdvantageFunction = Callable[[jax.Array], ArrayLike]
 
@@ -46,8 +45,9 @@ def outcome_weights(advantage_fn: AdvantageFunction, group_size: int) -> Outcome
       `OutcomeWeights`, each field `[group]`.
 
     Raises:
-      ValueError: if `group_size` is below 1, the result has another shape, or rollouts of one
-        group with the same reward get different advantages.
+      ValueError: if `group_size` is below 1, the result has another shape, rollouts of one group
+        with the same reward get different advantages, or a group's advantages depend on the
+        others in the batch.
     """
     check_integer("group_size", group_size, 1)
     rewards = jnp.tri(group_size + 1, group_size, -1, dtype=jnp.float32)  # row K: K ones, zeros
@@ -59,13 +59,21 @@ def outcome_weights(advantage_fn: AdvantageFunction, group_size: int) -> Outcome
         )
     first, last = advantages[:, :1], advantages[:, -1:]
     if not isinstance(advantages, jax.core.Tracer):
-        expected = np.where(rewards > 0, first, last)
-        if not np.allclose(advantages, expected, rtol=1e-4, atol=1e-5, equal_nan=True):
+        if not _same(advantages, np.where(rewards > 0, first, last)):
             raise ValueError(
                 "advantage_fn must give rollouts with the same reward in one group the same "
                 "advantage: it has to depend on (r_i, K) alone"
             )
+        if not _same(advantages[1:2], advantage_fn(rewards[1:2])):
+            raise ValueError(
+                "advantage_fn must treat groups apart: freeze the statistics of an advantage "
+                "that uses the whole batch"
+            )
     return OutcomeWeights(first[1:, 0], -last[:-1, 0])
+
+
+def _same(advantages: ArrayLike, expected: ArrayLike) -> bool:
+    return np.allclose(advantages, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 @jax.jit
@@ -149,42 +157,92 @@ def expected_weight(
     return bernstein(weights.success + weights.failure, solve_rate)
 
 
-def empirical_masses(
-    advantages: ArrayLike, rewards: ArrayLike, where: ArrayLike | None = None
-) -> GradientMasses:
-    """Gradient masses of one batch, for binary rewards.
+def implied_objective(
+    advantage_fn: AdvantageFunction, solve_rate: ArrayLike, group_size: int
+) -> jax.Array:
+    """The function of the solve rate that an advantage ascends in expectation.
 
-        m_S = Σ_i w_i r_i A_i / Σ_i w_i,   m_F = -Σ_i w_i (1-r_i) A_i / Σ_i w_i
+        F(p) = ∫₀ᵖ h,   E ĝ = ∇F
+
+    Exact: h is a polynomial in Bernstein form, and so is its integral,
+    F = E[c_K], K ~ Binomial(G, p), with c_k = (b_0 + … + b_{k-1})/G.
 
     Args:
-      advantages: `[..., group]`.
-      rewards: `[..., group]`, 0 or 1.
-      where: `[..., group]`, true for the rollouts that count.
+      advantage_fn: as in `gradient_masses`.
+      solve_rate: p in [0, 1], any shape.
+      group_size: G ≥ 1.
 
     Returns:
-      `GradientMasses` of scalars; 0 for a batch without a rollout.
+      the shape of `solve_rate`; F(0) = 0.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: as in `gradient_masses`.
     """
-    rewards, where = as_group(rewards, where)
-    advantages, where = as_group(advantages, where)
-    count = jnp.maximum(jnp.sum(where), 1)
-    success = rewards > 0.5
+    check_probability("solve_rate", solve_rate)
+    weights = outcome_weights(advantage_fn, group_size)
+    sums = jnp.cumsum(weights.success + weights.failure) / group_size
+    return bernstein(jnp.concatenate([jnp.zeros(1), sums]), solve_rate)
+
+
+def signed_masses(
+    advantage_fn: AdvantageFunction, solve_rate: ArrayLike, group_size: int
+) -> GradientMasses:
+    """Masses of the positive and of the negative advantages, whoever receives them.
+
+        M⁺ = E[(1/G) Σ_i max(A_i, 0)],   M⁻ = E[(1/G) Σ_i max(-A_i, 0)]
+
+    They differ from m_S and m_F where a success gets a negative advantage, as in PKPO's "loo".
+
+    Args:
+      advantage_fn: as in `gradient_masses`.
+      solve_rate: p in [0, 1], any shape.
+      group_size: G ≥ 1.
+
+    Returns:
+      `GradientMasses`: M⁺ as `success`, M⁻ as `failure`, of the shape of `solve_rate`.
+
+    Raises:
+      ValueError: as in `gradient_masses`.
+    """
+    check_probability("solve_rate", solve_rate)
+    success, failure = outcome_weights(advantage_fn, group_size)
+    p = jnp.asarray(solve_rate, jnp.float32)
+
+    def mean_over_rollouts(of_success: jax.Array, of_failure: jax.Array) -> jax.Array:
+        return p * bernstein(of_success, p) + (1 - p) * bernstein(of_failure, p)
+
     return GradientMasses(
-        jnp.sum(advantages, where=success) / count,
-        -jnp.sum(advantages, where=where & ~success) / count,
+        mean_over_rollouts(jnp.maximum(success, 0), jnp.maximum(-failure, 0)),
+        mean_over_rollouts(jnp.maximum(-success, 0), jnp.maximum(failure, 0)),
     )
 
 
-def sign_ratio(masses: GradientMasses) -> jax.Array:
-    """Ratio of the gradient masses, m_S / m_F.
+def peak_solve_rate(advantage_fn: AdvantageFunction, group_size: int) -> jax.Array:
+    """Solve rate with the largest success mass: where on the difficulty axis an advantage looks.
+
+        argmax_p m_S(p)
 
     Args:
-      masses: gradient masses of any shape.
+      advantage_fn: as in `gradient_masses`.
+      group_size: G ≥ 1.
 
     Returns:
-      that shape: 1 is balanced, above 1 biased to successes; inf without failure mass, NaN
-      without any.
+      scalar in [0, 1], good to about 1e-5; NaN without success mass.
+
+    Raises:
+      ValueError: as in `outcome_weights`.
     """
-    return masses.success / masses.failure
+    weights = outcome_weights(advantage_fn, group_size)
+    share = jnp.arange(1, group_size + 1) / group_size
+    mass = jnp.concatenate([jnp.zeros(1), share * weights.success])
+    slope = jnp.diff(mass)
+    grid = jnp.linspace(0, 1, 1025)
+    on_grid = bernstein(mass, grid)
+    best = jnp.argmax(on_grid)
+    low, high = grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, 1024)]
+    # Around its peak the mass is flat to single precision; its slope changes sign.
+    for _ in range(20):
+        middle = (low + high) / 2
+        rising = bernstein(slope, middle) > 0
+        low, high = jnp.where(rising, middle, low), jnp.where(rising, high, middle)
+    return jnp.where(on_grid[best] > 0, (low + high) / 2, jnp.nan)

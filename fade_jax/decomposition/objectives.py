@@ -1,0 +1,84 @@
+"""Implied objectives in closed form, in the limit of a large group, under the advantages' names.
+
+Each function takes the solve rate p in [0, 1] of any shape and gives F(p) with F(0) = 0; the
+expected gradient of the advantage is ∇F. Where the limit is known at a finite group, it says so.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+Number = float | jax.Array
+
+
+def _p(solve_rate: ArrayLike) -> jax.Array:
+    return jnp.asarray(solve_rate, jnp.float32)
+
+
+def pass_at(solve_rate: ArrayLike, k: Number) -> jax.Array:
+    """pass@k = 1 - q^k, for a real k too."""
+    return 1 - (1 - _p(solve_rate)) ** k
+
+
+def reinforce(solve_rate: ArrayLike) -> jax.Array:
+    """F = p: REINFORCE under any constant baseline, NSR and RLOO, at any group size."""
+    return _p(solve_rate)
+
+
+def w_reinforce(solve_rate: ArrayLike, *, positive_weight: Number = 0.1) -> jax.Array:
+    """F = (1+λ) p, at any group size."""
+    return (1 + jnp.asarray(positive_weight)) * _p(solve_rate)
+
+
+def dr_grpo(solve_rate: ArrayLike, *, group_size: Number = jnp.inf) -> jax.Array:
+    """F = (1 - 1/G) p, at the given group size."""
+    return (1 - 1 / jnp.asarray(group_size)) * _p(solve_rate)
+
+
+def grpo(solve_rate: ArrayLike) -> jax.Array:
+    """F = 2 arcsin √p."""
+    return 2 * jnp.arcsin(jnp.sqrt(_p(solve_rate)))
+
+
+def power(solve_rate: ArrayLike, *, alpha: Number, scale: Number = 1.0) -> jax.Array:
+    """F = C pass@α / α."""
+    return scale * pass_at(solve_rate, alpha) / alpha
+
+
+def asym_grpo(solve_rate: ArrayLike, *, delta: Number) -> jax.Array:
+    """F = p - p²/2 + p²/(2δ)."""
+    p = _p(solve_rate)
+    return p - p**2 / 2 + p**2 / (2 * jnp.asarray(delta))
+
+
+def fade(solve_rate: ArrayLike, *, alpha: Number, delta: Number) -> jax.Array:
+    """F = pass@(α+1)/(α+1) + (pass@α/α - pass@(α+1)/(α+1))/δ, at frozen α and δ."""
+    kept = power(solve_rate, alpha=jnp.asarray(alpha) + 1)
+    return kept + (power(solve_rate, alpha=alpha) - kept) / delta
+
+
+def pkpo(solve_rate: ArrayLike, *, k: Number) -> jax.Array:
+    """F = pass@k, for every baseline and at any group size."""
+    return pass_at(solve_rate, k)
+
+
+def leave_one_out_pass_at_g(solve_rate: ArrayLike, *, group_size: Number) -> jax.Array:
+    """F = pass@G / G, at any group size."""
+    return power(solve_rate, alpha=group_size)
+
+
+def pass_at_k_training(solve_rate: ArrayLike, *, k: Number) -> jax.Array:
+    """F = (2/k) arcsin √(pass@k)."""
+    return 2 / jnp.asarray(k) * jnp.arcsin(jnp.sqrt(pass_at(solve_rate, k)))
+
+
+def log_mean_exp(solve_rate: ArrayLike, *, beta: Number) -> jax.Array:
+    """F = log(1 + κp)/β, κ = e^β - 1."""
+    beta = jnp.asarray(beta, jnp.float32)
+    return jnp.log1p(jnp.expm1(beta) * _p(solve_rate)) / beta
+
+
+def max_rl(solve_rate: ArrayLike, *, group_size: int) -> jax.Array:
+    """F = Σ_{k=1}^{G-1} pass@k / k, at any group size."""
+    k = jnp.arange(1, group_size)
+    return jnp.sum(pass_at(_p(solve_rate)[..., None], k) / k, axis=-1)
