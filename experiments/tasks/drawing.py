@@ -46,5 +46,6 @@ def first_accepted(draw: Callable[[jax.Array], tuple[Any, jax.Array]], key: jax.
         key, draw_key = jax.random.split(carry[0])
         return key, *draw(draw_key)
 
-    start = again((key, None, None))
-    return lax.while_loop(lambda carry: ~carry[2], again, start)[1]
+    # Zeros to start from rather than a first draw: the loop's body is then compiled only once.
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(draw, key))
+    return lax.while_loop(lambda carry: ~carry[2], again, (key, *zeros))[1]

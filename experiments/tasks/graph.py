@@ -275,7 +275,8 @@ def graph_task(
       max_distance: most steps.
       max_path: tokens of the longest answer, EOS included; more than max_distance.
       min_walk: fewest steps of a demonstration.
-      max_walk: most steps of a demonstration; less than max_path.
+      max_walk: most steps of a demonstration; less than max_path. Longer walks make a start
+        that wanders more.
       held_out: fraction of the (source, target) pairs kept for evaluation.
 
     Returns:

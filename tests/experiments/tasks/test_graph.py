@@ -1,5 +1,6 @@
 import collections
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,20 @@ from experiments.tasks.prompts import token_mask
 @pytest.fixture(scope="module")
 def task():
     return graph_task()
+
+
+@pytest.fixture(scope="module")
+def drawn(task):
+    """Many of each kind, drawn once."""
+    return {
+        "train": task.train_prompts(0, 0, 20000),
+        "demonstrations": task.demonstrations(0, 0, 20000),
+        "eval": task.eval_prompts(5000),
+    }
+
+
+def first(count, batch):
+    return jax.tree.map(lambda x: x[:count], batch)
 
 
 def plain_edges(task):
@@ -86,9 +101,9 @@ def test_graph_depends_on_its_seed_alone(task):
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_prompts_are_legal_and_can_be_solved(task, split):
+def test_prompts_are_legal_and_can_be_solved(task, drawn, split):
     edges = plain_edges(task)
-    prompts = task.train_prompts(3, 5, 400) if split == "train" else task.eval_prompts(400)
+    prompts = first(400, drawn[split])
     tokens = np.asarray(prompts.tokens)
     assert tokens.shape == (400, task.max_prompt)
     assert tokens.dtype == np.int32
@@ -105,11 +120,10 @@ def test_prompts_are_legal_and_can_be_solved(task, split):
     assert len(np.unique(tokens, axis=0)) == 400
 
 
-def test_no_held_out_pair_is_ever_trained_on(task):
+def test_no_held_out_pair_is_ever_trained_on(task, drawn):
     """Every training pair that 20000 draws can show, against the held-out pairs, exhaustively."""
-    train = task.train_prompts(0, 0, 20000).facts
-    walks = task.demonstrations(0, 0, 20000).prompts.facts
-    held_out = task.eval_prompts(5000).facts
+    train, walks = drawn["train"].facts, drawn["demonstrations"].prompts.facts
+    held_out = drawn["eval"].facts
     pairs = [set(zip(*(np.asarray(x).tolist() for x in f[:2]))) for f in (train, walks, held_out)]
     marked = {tuple(pair) for pair in np.argwhere(np.asarray(task.held_out)).tolist()}
     assert not pairs[0] & marked
@@ -147,26 +161,23 @@ def test_seed_and_step_may_be_traced_and_mapped(task):
     traces = []
 
     @jax.jit
+    @partial(jax.vmap, in_axes=(None, 0, 0))
     def draw(task, seed, step):
         traces.append(seed)
         return task.train_prompts(seed, step, 16), task.demonstrations(seed, step, 16)
 
-    traced = jax.vmap(jax.vmap(draw, (None, None, 0)), (None, 0, None))(
-        task, jnp.arange(2), jnp.arange(3)
-    )
-    for seed, step in itertools.product(range(2), range(3)):
-        eager = (task.train_prompts(seed, step, 16), task.demonstrations(seed, step, 16))
-        picked = jax.tree.map(lambda x, at=(seed, step): x[at], traced)
-        for a, b in zip(jax.tree.leaves(eager), jax.tree.leaves(picked)):
-            np.testing.assert_array_equal(a, b)
-    draw(task, 0, 0), draw(task, 1, 5), draw(graph_task(), 2, 7)
-    assert len(traces) == 2  # one under vmap, one for all plain calls
+    traced = draw(task, jnp.array([0, 1]), jnp.array([4, 5]))
+    for i, (seed, step) in enumerate(((0, 4), (1, 5))):
+        plain = (task.train_prompts(seed, step, 16), task.demonstrations(seed, step, 16))
+        for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(traced)):
+            np.testing.assert_array_equal(a, b[i])
+    draw(graph_task(), jnp.array([7, 8]), jnp.array([0, 0]))
+    assert len(traces) == 1
 
 
-def test_demonstrations_are_walks_to_their_target(task):
+def test_demonstrations_are_walks_to_their_target(task, drawn):
     edges = plain_edges(task)
-    demonstrations = task.demonstrations(0, 7, 600)
-    prompts, tokens, mask = demonstrations
+    prompts, tokens, mask = first(600, drawn["demonstrations"])
     assert tokens.shape == mask.shape == (600, task.max_path)
     lengths, hit = collections.Counter(), 0
     rows = zip(np.asarray(tokens).tolist(), np.asarray(mask).tolist())
@@ -209,10 +220,10 @@ def test_reward_agrees_with_plain_python_on_every_short_answer():
         assert sum(expected) > 0
 
 
-def test_reward_agrees_with_plain_python_on_walks_and_damaged_walks(task):
+def test_reward_agrees_with_plain_python_on_walks_and_damaged_walks(task, drawn):
     edges = plain_edges(task)
     rng = np.random.default_rng(0)
-    prompts = task.train_prompts(9, 0, 64)
+    prompts = first(64, drawn["train"])
     answers = np.zeros((64, 32, task.max_path), np.int32)
     for answer, (source, target, forbidden) in zip(answers, plain_facts(prompts.facts)):
         path = shortest({n: edges[n] - set(forbidden) for n in edges}, source, target)
