@@ -69,8 +69,13 @@ def attention(query, sources):
 
 
 def _dot(axes, left, right):
-    group = "g" if right.ndim == 5 else ""
-    return jnp.einsum(axes.format(group), left, right, preferred_element_type=jnp.float32)
+    if right.ndim == 5:
+        return jnp.einsum(axes.format("g"), left, right, preferred_element_type=jnp.float32)
+    # The batched axes first: XLA's CPU backend has no bfloat16 product for the other order.
+    axes = axes.replace("pgh", "phg").format("")
+    left = jnp.swapaxes(left, 1, 2)
+    out = jnp.einsum(axes, left, right, preferred_element_type=jnp.float32)
+    return jnp.swapaxes(out, 1, 2)
 
 
 class Block(nn.Module):
@@ -161,7 +166,7 @@ class Transformer(nn.Module):
         embedding = self.param("embedding", initializer, table, jnp.float32)
         if not c.tied_head:
             self.param("head", initializer, table, jnp.float32)
-        x = embedding[tokens].astype(c.dtype)
+        x = jnp.asarray(embedding)[tokens].astype(c.dtype)
         block = nn.remat(Block, prevent_cse=False) if c.remat else Block
         layers = nn.scan(
             block,
@@ -175,6 +180,7 @@ class Transformer(nn.Module):
         return rms_norm(x, scale, c.norm_eps), new
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def init_params(config, key):
     """Fresh float32 parameters: normal with variance 1/fan-in, norms 1, biases 0.
 
