@@ -161,3 +161,125 @@ def test_the_expected_gradients_of_the_kl_estimators_are_what_their_docstrings_s
 def test_bad_input_is_named(call, word):
     with pytest.raises(ValueError, match=word):
         call()
+
+
+def test_the_dual_clip_bounds_the_loss_of_a_punished_token():
+    ratios = np.array([0.5, 1.0, 2.0, 5.0, 50.0])
+    for advantage in (-2.0, 2.0):
+        expected = [min(r * advantage, np.clip(r, 0.8, 1.28) * advantage) for r in ratios]
+        if advantage < 0:
+            expected = np.maximum(expected, 3.0 * advantage)
+        arguments = (np.log(ratios), np.zeros(5), np.full(5, advantage))
+        result = losses.clipped_surrogate(*arguments, dual=3.0)
+        np.testing.assert_allclose(result, -np.array(expected), rtol=1e-5)
+        gradient = jax.grad(
+            lambda x, a=advantage: jnp.sum(
+                losses.clipped_surrogate(x, np.zeros(5), np.full(5, a), dual=3.0)
+            )
+        )(jnp.log(jnp.float32(ratios)))
+        clipped = losses.is_clipped(*arguments, dual=3.0)
+        np.testing.assert_array_equal(np.asarray(gradient) == 0, clipped)
+
+
+def test_the_sequence_surrogate_has_the_gradient_of_the_geometric_mean_ratio():
+    old = jnp.asarray(OLD_LOG_PROBS, jnp.float32)
+    where = jnp.asarray(WHERE)
+    lengths = np.maximum(WHERE.sum(-1), 1)
+
+    def by_token(x):
+        per_token = losses.sequence_surrogate(x, old, ADVANTAGES, low=0.05, high=0.05, where=where)
+        return jnp.sum(per_token.sum(-1) / lengths)
+
+    def by_sequence(x):
+        ratio = jnp.exp(jnp.sum(jnp.where(where, x - old, 0), -1) / lengths)
+        objective = jnp.minimum(ratio * ADVANTAGES, jnp.clip(ratio, 0.95, 1.05) * ADVANTAGES)
+        return -jnp.sum(objective * (WHERE.sum(-1) > 0))
+
+    x = jnp.asarray(LOG_PROBS, jnp.float32)
+    results = jax.value_and_grad(by_token)(x)
+    expected = jax.value_and_grad(by_sequence)(x)
+    np.testing.assert_allclose(results[0], expected[0], rtol=1e-5)
+    np.testing.assert_allclose(results[1], expected[1], rtol=1e-4, atol=1e-6)
+    assert 0 < np.mean(np.asarray(results[1])[WHERE] == 0) < 1  # some sequences are clipped
+
+
+def test_cispo_weighs_the_policy_gradient_by_a_clipped_ratio_and_drops_no_token():
+    gradient = jax.grad(lambda x: jnp.sum(losses.cispo(x, OLD_LOG_PROBS, ADVANTAGES, high=0.1)))(
+        jnp.asarray(LOG_PROBS, jnp.float32)
+    )
+    weight = np.minimum(np.exp(LOG_PROBS - OLD_LOG_PROBS), 1.1)
+    np.testing.assert_allclose(gradient, -weight * ADVANTAGES[..., None], rtol=1e-5)
+
+
+def test_reductions_equal_their_definitions():
+    per_token = np.where(WHERE, LOG_PROBS, np.nan)
+    masked = np.where(WHERE, LOG_PROBS, 0)
+    lengths = WHERE.sum(-1)
+    expected = {
+        "token": masked.sum() / WHERE.sum(),
+        "sequence": np.mean([m.sum() / n for m, n in zip(masked.reshape(-1, 5), lengths.flat)]),
+        "constant": masked.sum() / (12 * 7),
+    }
+    assert lengths.min() > 0
+    result = {
+        "token": losses.mean(losses.token_mean(per_token, WHERE)),
+        "sequence": losses.mean(losses.sequence_mean(per_token, WHERE)),
+        "constant": losses.mean(losses.constant_length_mean(per_token, WHERE, length=7)),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(result[name], value, rtol=1e-5)
+
+
+REDUCTIONS = [
+    losses.token_mean,
+    losses.sequence_mean,
+    lambda x, w: losses.constant_length_mean(x, w, length=7),
+]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_accumulated_gradients_are_those_of_the_whole_batch(reduction):
+    x = jnp.asarray(LOG_PROBS, jnp.float32)
+    whole = jax.grad(lambda x: losses.mean(reduction(x**2, WHERE)))(x)
+    parts = [slice(0, 1), slice(1, 3)]  # of different sizes
+    gradients = [jax.grad(lambda x, p=p: reduction(x[p] ** 2, WHERE[p]).sum)(x) for p in parts]
+    denominator = sum(reduction(x[p] ** 2, WHERE[p]).denominator for p in parts)
+    np.testing.assert_allclose(sum(gradients) / denominator, whole, rtol=1e-5, atol=1e-8)
+    totals = [reduction(x[p] ** 2, WHERE[p]) for p in parts]
+    np.testing.assert_allclose(losses.mean(*totals), losses.mean(reduction(x**2, WHERE)), 1e-5)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_sequence_without_tokens_counts_for_nothing_and_an_empty_batch_is_zero(reduction):
+    where = WHERE.copy()
+    where[1] = False
+    some = losses.mean(reduction(LOG_PROBS, where))
+    np.testing.assert_allclose(
+        some, losses.mean(reduction(LOG_PROBS[[0, 2]], WHERE[[0, 2]])), rtol=1e-5
+    )
+    assert losses.mean(reduction(LOG_PROBS, np.zeros_like(WHERE))) == 0
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_reductions_over_eight_devices_equal_one(reduction):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:8]), ("data",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    x = np.random.default_rng(0).normal(size=(16, 5)).astype(np.float32)
+    where = np.random.default_rng(1).random((16, 5)) > 0.4
+    sharded = jax.jit(reduction)(jax.device_put(x, sharding), jax.device_put(where, sharding))
+    np.testing.assert_allclose(sharded, reduction(x, where), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        (lambda: losses.clipped_surrogate(LOG_PROBS, LOG_PROBS, ADVANTAGES, dual=0.5), "dual"),
+        (lambda: losses.cispo(LOG_PROBS, LOG_PROBS, ADVANTAGES, low=2.0), "low"),
+        (lambda: losses.sequence_surrogate(LOG_PROBS, LOG_PROBS, ADVANTAGES, high=-1), "high"),
+        (lambda: losses.token_mean(LOG_PROBS, WHERE[0]), "where"),
+        (lambda: losses.constant_length_mean(LOG_PROBS, length=0), "length"),
+    ],
+)
+def test_bad_input_to_the_other_losses_is_named(call, word):
+    with pytest.raises(ValueError, match=word):
+        call()

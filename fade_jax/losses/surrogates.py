@@ -1,10 +1,10 @@
-"""Per-token losses and KL estimators; none of them reduces."""
+"""Per-token losses; none of them reduces."""
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fade_jax.checks import check_not_negative, check_rate, check_same_shape
+from fade_jax.checks import check_not_negative, check_rate, check_same_shape, check_value
 
 # exp overflows float32 above 88; the infinite ratio that a clip hides would then come back as
 # 0 · inf = NaN in the gradient.
@@ -40,13 +40,96 @@ def clipped_surrogate(
     *,
     low: ArrayLike = 0.2,
     high: ArrayLike = 0.28,
+    dual: ArrayLike | None = None,
     where: ArrayLike | None = None,
 ) -> jax.Array:
     """Clipped surrogate with separate lower and upper bounds on the probability ratio.
 
         ρ = π(y_t) / π_old(y_t);   L_t = -min(ρ A, clip(ρ, 1-low, 1+high) A)
+        and for A < 0 at most dual · |A|
 
     At ρ = 1 its gradient is that of `policy_gradient`, whatever the bounds.
+
+    Args:
+      log_probs: `[..., group, tokens]`, log π of the sampled tokens, nats.
+      old_log_probs: the same of the policy that sampled them.
+      advantages: `[..., group]`, one per rollout, or `[..., group, tokens]`, one per token.
+      low: how far below 1 the ratio may go, in (0, 1].
+      high: how far above 1 the ratio may go, at least 0.
+      dual: above 1; the ratio beyond which a token with a negative advantage has no gradient
+        either (dual clip). None leaves it out.
+      where: `[..., group, tokens]`, true for the tokens that count; the others get 0.
+
+    Returns:
+      `[..., group, tokens]`, not reduced.
+
+    Raises:
+      ValueError: if the shapes do not match or a bound is outside its range.
+
+    From arXiv:1707.06347; the defaults, with a higher upper bound, from arXiv:2503.14476; the
+    dual clip from arXiv:1912.09729.
+    """
+    _check_bounds(low, high, dual)
+    log_probs, advantages, where = _per_token(log_probs, advantages, where)
+    ratio = jnp.exp(_log_ratio(log_probs, old_log_probs, where))
+    return jnp.where(where, -_pessimistic(ratio, advantages, low, high, dual), 0)
+
+
+def is_clipped(
+    log_probs: ArrayLike,
+    old_log_probs: ArrayLike,
+    advantages: ArrayLike,
+    *,
+    low: ArrayLike = 0.2,
+    high: ArrayLike = 0.28,
+    dual: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Tell which tokens have no gradient under `clipped_surrogate` because their ratio is clipped.
+
+        (A > 0 and ρ > 1+high) or (A < 0 and (ρ < 1-low or ρ > dual))
+
+    Args:
+      log_probs: `[..., group, tokens]`, log π of the sampled tokens, nats.
+      old_log_probs: the same of the policy that sampled them.
+      advantages: `[..., group]`, one per rollout, or `[..., group, tokens]`, one per token.
+      low: as in `clipped_surrogate`.
+      high: as in `clipped_surrogate`.
+      dual: as in `clipped_surrogate`.
+      where: `[..., group, tokens]`, true for the tokens that count; the others are not clipped.
+
+    Returns:
+      boolean `[..., group, tokens]`.
+
+    Raises:
+      ValueError: if the shapes do not match or a bound is outside its range.
+    """
+    _check_bounds(low, high, dual)
+    log_probs, advantages, where = _per_token(log_probs, advantages, where)
+    ratio = jnp.exp(_log_ratio(log_probs, old_log_probs, where))
+    too_high = (advantages > 0) & (ratio > 1 + high)
+    too_low = (advantages < 0) & (ratio < 1 - low)
+    if dual is not None:
+        too_high |= (advantages < 0) & (ratio > dual)
+    return where & (too_high | too_low)
+
+
+def sequence_surrogate(
+    log_probs: ArrayLike,
+    old_log_probs: ArrayLike,
+    advantages: ArrayLike,
+    *,
+    low: ArrayLike = 3e-4,
+    high: ArrayLike = 4e-4,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Clipped surrogate with one ratio for the whole sequence (GSPO).
+
+        s = (π(y) / π_old(y))^{1/|y|};   s_t = sg(s) π(y_t) / sg(π(y_t))
+        L_t = -min(s_t A, clip(s_t, 1-low, 1+high) A)
+
+    Every token has the value of its sequence; the mean over the tokens of a sequence has the
+    gradient of s.
 
     Args:
       log_probs: `[..., group, tokens]`, log π of the sampled tokens, nats.
@@ -62,118 +145,73 @@ def clipped_surrogate(
     Raises:
       ValueError: if the shapes do not match or a bound is outside its range.
 
-    From arXiv:1707.06347; the defaults, with a higher upper bound, from arXiv:2503.14476.
+    From arXiv:2507.18071.
     """
-    check_rate("low", low)
-    check_not_negative("high", high)
+    _check_bounds(low, high)
     log_probs, advantages, where = _per_token(log_probs, advantages, where)
-    ratio = jnp.exp(_log_ratio(log_probs, old_log_probs, where))
-    surrogate = jnp.minimum(ratio * advantages, jnp.clip(ratio, 1 - low, 1 + high) * advantages)
-    return jnp.where(where, -surrogate, 0)
+    log_ratio = _log_ratio(log_probs, old_log_probs, where)
+    length = jnp.maximum(jnp.sum(where, axis=-1, keepdims=True), 1)
+    of_sequence = jnp.sum(log_ratio, axis=-1, keepdims=True, where=where) / length
+    of_token = log_probs - jax.lax.stop_gradient(log_probs)
+    ratio = jnp.exp(jax.lax.stop_gradient(of_sequence) + of_token)
+    return jnp.where(where, -_pessimistic(ratio, advantages, low, high), 0)
 
 
-def is_clipped(
+def cispo(
     log_probs: ArrayLike,
     old_log_probs: ArrayLike,
     advantages: ArrayLike,
     *,
-    low: ArrayLike = 0.2,
+    low: ArrayLike = 1.0,
     high: ArrayLike = 0.28,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Tell which tokens have no gradient under `clipped_surrogate` because their ratio is clipped.
+    """Policy gradient under a clipped importance weight: every token keeps a gradient (CISPO).
 
-        (A > 0 and ρ > 1+high) or (A < 0 and ρ < 1-low)
+        L_t = -sg(clip(ρ, 1-low, 1+high)) A log π(y_t)
 
     Args:
       log_probs: `[..., group, tokens]`, log π of the sampled tokens, nats.
       old_log_probs: the same of the policy that sampled them.
       advantages: `[..., group]`, one per rollout, or `[..., group, tokens]`, one per token.
-      low: as in `clipped_surrogate`.
-      high: as in `clipped_surrogate`.
-      where: `[..., group, tokens]`, true for the tokens that count; the others are not clipped.
+      low: how far below 1 the weight may go, in (0, 1]; 1 is no lower bound, as published.
+      high: how far above 1 the weight may go, at least 0; a default of ours.
+      where: `[..., group, tokens]`, true for the tokens that count; the others get 0.
 
     Returns:
-      boolean `[..., group, tokens]`.
+      `[..., group, tokens]`, not reduced.
 
     Raises:
       ValueError: if the shapes do not match or a bound is outside its range.
+
+    From arXiv:2506.13585.
     """
-    check_rate("low", low)
-    check_not_negative("high", high)
+    _check_bounds(low, high)
     log_probs, advantages, where = _per_token(log_probs, advantages, where)
     ratio = jnp.exp(_log_ratio(log_probs, old_log_probs, where))
-    too_high = (advantages > 0) & (ratio > 1 + high)
-    too_low = (advantages < 0) & (ratio < 1 - low)
-    return where & (too_high | too_low)
+    weight = jax.lax.stop_gradient(jnp.clip(ratio, 1 - low, 1 + high))
+    return jnp.where(where, -weight * advantages * log_probs, 0)
 
 
-def kl_k1(log_probs: ArrayLike, reference_log_probs: ArrayLike) -> jax.Array:
-    """Unbiased, high-variance estimate of KL(π ‖ π_ref) from samples of π.
-
-        k1 = log π(y) - log π_ref(y)
-
-    As a loss its expected gradient on-policy is zero: it does not pull π to π_ref.
-
-    Args:
-      log_probs: log π of the sampled tokens, nats, any shape.
-      reference_log_probs: log π_ref of the same tokens.
-
-    Returns:
-      the estimates, in nats, of the same shape.
-
-    Raises:
-      ValueError: if the shapes differ.
-    """
-    return _difference(log_probs, reference_log_probs)
+def _check_bounds(low: ArrayLike, high: ArrayLike, dual: ArrayLike | None = None) -> None:
+    check_rate("low", low)
+    check_not_negative("high", high)
+    if dual is not None:
+        check_value("dual", dual, "a finite number above 1", lambda x: x > 1)
 
 
-def kl_k2(log_probs: ArrayLike, reference_log_probs: ArrayLike) -> jax.Array:
-    """Biased, low-variance estimate of KL(π ‖ π_ref) from samples of π.
-
-        k2 = ½ (log π(y) - log π_ref(y))²
-
-    As a loss its expected gradient on-policy is that of KL(π ‖ π_ref), without bias.
-
-    Args:
-      log_probs: log π of the sampled tokens, nats, any shape.
-      reference_log_probs: log π_ref of the same tokens.
-
-    Returns:
-      the estimates, in nats, of the same shape; never negative.
-
-    Raises:
-      ValueError: if the shapes differ.
-    """
-    return _difference(log_probs, reference_log_probs) ** 2 / 2
-
-
-def kl_k3(log_probs: ArrayLike, reference_log_probs: ArrayLike) -> jax.Array:
-    """Unbiased, low-variance estimate of KL(π ‖ π_ref) from samples of π.
-
-        k3 = ρ - 1 - log ρ,   ρ = π_ref(y) / π(y)
-
-    As a loss its expected gradient on-policy is that of the other direction, KL(π_ref ‖ π).
-
-    Args:
-      log_probs: log π of the sampled tokens, nats, any shape.
-      reference_log_probs: log π_ref of the same tokens.
-
-    Returns:
-      the estimates, in nats, of the same shape; never negative.
-
-    Raises:
-      ValueError: if the shapes differ.
-    """
-    difference = _difference(log_probs, reference_log_probs)
-    return jnp.expm1(jnp.minimum(-difference, _MAX_LOG_RATIO)) + difference
-
-
-def _difference(log_probs: ArrayLike, reference_log_probs: ArrayLike) -> jax.Array:
-    log_probs = jnp.asarray(log_probs, jnp.float32)
-    reference = jnp.asarray(reference_log_probs, jnp.float32)
-    check_same_shape("reference_log_probs", reference, "log_probs", log_probs)
-    return log_probs - reference
+def _pessimistic(
+    ratio: jax.Array,
+    advantages: jax.Array,
+    low: ArrayLike,
+    high: ArrayLike,
+    dual: ArrayLike | None = None,
+) -> jax.Array:
+    """The smaller of the plain and the clipped objective."""
+    surrogate = jnp.minimum(ratio * advantages, jnp.clip(ratio, 1 - low, 1 + high) * advantages)
+    if dual is None:
+        return surrogate
+    return jnp.where(advantages < 0, jnp.maximum(surrogate, dual * advantages), surrogate)
 
 
 def _log_ratio(log_probs: jax.Array, old_log_probs: ArrayLike, where: jax.Array) -> jax.Array:

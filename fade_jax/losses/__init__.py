@@ -1,0 +1,33 @@
+"""Losses per token, KL estimators, and the reductions that make one number of them."""
+
+from fade_jax.losses.kl import kl_k1, kl_k2, kl_k3
+from fade_jax.losses.reductions import (
+    Total,
+    constant_length_mean,
+    mean,
+    sequence_mean,
+    token_mean,
+)
+from fade_jax.losses.surrogates import (
+    cispo,
+    clipped_surrogate,
+    is_clipped,
+    policy_gradient,
+    sequence_surrogate,
+)
+
+__all__ = [
+    "Total",
+    "cispo",
+    "clipped_surrogate",
+    "constant_length_mean",
+    "is_clipped",
+    "kl_k1",
+    "kl_k2",
+    "kl_k3",
+    "mean",
+    "policy_gradient",
+    "sequence_mean",
+    "sequence_surrogate",
+    "token_mean",
+]

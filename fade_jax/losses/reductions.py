@@ -1,0 +1,112 @@
+"""From losses per token to one number, in parts that add up over minibatches and devices.
+
+Each reduction gives a sum and a denominator. Sums of several minibatches may be added, and so may
+denominators; divided once at the end, gradients accumulated over minibatches of different sizes
+are those of the whole batch.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from fade_jax.checks import check_positive, check_same_shape
+
+
+class Total(NamedTuple):
+    """A sum of losses and what to divide it by; no gradient flows into the denominator."""
+
+    sum: jax.Array
+    denominator: jax.Array
+
+
+def token_mean(losses: ArrayLike, where: ArrayLike | None = None) -> Total:
+    """Weigh all tokens of the batch alike: long sequences count for more.
+
+        Σ_i Σ_t w_it L_it / Σ_i Σ_t w_it
+
+    Args:
+      losses: `[..., tokens]`.
+      where: `[..., tokens]`, true for the tokens that count.
+
+    Returns:
+      `Total` of scalars.
+
+    Raises:
+      ValueError: if `where` does not have the shape of `losses`.
+    """
+    losses, where = _masked(losses, where)
+    return Total(jnp.sum(losses), jnp.sum(where, dtype=jnp.float32))
+
+
+def sequence_mean(losses: ArrayLike, where: ArrayLike | None = None) -> Total:
+    """Weigh all sequences alike: the tokens of long ones count for less.
+
+        Σ_i (Σ_t w_it L_it / Σ_t w_it) / (sequences with a token)
+
+    Args:
+      losses: `[..., tokens]`.
+      where: `[..., tokens]`, true for the tokens that count.
+
+    Returns:
+      `Total` of scalars.
+
+    Raises:
+      ValueError: if `where` does not have the shape of `losses`.
+    """
+    losses, where = _masked(losses, where)
+    lengths = jnp.sum(where, axis=-1, dtype=jnp.float32)
+    means = jnp.sum(losses, axis=-1) / jnp.maximum(lengths, 1)
+    return Total(jnp.sum(means), jnp.sum(lengths > 0, dtype=jnp.float32))
+
+
+def constant_length_mean(
+    losses: ArrayLike, where: ArrayLike | None = None, *, length: ArrayLike
+) -> Total:
+    """Sum each sequence and divide by a constant: no bias by length, as in Dr. GRPO.
+
+        Σ_i Σ_t w_it L_it / (length · sequences with a token)
+
+    With `length` 1 the gradient is the one that the masses decompose.
+
+    Args:
+      losses: `[..., tokens]`.
+      where: `[..., tokens]`, true for the tokens that count.
+      length: above 0, such as the most tokens a completion may have.
+
+    Returns:
+      `Total` of scalars.
+
+    Raises:
+      ValueError: if `where` does not have the shape of `losses` or `length` is not above 0.
+
+    From arXiv:2503.20783.
+    """
+    check_positive("length", length)
+    losses, where = _masked(losses, where)
+    sequences = jnp.sum(jnp.any(where, axis=-1), dtype=jnp.float32)
+    return Total(jnp.sum(losses), jnp.asarray(length, jnp.float32) * sequences)
+
+
+def mean(*totals: Total) -> jax.Array:
+    """Divide the sum of some totals by the sum of their denominators; 0 where nothing counts.
+
+    Args:
+      *totals: of the minibatches or devices that belong together.
+
+    Returns:
+      scalar.
+    """
+    denominator = jnp.sum(jnp.stack([total.denominator for total in totals]))
+    summed = jnp.sum(jnp.stack([total.sum for total in totals]))
+    return summed / jnp.where(denominator > 0, denominator, 1)
+
+
+def _masked(losses: ArrayLike, where: ArrayLike | None) -> tuple[jax.Array, jax.Array]:
+    losses = jnp.asarray(losses, jnp.float32)
+    if where is None:
+        return losses, jnp.ones(losses.shape, dtype=bool)
+    where = jnp.asarray(where, dtype=bool)
+    check_same_shape("where", where, "losses", losses)
+    return jnp.where(where, losses, 0), where
