@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from fade_jax.entropies import token_entropy
+from fade_jax.entropies import log_prob_and_entropy, token_entropy
 
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
@@ -128,9 +128,18 @@ def sample(
 
 
 def completion_log_probs(
-    model: ModelConfig, params, tokens, length, completions, *, temperature: float = 1.0
-):
+    model: ModelConfig,
+    params,
+    tokens: jax.Array,
+    length: jax.Array,
+    completions: jax.Array,
+    *,
+    temperature: float = 1.0,
+    vocabulary_shards: int = 1,
+) -> jax.Array:
     """Log-probabilities [P, G, T] of the completions' tokens, differentiable in `params`.
+
+    The logits [tokens, vocabulary] are never held, neither here nor in the backward pass.
 
     Args:
       model: static model config.
@@ -139,12 +148,13 @@ def completion_log_probs(
       length: int32 [P] real tokens of each prompt.
       completions: int32 [P, G, T].
       temperature: of the policy.
+      vocabulary_shards: devices that the head is split over.
     """
     hidden = completion_hidden(model, params, tokens, length, completions)
     head = transformer.unembedding(model, params)
-    logits = jnp.einsum("pgtd,vd->pgtv", hidden, head, preferred_element_type=jnp.float32)
-    log_probs = jax.nn.log_softmax(logits / temperature)
-    return jnp.take_along_axis(log_probs, completions[..., None], axis=-1)[..., 0]
+    return log_prob_and_entropy(
+        hidden, head, completions, temperature=temperature, shards=vocabulary_shards
+    )[0]
 
 
 def completion_hidden(model: ModelConfig, params, tokens, length, completions) -> jax.Array:

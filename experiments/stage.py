@@ -100,6 +100,7 @@ def run_stage(
             if restored is None and stage.evaluate is not None:
                 line = stage.evaluate(state, 0)
                 logs.write(0, line)
+                logs.flush()
                 progress.update(0, line)
             while step < stage.steps:
                 count = min(stage.steps_per_call, stage.steps - step)
@@ -116,8 +117,8 @@ def run_stage(
                     line = stage.evaluate(state, step)
                     logs.write(step, line)
                     progress.update(step, line)
+                logs.flush()
                 if last or asked.is_set() or step % stage.checkpoint_every == 0:
-                    logs.flush()
                     checkpoints.save(step, state)
                     saved = step
                 if asked.is_set() and not last:

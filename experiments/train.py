@@ -28,6 +28,7 @@ from experiments.progress import Bar, Progress
 from experiments.setup import Parts, prepare, starting_params
 from experiments.sharding import batch_sharding
 from experiments.stage import Stage, run_stage
+from experiments.tasks.verification import Verifier
 from experiments.train_step import Hyperparameters
 
 logger = logging.getLogger(__name__)
@@ -134,13 +135,6 @@ def host_verification(compiled: Compiled):
     if task.on_device:
         yield None
         return
-    if not settings.workers:
-        yield lambda facts, rollouts: task.verify(
-            facts, *jax.device_get((rollouts.tokens, rollouts.token_mask))
-        )
-        return
-    from experiments.tasks.verification import Verifier
-
     with Verifier(
         task, workers=settings.workers, timeout_seconds=settings.timeout_seconds
     ) as verifier:

@@ -127,6 +127,7 @@ def learn(
             batch.length,
             batch.completions,
             temperature=settings.sampling.temperature,
+            vocabulary_shards=settings.mesh.tensor,
         )
         arguments = log_probs, batch.old_log_probs, batch.advantages
         bounds = {"low": low, "high": high, "where": batch.mask}
@@ -190,7 +191,12 @@ def imitate(model: ModelConfig, settings, params, opt_state, demonstrations):
 
     def loss(params, batch):
         log_probs = completion_log_probs(
-            model, params, batch.prompts, batch.length, batch.completions
+            model,
+            params,
+            batch.prompts,
+            batch.length,
+            batch.completions,
+            vocabulary_shards=settings.mesh.tensor,
         )
         token_losses = losses.policy_gradient(log_probs, batch.advantages, where=batch.mask)
         return reductions.token_mean(token_losses, batch.mask)[0], jnp.float32(0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from experiments.config import default_config, smoke
+from tests.conftest import COMPILATION_CACHE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -40,14 +41,8 @@ def tiny_fixture():
     return tiny_config()
 
 
-@pytest.fixture(scope="session")
-def compilation_cache(tmp_path_factory):
-    """Commands that a test starts share what they compile."""
-    return tmp_path_factory.getbasetemp().parent / "compilation_cache"
-
-
 @pytest.fixture
-def command(compilation_cache):
+def command():
     """Starts `python -m MODULE ARGS` in the repository, on one device; returns the process."""
 
     def start(module, *arguments, **environment):
@@ -57,8 +52,8 @@ def command(compilation_cache):
             env={
                 **os.environ,
                 "JAX_PLATFORMS": "cpu",
-                "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+                "JAX_COMPILATION_CACHE_DIR": str(COMPILATION_CACHE),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
                 **environment,
             },
             stdout=subprocess.PIPE,

@@ -119,9 +119,10 @@ def test_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(tiny, tmp_p
 
 
 def test_training_learns_the_tiny_task(tiny, tmp_path):
-    """From a warm start, RL at least doubles the reward within 60 steps; 5 standard errors."""
+    """From a warm start, 60 steps raise held-out pass@1 (32 prompts x 32 samples) by a half."""
     tiny.warm_start.steps = 40
     tiny.warm_start.batch = 64
+    tiny.optimizer.learning_rate = 2e-3
     tiny.steps = 60
     tiny.steps_per_call = 20
     tiny.prompts = 16
