@@ -1,0 +1,121 @@
+"""GGUF files of the three families, written here from the Hugging Face fixtures."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.models import gguf_file, hugging_face
+from tests.experiments.models.checkpoints import write_gguf
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.mark.parametrize(
+    ("family", "fixture"),
+    [
+        ("llama", "llama_tied"),
+        ("llama", "llama_linear_rope"),
+        ("qwen2", "qwen2_untied"),
+        ("qwen3", "qwen3"),
+    ],
+)
+def test_equals_the_hugging_face_checkpoint(tmp_path, family, fixture):
+    config, params = hugging_face.load(FIXTURES / fixture)
+    write_gguf(tmp_path / "model.gguf", family, config, params)
+    found, loaded = gguf_file.load(tmp_path / "model.gguf")
+    assert found == config
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+
+
+def test_quantised_weights_are_near(tmp_path):
+    """Q8_0 keeps 8 bits and one scale for 32 weights: an error of half a step of max/127."""
+    from gguf import GGMLQuantizationType, quants
+
+    weights = np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32)
+    config = hugging_face.read_config(FIXTURES / "llama_tied" / "config.json")
+    config = dataclasses.replace(config, vocab_size=4, d_model=64, num_layers=1)
+    layer = {
+        "attention_norm": (64,),
+        "query": (64, 16),
+        "key": (64, 8),
+        "value": (64, 8),
+        "output": (16, 64),
+        "mlp_norm": (64,),
+        "gate": (64, 24),
+        "up": (64, 24),
+        "down": (24, 64),
+    }
+    params = {
+        "final_norm": np.ones(64, np.float32),
+        "layers": {name: np.ones((1, *shape), np.float32) for name, shape in layer.items()},
+    }
+    packed = quants.quantize(weights, GGMLQuantizationType.Q8_0)
+    path = tmp_path / "model.gguf"
+    tensors = [("token_embd.weight", packed, GGMLQuantizationType.Q8_0)]
+    write_gguf(path, "llama", config, params, tensors=tensors)
+    _, loaded = gguf_file.load(path)
+    step = np.abs(weights.reshape(4, 2, 32)).max(-1, keepdims=True) / 127
+    error = np.abs(loaded["embedding"] - weights).reshape(4, 2, 32)
+    assert np.all(error <= 0.51 * step)
+    assert np.any(error > 0)
+
+
+def test_overrides(tmp_path):
+    config, params = hugging_face.load(FIXTURES / "llama_tied")
+    write_gguf(tmp_path / "model.gguf", "llama", config, params)
+    found, _ = gguf_file.load(tmp_path / "model.gguf", dtype="bfloat16", remat=True)
+    assert found == dataclasses.replace(config, dtype="bfloat16", remat=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"family": "mamba"},
+            "general.architecture must be one of llama, qwen2, qwen3; got 'mamba'",
+        ),
+        ({"leave_out": ["feed_forward_length"]}, "llama.feed_forward_length is missing"),
+        (
+            {"leave_out": ["blk.1.attn_v.weight"]},
+            "the checkpoint holds no tensor blk.1.attn_v.weight",
+        ),
+        ({"leave_out": ["token_embd.weight"]}, "holds no tensor token_embd.weight"),
+        (
+            {"tensors": [("blk.0.attn_q.bias", np.zeros(16, np.float32))]},
+            "holds tensors that a llama model has not: blk.0.attn_q.bias",
+        ),
+        (
+            {
+                "leave_out": ["blk.1.ffn_up.weight"],
+                "tensors": [("blk.1.ffn_up.weight", np.zeros((3, 16), np.float32))],
+            },
+            "blk.1.ffn_up.weight has shape (3, 16); the checkpoint's config asks for (24, 16)",
+        ),
+        (
+            {"metadata": [("llama.rope.scaling.type", "yarn")]},
+            "rope scaling must be none or linear in a GGUF file; got yarn",
+        ),
+        (
+            {"tensors": [("rope_freqs.weight", np.ones(2, np.float32))]},
+            "rope scaling must be none or linear in a GGUF file; got rope_freqs.weight",
+        ),
+    ],
+)
+def test_refuses(tmp_path, changes, message):
+    config, params = hugging_face.load(FIXTURES / "llama_tied")
+    path = tmp_path / "model.gguf"
+    family = changes.pop("family", "llama")
+    write_gguf(path, family, config, params, **changes)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        gguf_file.load(path)
+
+
+def test_refuses_another_kind_of_file(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"not a model")
+    with pytest.raises(ValueError, match=r"model.gguf is no GGUF file"):
+        gguf_file.load(path)

@@ -1,0 +1,195 @@
+"""Directories in the Hugging Face style: what is read, and what is refused."""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from experiments.models import hugging_face
+from experiments.models.config import RopeScaling
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """Copies a fixture, with changes to its config.json; None removes a field."""
+
+    def copy(name="llama_tied", **changes):
+        directory = tmp_path / name
+        shutil.copytree(FIXTURES / name, directory)
+        path = directory / "config.json"
+        settings = json.loads(path.read_text()) | changes
+        settings = {key: value for key, value in settings.items() if value is not None}
+        path.write_text(json.dumps(settings))
+        return directory
+
+    return copy
+
+
+def test_matrices_are_turned_and_layers_stacked():
+    directory = FIXTURES / "llama_tied"
+    config, params = hugging_face.load(directory)
+    stored = load_file(directory / "model.safetensors")
+    assert (config.num_layers, config.num_heads, config.num_kv_heads) == (2, 4, 2)
+    for layer in range(2):
+        up = stored[f"model.layers.{layer}.mlp.up_proj.weight"]
+        np.testing.assert_array_equal(params["layers"]["up"][layer], up.T)
+        norm = stored[f"model.layers.{layer}.input_layernorm.weight"]
+        np.testing.assert_array_equal(params["layers"]["attention_norm"][layer], norm)
+    np.testing.assert_array_equal(params["embedding"], stored["model.embed_tokens.weight"])
+    assert "head" not in params
+
+
+@pytest.mark.parametrize("name", ["llama_linear_rope", "qwen2_sharded", "qwen3"])
+def test_parameters_are_float32_whatever_is_stored(name):
+    _, params = hugging_face.load(FIXTURES / name)
+    assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype("float32")}
+
+
+def test_shards_equal_one_file(copied):
+    directory = copied("qwen2_sharded")
+    expected = hugging_face.load(directory)
+    tensors = {}
+    for shard in directory.glob("model-*.safetensors"):
+        tensors |= load_file(shard)
+        shard.unlink()
+    (directory / "model.safetensors.index.json").unlink()
+    save_file(tensors, directory / "model.safetensors")
+    found = hugging_face.load(directory)
+    assert found[0] == expected[0]
+    jax.tree.map(np.testing.assert_array_equal, found[1], expected[1])
+
+
+def test_older_rope_fields(copied):
+    """`rope_theta` and `rope_scaling`, as they were written before transformers 5."""
+    scaling = {"type": "linear", "factor": 3.0}
+    directory = copied(rope_parameters=None, rope_theta=123.0, rope_scaling=scaling)
+    config, _ = hugging_face.load(directory)
+    assert (config.rope_theta, config.rope_scaling) == (123.0, RopeScaling("linear", 3.0))
+    scaling = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rope_scaling": scaling}))
+    config = hugging_face.read_config(path)
+    assert config.rope_scaling == RopeScaling("llama3", 8.0, 1.0, 4.0, 64)
+
+
+def test_fields_that_may_be_absent(copied):
+    directory = copied(head_dim=None, tie_word_embeddings=None, num_key_value_heads=None)
+    config = hugging_face.read_config(directory / "config.json")
+    assert (config.head_dim, config.tied_head, config.num_kv_heads) == (4, False, 4)
+    shutil.rmtree(directory)
+    directory = copied(model_type="qwen3", head_dim=None)
+    assert hugging_face.read_config(directory / "config.json").head_dim == 128
+
+
+def test_overrides(copied):
+    directory = copied()
+    plain, _ = hugging_face.load(directory)
+    config, _ = hugging_face.load(directory, dtype="bfloat16", remat=True, max_positions=9)
+    assert config == dataclasses.replace(plain, dtype="bfloat16", remat=True, max_positions=9)
+
+
+def test_repeated_tied_head_and_stored_frequencies_are_ignored(copied):
+    directory = copied()
+    tensors = load_file(directory / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2, np.float32)
+    save_file(tensors, directory / "model.safetensors")
+    _, params = hugging_face.load(directory)
+    assert "head" not in params
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "gpt2"}, "model_type must be one of llama, qwen2, qwen3; got 'gpt2'"),
+        ({"model_type": None}, "model_type must be one of llama, qwen2, qwen3; got None"),
+        ({"hidden_act": "gelu"}, "hidden_act must be 'silu'; got 'gelu'"),
+        ({"use_sliding_window": True}, "use_sliding_window must be False; got True"),
+        ({"attention_bias": True}, "attention_bias must be False; got True"),
+        ({"mlp_bias": True}, "mlp_bias must be False; got True"),
+        (
+            {"rope_parameters": {"partial_rotary_factor": 0.5}},
+            "partial_rotary_factor must be 1; got 0.5",
+        ),
+        ({"hidden_size": None}, "hidden_size is missing"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}},
+            "rope type must be default, linear or llama3; got 'yarn'",
+        ),
+        (
+            {"rope_parameters": {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1.0}},
+            "rope type llama3 lacks high_freq_factor, original_max_position_embeddings",
+        ),
+        ({"num_attention_heads": 3}, "num_heads must be a multiple of num_kv_heads, 2; got 3"),
+        (
+            {"intermediate_size": 32},
+            "model.layers.0.mlp.down_proj.weight has shape (16, 24); the checkpoint's config "
+            "asks for (16, 32)",
+        ),
+        ({"num_hidden_layers": 3}, "the checkpoint holds no tensor model.layers.2."),
+        (
+            {"num_hidden_layers": 1},
+            "holds tensors that a llama model has not: model.layers.1.input_layernorm.weight",
+        ),
+        ({"tie_word_embeddings": False}, "the checkpoint holds no tensor lm_head.weight"),
+    ],
+)
+def test_refuses(copied, changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        hugging_face.load(copied(**changes))
+
+
+def test_missing_files(copied):
+    directory = copied("qwen2_sharded")
+    (directory / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"names model-00002-of-00002.safetensors, which is"
+    ):
+        hugging_face.load(directory)
+    (directory / "model.safetensors.index.json").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"neither model.safetensors nor model.safetensors."
+    ):
+        hugging_face.load(directory)
+    (directory / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no config.json in"):
+        hugging_face.load(directory)
+
+
+def test_saved_files_are_what_transformers_expects(tmp_path):
+    config, params = hugging_face.load(FIXTURES / "qwen3")
+    hugging_face.save(tmp_path, config, params)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    assert settings["architectures"] == ["Qwen3ForCausalLM"]
+    original = json.loads((FIXTURES / "qwen3" / "config.json").read_text())
+    for name in ("model_type", "hidden_size", "head_dim", "intermediate_size", "vocab_size"):
+        assert settings[name] == original[name]
+    with safe_open(tmp_path / "model.safetensors", framework="numpy") as file:
+        assert file.metadata() == {"format": "pt"}
+    stored = load_file(FIXTURES / "qwen3" / "model.safetensors")
+    saved = load_file(tmp_path / "model.safetensors")
+    assert saved.keys() == stored.keys()
+    for name, tensor in saved.items():
+        np.testing.assert_array_equal(tensor, stored[name])
+
+
+def test_no_family_has_both_switches(tmp_path):
+    config, params = hugging_face.load(FIXTURES / "qwen3")
+    both = dataclasses.replace(config, qkv_bias=True)
+    with pytest.raises(ValueError, match="no family has both qkv_bias and qk_norm"):
+        hugging_face.save(tmp_path, both, params)
