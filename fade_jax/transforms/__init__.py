@@ -4,17 +4,12 @@ A config becomes code without a registry: `getattr(transforms, name)(**keywords)
 """
 
 from fade_jax.transforms.ablations import (
-    alpha_from_entropy,
     fade_from_entropy,
     fade_log_decay,
     fade_without_focal,
     fade_without_suppression,
 )
-from fade_jax.transforms.feedback import (
-    alpha_from_solve_rate,
-    delta_from_entropy,
-    fade,
-)
+from fade_jax.transforms.feedback import fade
 from fade_jax.transforms.links import (
     AdvantageState,
     AdvantageTransformation,
@@ -54,13 +49,10 @@ __all__ = [
     "AdvantageState",
     "AdvantageTransformation",
     "a_grae",
-    "alpha_from_entropy",
-    "alpha_from_solve_rate",
     "asym_grpo",
     "center",
     "chain",
     "clip",
-    "delta_from_entropy",
     "dr_grpo",
     "f_grpo",
     "fade",

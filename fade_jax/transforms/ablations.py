@@ -9,8 +9,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from fade_jax.checks import check_positive, check_rate, check_value
-from fade_jax.schedules import Schedule, by_step, follow_from_start
-from fade_jax.transforms.feedback import alpha_from_solve_rate, delta_from_entropy
+from fade_jax.schedules import (
+    alpha_from_entropy,
+    alpha_from_solve_rate,
+    by_step,
+    delta_from_entropy,
+)
 from fade_jax.transforms.links import AdvantageTransformation, center, chain, focal, suppress
 
 
@@ -42,39 +46,6 @@ def fade_without_suppression(
 ) -> AdvantageTransformation:
     """FADE at δ = 1: only α, driven by the solve rate. Arguments as in `fade`."""
     return chain(center(), focal(alpha_from_solve_rate(alpha_max, rate, initial_solve_rate)))
-
-
-def alpha_from_entropy(
-    alpha_max: ArrayLike = 3.0,
-    rate: ArrayLike = 0.02,
-    initial_entropy: ArrayLike | None = None,
-) -> Schedule:
-    """The exponent falls with the entropy, from α_max at the initial policy to 1 at none.
-
-        α = 1 + (α_max - 1) clip(Ĥ/Ĥ₀, 0, 1)
-
-    Our choice: no constants are published for this ablation.
-
-    Args:
-      alpha_max: α at the initial entropy, at least 1.
-      rate: weight of a new batch in Ĥ, in (0, 1].
-      initial_entropy: Ĥ₀ in nats; None takes it from the first batch.
-
-    Returns:
-      a schedule that reads `entropy`.
-
-    Raises:
-      ValueError: if a value is outside its range.
-    """
-    check_value("alpha_max", alpha_max, "a finite number of at least 1", lambda x: x >= 1)
-    if initial_entropy is not None:
-        check_positive("initial_entropy", initial_entropy)
-
-    def alpha(entropy: jax.Array, initial: jax.Array) -> jax.Array:
-        share = entropy / jnp.maximum(initial, jnp.finfo(jnp.float32).tiny)
-        return 1 + (jnp.asarray(alpha_max) - 1) * jnp.clip(share, 0, 1)
-
-    return follow_from_start("entropy", alpha, rate, initial_entropy)
 
 
 def fade_from_entropy(
