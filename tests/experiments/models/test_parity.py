@@ -1,0 +1,141 @@
+"""Live comparison with torch and transformers in float32: `make parity`."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.models import fetch_smollm2, hugging_face, tokenizer, transformer
+from experiments.models.load import load_model
+from tests.experiments.models import smollm2
+from tests.experiments.models.checkpoints import write_gguf
+
+pytestmark = pytest.mark.parity
+FIXTURES = Path(__file__).parent / "fixtures"
+CASES = sorted(path.parent.name for path in FIXTURES.glob("*/reference.npz"))
+# Another seed than that of the stored references.
+SEED = 1234
+
+
+@pytest.fixture(scope="module")
+def torch_models():
+    from tests.experiments.models import torch_models
+
+    return torch_models
+
+
+def our_logits(config, params, ids):
+    """[len(ids), V], from one pass over all ids but the first, with that one as the prompt."""
+    ids = jnp.array(ids, jnp.int32)
+    prefix, last = transformer.prefill(config, params, ids[None, :1], jnp.array([1]))
+    hidden = transformer.extend(config, params, prefix, ids[None, None, 1:])[0, 0]
+    return jnp.concatenate([last, hidden]) @ transformer.unembedding(config, params).T
+
+
+def our_greedy(config, params, ids, steps):
+    """The cached decoder's most likely tokens."""
+    head = transformer.unembedding(config, params)
+    ids = jnp.array(ids, jnp.int32)
+    prefix, last = transformer.prefill(config, params, ids[None], jnp.array([len(ids)]))
+
+    def step(carry, index):
+        drawn, cache = carry
+        hidden, cache = transformer.decode(config, params, prefix, cache, drawn, index)
+        return (jnp.argmax(hidden @ head.T, axis=-1).astype(jnp.int32), cache), drawn
+
+    first = jnp.argmax(last @ head.T, axis=-1)[:, None].astype(jnp.int32)
+    cache = transformer.empty_cache(config, 1, 1, steps)
+    _, greedy = jax.lax.scan(step, (first, cache), jnp.arange(steps))
+    return greedy[:, 0, 0].tolist()
+
+
+def compare(torch_models, model, config, params, prompt, completion, *, atol):
+    both = [*prompt, *completion]
+    expected = torch_models.logits(model, both)
+    logits = our_logits(config, params, both)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=atol)
+    log_probs = jax.nn.log_softmax(logits)[np.arange(len(prompt) - 1, len(both) - 1), completion]
+    expected_log_probs = torch_models.log_probs(model, prompt, completion)
+    np.testing.assert_allclose(log_probs, expected_log_probs, rtol=0, atol=atol)
+    greedy, lead = torch_models.greedy(model, prompt, 8)
+    assert lead > 2 * atol, "this prompt has a greedy choice too close to call"
+    assert our_greedy(config, params, prompt, 8) == greedy
+    return float(np.abs(logits - expected).max())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_random_checkpoints(torch_models, tmp_path, name):
+    torch_models.write_checkpoint(name, tmp_path, SEED)
+    config, params = hugging_face.load(tmp_path)
+    rng = np.random.default_rng(SEED)
+    prompt, completion = rng.integers(0, 53, 30).tolist(), rng.integers(0, 53, 9).tolist()
+    compare(
+        torch_models, torch_models.load(tmp_path), config, params, prompt, completion, atol=3e-5
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_transformers_reads_what_we_save(torch_models, tmp_path, name):
+    config, params = hugging_face.load(FIXTURES / name)
+    hugging_face.save(tmp_path, config, params)
+    ids = np.load(FIXTURES / name / "reference.npz")["tokens"][0]
+    original = torch_models.logits(torch_models.load(FIXTURES / name), ids)
+    again = torch_models.logits(torch_models.load(tmp_path), ids)
+    np.testing.assert_allclose(again, original, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("llama", "llama_tied"), ("qwen2", "qwen2_untied"), ("qwen3", "qwen3")],
+)
+def test_both_read_the_same_gguf_file(torch_models, tmp_path, family, name):
+    config, params = hugging_face.load(FIXTURES / name)
+    write_gguf(tmp_path / "model.gguf", family, config, params)
+    model = torch_models.load(tmp_path, gguf_file="model.gguf")
+    ids = np.load(FIXTURES / name / "reference.npz")["tokens"][0]
+    found = our_logits(*load_model(tmp_path / "model.gguf"), ids)
+    np.testing.assert_allclose(found, torch_models.logits(model, ids), rtol=0, atol=3e-5)
+
+
+@pytest.fixture(scope="module")
+def gguf():
+    path = smollm2.path()
+    if path is None:
+        pytest.fail(f"{fetch_smollm2.FILE} is not on this machine: run `make smollm2`")
+    return path
+
+
+def test_smollm2(torch_models, gguf):
+    model = torch_models.load(gguf.parent, gguf_file=gguf.name)
+    config, params = load_model(gguf)
+    tokens = tokenizer.load(gguf)
+    for prompt, completion in smollm2.PROMPTS:
+        prompt, completion = tokens.encode(prompt), tokens.encode(completion)
+        largest = compare(torch_models, model, config, params, prompt, completion, atol=1e-3)
+        print(f"\nlargest difference of {len(prompt + completion)} x 49152 logits: {largest:.1e}")
+
+
+def test_smollm2_tokenizer(gguf):
+    ours, theirs = tokenizer.load(gguf), smollm2.transformers_tokenizer(gguf)
+    texts = [*smollm2.TEXTS, *(text for pair in smollm2.PROMPTS for text in pair)]
+    rng = np.random.default_rng(SEED)
+    alphabet = [*"aZé東🙂0123456789 .,'\n\t-+=#_<|>", "  ", " the", "ing", "<|im_end|>"]
+    texts += ["".join(rng.choice(alphabet, 40)) for _ in range(200)]
+    for text in texts:
+        ids = theirs(text).input_ids
+        assert ours.encode(text) == ids
+        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+    assert (ours.eos_id, ours.pad_id) == (theirs.eos_token_id, theirs.pad_token_id)
+
+
+def test_transformers_reads_a_saved_tokenizer(gguf, tmp_path):
+    from transformers import AutoTokenizer
+
+    ours = tokenizer.load(gguf)
+    ours.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text in smollm2.TEXTS:
+        assert theirs(text).input_ids == ours.encode(text)
+    assert (theirs.eos_token_id, theirs.pad_token_id) == (ours.eos_id, ours.pad_id)
