@@ -3,11 +3,13 @@
 from fade_jax import (
     advantages,
     decomposition,
+    densities,
     diagnostics,
     entropies,
     losses,
     pass_at_k,
     schedules,
+    synthesis,
     transforms,
 )
 from fade_jax.advantages import (
@@ -44,6 +46,7 @@ __all__ = [
     "asym_grpo",
     "center",
     "decomposition",
+    "densities",
     "diagnostics",
     "dr_grpo",
     "entropies",
@@ -70,6 +73,7 @@ __all__ = [
     "schedules",
     "standardize",
     "suppress_negatives",
+    "synthesis",
     "transforms",
     "w_reinforce",
 ]

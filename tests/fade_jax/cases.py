@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fade_jax
-from fade_jax import transforms
+from fade_jax import synthesis, transforms
 from tests.fade_jax import reference
 
 
@@ -15,8 +15,8 @@ from tests.fade_jax import reference
 class Case:
     """One advantage.
 
-    `low` and `high` are what an all-failed and an all-solved group receives; `high` may depend on
-    the group size. The reference of a `whole_batch` case takes all groups at once.
+    `low` and `high` are what an all-failed and an all-solved group receives; they may depend
+    on the group size. The reference of a `whole_batch` case takes all groups at once.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Case:
     reference: Callable
     transformation: transforms.AdvantageTransformation
     keywords: dict = field(default_factory=dict)
-    low: float = 0.0
+    low: float | Callable = 0.0
     high: float | Callable = 0.0
     continuous: bool = True
     whole_batch: bool = False
@@ -56,6 +56,7 @@ def case(name, keywords=None, label=None, **others):
     )
 
 
+SYNTHESIZED = synthesis.synthesize(synthesis.pass_at_k(2), group_size=64)
 CASES = [
     case("reinforce", {"baseline": 0.3}, low=-0.3, high=0.7),
     case("psr", high=1.0, continuous=False),
@@ -97,6 +98,14 @@ CASES = [
         transforms.stateless(
             lambda rewards, **keywords: fade_jax.opo(rewards, lengths=2 + 3 * rewards, **keywords)
         ),
+    ),
+    Case(
+        "synthesized",
+        SYNTHESIZED,
+        reference.synthesized_pass_at_2,
+        transforms.stateless(SYNTHESIZED),
+        low=lambda size: -2 / (size + 1),
+        continuous=False,
     ),
     case("reinforce_plus_plus", low=-1.0, high=1.0, whole_batch=True),
     case("gpg", whole_batch=True),

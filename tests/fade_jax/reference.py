@@ -123,6 +123,17 @@ def opo(r):
     return r - np.sum(lengths * r) / np.sum(lengths)
 
 
+def synthesized_pass_at_2(r):
+    """The minimum-variance split of h = 2q over a uniform density."""
+    n, result = len(r), []
+    for i in range(n):
+        others = r.sum() - r[i]
+        b = 2 * (n - 1 - others) / (n - 1)
+        share = (n - others) / (n + 1) if r[i] == 1 else (others + 1) / (n + 1)
+        result.append(b * share if r[i] == 1 else -b * share)
+    return np.array(result)
+
+
 def reinforce_plus_plus(batch):
     if batch.max() == batch.min():
         return 0 * batch

@@ -95,8 +95,8 @@ def test_permuting_the_group_permutes_the_result(case):
 def test_degenerate_groups_get_what_the_table_says(case, size):
     size = max(size, case.least)
     rewards = np.stack([np.zeros(size), np.ones(size)])
-    high = case.high(size) if callable(case.high) else case.high
-    expected = np.stack([np.full(size, case.low), np.full(size, high)])
+    low, high = (x(size) if callable(x) else x for x in (case.low, case.high))
+    expected = np.stack([np.full(size, low), np.full(size, high)])
     np.testing.assert_allclose(case(rewards), expected, rtol=5e-6, atol=2e-6 * (high != 0))
 
 
