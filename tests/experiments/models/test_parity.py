@@ -1,5 +1,6 @@
 """Live comparison with torch and transformers in float32: `make parity`."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ from experiments.models import fetch_smollm2, hugging_face, tokenizer, transform
 from experiments.models.load import load_model
 from tests.experiments.models import smollm2
 from tests.experiments.models.checkpoints import write_gguf
+from tests.experiments.models.random_params import random_params
 
 pytestmark = pytest.mark.parity
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -91,8 +93,11 @@ def test_transformers_reads_what_we_save(torch_models, tmp_path, name):
     [("llama", "llama_tied"), ("qwen2", "qwen2_untied"), ("qwen3", "qwen3")],
 )
 def test_both_read_the_same_gguf_file(torch_models, tmp_path, family, name):
-    config, params = hugging_face.load(FIXTURES / name)
-    write_gguf(tmp_path / "model.gguf", family, config, params)
+    config = hugging_face.read_config(FIXTURES / name / "config.json")
+    if family == "qwen3":
+        # transformers passes over the width of heads that the file gives, and takes this one.
+        config = dataclasses.replace(config, head_dim=128)
+    write_gguf(tmp_path / "model.gguf", family, config, random_params(config, SEED))
     model = torch_models.load(tmp_path, gguf_file="model.gguf")
     ids = np.load(FIXTURES / name / "reference.npz")["tokens"][0]
     found = our_logits(*load_model(tmp_path / "model.gguf"), ids)
@@ -113,7 +118,7 @@ def test_smollm2(torch_models, gguf):
     tokens = tokenizer.load(gguf)
     for prompt, completion in smollm2.PROMPTS:
         prompt, completion = tokens.encode(prompt), tokens.encode(completion)
-        largest = compare(torch_models, model, config, params, prompt, completion, atol=1e-3)
+        largest = compare(torch_models, model, config, params, prompt, completion, atol=3e-4)
         print(f"\nlargest difference of {len(prompt + completion)} x 49152 logits: {largest:.1e}")
 
 

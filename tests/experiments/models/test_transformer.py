@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from experiments.models import transformer
 from experiments.models.config import ModelConfig, RopeScaling
 from tests.experiments.models import numpy_transformer
+from tests.experiments.models.random_params import random_params
 
 BASE = ModelConfig(
     vocab_size=32,
@@ -42,19 +43,6 @@ EVERYTHING = {
 }
 PROMPTS, GROUP, PROMPT_TOKENS, TOKENS = 4, 2, 7, 5
 WEIGHTS = np.random.default_rng(7).normal(size=(PROMPTS, GROUP, TOKENS)).astype(np.float32)
-
-
-def random_params(config, seed=0):
-    """Norms and biases random too, and weights large enough for attention to be sharp."""
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        if "norm" in path[-1].key:
-            return (1 + 0.3 * rng.normal(size=leaf.shape)).astype(np.float32)
-        return (0.4 * rng.normal(size=leaf.shape)).astype(np.float32)
-
-    init = functools.partial(transformer.init_params, config)
-    return jax.tree.map_with_path(draw, jax.eval_shape(init, jax.random.key(0)))
 
 
 def batch(seed=0):
