@@ -1,8 +1,12 @@
+from math import comb
+
 import jax
 import numpy as np
 import pytest
 
+import fade_jax
 from fade_jax import diagnostics
+from fade_jax.densities import Beta
 
 
 def with_singular_values(singular, rows=30, columns=12, seed=0):
@@ -48,3 +52,120 @@ def test_a_zero_update_is_undefined():
 def test_a_vector_is_refused():
     with pytest.raises(ValueError, match=r"update.*two axes.*\(5,\)"):
         diagnostics.rank_one_fraction(np.ones(5))
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.8, 0.97])
+def test_the_randomized_fraction_agrees_within_one_percent(decay):
+    update = with_singular_values(decay ** np.arange(60), rows=400, columns=64)
+    exact = diagnostics.rank_one_fraction(update)
+    randomized = diagnostics.randomized_rank_one_fraction(update, jax.random.key(0))
+    np.testing.assert_allclose(randomized, exact, rtol=0.01)
+    assert randomized <= exact * 1.0001
+
+
+def test_a_direction_s_fraction_is_at_most_that_of_the_top_singular_vector():
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(100, 12)) + 2.0  # with a common direction
+    update = rng.normal(size=(30, 100)) @ hidden
+    mean = hidden.mean(0)
+    unit = mean / np.linalg.norm(mean)
+    along = np.linalg.norm(np.outer(update @ unit, unit)) ** 2 / np.linalg.norm(update) ** 2
+    result = diagnostics.direction_fraction(update, 5 * mean)
+    np.testing.assert_allclose(result, along, rtol=1e-5)
+    top = diagnostics.rank_one_fraction(update)
+    assert result < top
+    right = np.linalg.svd(update)[2][0]
+    np.testing.assert_allclose(diagnostics.direction_fraction(update, right), top, rtol=1e-5)
+
+
+def test_effective_sample_size():
+    assert diagnostics.effective_sample_size(np.full(7, 0.3)) == pytest.approx(7)
+    assert diagnostics.effective_sample_size(np.array([0, 0, 2.0])) == pytest.approx(1)
+    weights = np.array([1.0, 2.0, 3.0])
+    expected = 36 / 14
+    np.testing.assert_allclose(diagnostics.effective_sample_size(weights * 1e-30), expected, 1e-5)
+    masked = diagnostics.effective_sample_size(np.append(weights, np.nan), np.array([1, 1, 1, 0]))
+    np.testing.assert_allclose(masked, expected, rtol=1e-5)
+    assert diagnostics.effective_sample_size(np.zeros(3)) == 0
+
+
+def test_weight_moments_equal_the_sum_over_counts():
+    size, p = 9, np.array([0.0, 0.2, 0.7, 1.0])
+    counts = np.arange(size + 1)
+    weights = (1 - counts / size) ** 1.5
+    probability = np.array(
+        [[comb(size, k) * x**k * (1 - x) ** (size - k) for k in counts] for x in p]
+    )
+    mean = probability @ weights
+    variance = probability @ weights**2 - mean**2
+    result = diagnostics.weight_moments(lambda r: fade_jax.focal_weight(r, 2.5), p, size)
+    np.testing.assert_allclose(result[0], mean, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(result[1], variance, rtol=1e-3, atol=1e-6)
+
+
+def test_the_noise_formula_is_the_variance_of_a_product_of_independent_factors():
+    rng = np.random.default_rng(0)
+    p, size, s, v0 = 0.3, 8, 0.21, 0.05
+    weights = (1 - rng.binomial(size, p, 400_000) / size) ** 2
+    gradients = s + np.sqrt(v0) * rng.normal(size=400_000)
+    mean, variance = diagnostics.weight_moments(lambda r: fade_jax.focal_weight(r, 3.0), p, size)
+    formula = mean**2 * v0 + s**2 * variance
+    product = np.var(weights * gradients)
+    # Exact but for the product of the two variances, which the approximation leaves out.
+    np.testing.assert_allclose(formula + v0 * variance, product, rtol=0.01)
+
+
+def test_quality_trades_signal_for_sample_size():
+    qualities = {
+        alpha: diagnostics.weight_quality(
+            lambda r, a=alpha: fade_jax.focal_weight(r, a), 16, Beta(0.5, 0.5)
+        )
+        for alpha in (1.0, 2.0, 3.0)
+    }
+    np.testing.assert_allclose(qualities[1.0].effective_share, 1.0, rtol=1e-5)
+    np.testing.assert_allclose(qualities[1.0].signal_to_noise, 16 / 8, rtol=1e-3)  # E_f[G p(1-p)]
+    shares = [qualities[a].effective_share for a in (1.0, 2.0, 3.0)]
+    assert shares[0] > shares[1] > shares[2]
+    for quality in qualities.values():
+        np.testing.assert_allclose(
+            quality.quality, quality.effective_share * quality.signal_to_noise, rtol=1e-6
+        )
+
+
+def test_batch_metrics_equal_their_definitions():
+    rng = np.random.default_rng(0)
+    rewards = np.array([[0.0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 1, 0]])
+    where = rng.random((4, 4, 5)) > 0.3
+    where[..., 0] = True
+    where[1, 3] = where[3, 1] = where[3, 3] = False  # row 3 has only successes left
+    rollouts = where.any(-1)
+    entropies = np.where(where, rng.random((4, 4, 5)), np.nan)
+    advantages = fade_jax.dr_grpo(rewards, where=rollouts)
+    clipped = rng.random((4, 4, 5)) > 0.6
+    metrics = jax.jit(diagnostics.batch_metrics)(rewards, advantages, entropies, clipped, where)
+    np.testing.assert_allclose(metrics.solve_rate, rewards[rollouts].mean(), rtol=1e-6)
+    np.testing.assert_allclose(metrics.zero_variance_fraction, 3 / 4)
+    np.testing.assert_allclose(metrics.entropy, entropies[where].mean(), rtol=1e-5)
+    won = where & (rewards == 1)[..., None]
+    np.testing.assert_allclose(metrics.entropy_success, entropies[won].mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics.mass_success, metrics.mass_failure, rtol=1e-5)
+    np.testing.assert_allclose(metrics.sign_ratio, 1.0, rtol=1e-5)
+    low = clipped & where & (np.asarray(advantages) < 0)[..., None]
+    np.testing.assert_allclose(metrics.clip_fraction_low, low.sum() / where.sum(), rtol=1e-5)
+    high = clipped & where & (np.asarray(advantages) > 0)[..., None]
+    np.testing.assert_allclose(metrics.clip_fraction_high, high.sum() / where.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        (lambda k: diagnostics.randomized_rank_one_fraction(np.ones((3, 4)), k, rank=0), "rank"),
+        (lambda k: diagnostics.randomized_rank_one_fraction(np.ones((2, 3, 4)), k), "matrix"),
+        (lambda k: diagnostics.direction_fraction(np.ones((3, 4)), np.ones(3)), "direction"),
+        (lambda k: diagnostics.weight_moments(lambda r: r, 0.5, 0), "group_size"),
+        (lambda k: diagnostics.effective_sample_size(np.ones(3), np.ones(4)), "where"),
+    ],
+)
+def test_bad_input_is_named(call, word):
+    with pytest.raises(ValueError, match=word):
+        call(jax.random.key(0))

@@ -1,0 +1,111 @@
+"""What a weight of the solve rate costs in samples and buys in signal."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from fade_jax.checks import check_integer
+from fade_jax.decomposition import bernstein
+from fade_jax.densities import UNIFORM, Beta, quadrature
+from fade_jax.groups import as_group
+
+
+class WeightQuality(NamedTuple):
+    """Quality of a weight over a density of solve rates, as scalars."""
+
+    effective_share: jax.Array  # N_eff / N
+    signal_to_noise: jax.Array  # E_f[q(p, w)]
+    quality: jax.Array  # Q / N, the product
+
+
+def effective_sample_size(weights: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+    """Number of equal weights that would average as well.
+
+        N_eff = (Σ_i w_i)² / Σ_i w_i²
+
+    Args:
+      weights: any shape, such as the weight of each prompt of a batch.
+      where: the same shape, true for those that count.
+
+    Returns:
+      scalar, between 1 and their number for weights of one sign; 0 without any weight.
+
+    Raises:
+      ValueError: if `where` does not have the shape of `weights`.
+    """
+    weights, _ = as_group(weights, where)
+    largest = jnp.max(jnp.abs(weights), initial=0)
+    weights = weights / jnp.where(largest > 0, largest, 1)
+    squares = jnp.sum(weights**2)
+    return jnp.sum(weights) ** 2 / jnp.where(squares > 0, squares, 1)
+
+
+def weight_moments(
+    weight_fn: Callable[[jax.Array], ArrayLike], solve_rate: ArrayLike, group_size: int
+) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance of a weight read at the solve rate of a group, exactly.
+
+        E[w(K/G)],   Var(w(K/G)),   K ~ Binomial(G, p)
+
+    Args:
+      weight_fn: solve rates `[group + 1]` to weights of that shape.
+      solve_rate: p in [0, 1], any shape.
+      group_size: G ≥ 1.
+
+    Returns:
+      mean and variance, both of the shape of `solve_rate`.
+
+    Raises:
+      ValueError: if `group_size` is below 1.
+    """
+    check_integer("group_size", group_size, 1)
+    weights = jnp.asarray(weight_fn(jnp.linspace(0, 1, group_size + 1)), jnp.float32)
+    mean = bernstein(weights, solve_rate)
+    spread = jnp.square(weights - jnp.mean(weights))
+    variance = bernstein(spread, solve_rate) - jnp.square(mean - jnp.mean(weights))
+    return mean, jnp.maximum(variance, 0)
+
+
+def weight_quality(
+    weight_fn: Callable[[jax.Array], ArrayLike],
+    group_size: int,
+    density: Beta = UNIFORM,
+    *,
+    signal: Callable[[jax.Array], jax.Array] | None = None,
+    noise: Callable[[jax.Array], jax.Array] | None = None,
+) -> WeightQuality:
+    """Trade of signal against sample size that a weight of the solve rate makes.
+
+        Var(w(p̂) ĝ) ≈ w(p)² v₀(p) + s(p)² Var(w(p̂)),   for p̂ independent of ĝ
+        q(p, w) = (w(p) s(p))² / Var(w(p̂) ĝ)
+        Q(w) = N_eff · E_f[q(p, w)],   N_eff = (E_f w)² / E_f w² for one prompt
+
+    The noise formula is the paper's; that q is the squared ratio of signal to noise, with
+    w(p) = E[w(p̂)], is our reading.
+
+    Args:
+      weight_fn: solve rates `[group + 1]` to weights, such as `focal_weight` at some α.
+      group_size: G ≥ 1.
+      density: f, of the solve rate over prompts.
+      signal: s(p), size of the unweighted expected gradient; p(1-p) unless given.
+      noise: v₀(p), variance of the unweighted gradient estimate; p(1-p)/G unless given.
+
+    Returns:
+      `WeightQuality`, for one prompt: times the number of prompts it is that of a batch.
+
+    Raises:
+      ValueError: if `group_size` is below 1 or the density has a parameter not above 0.
+
+    From arXiv:2607.01490.
+    """
+    p, probability = quadrature(density)
+    mean, variance = weight_moments(weight_fn, p, group_size)
+    s = p * (1 - p) if signal is None else signal(p)
+    v0 = p * (1 - p) / group_size if noise is None else noise(p)
+    q = (mean * s) ** 2 / jnp.maximum(mean**2 * v0 + s**2 * variance, jnp.finfo(jnp.float32).tiny)
+    share = jnp.sum(probability * mean) ** 2 / jnp.sum(probability * (mean**2 + variance))
+    ratio = jnp.sum(probability * q)
+    return WeightQuality(share, ratio, share * ratio)
