@@ -4,7 +4,7 @@
     python -m experiments.run --config=configs/fade.py:smoke --workdir=runs/smoke
 """
 
-from experiments.config import default_config, smoke
+from experiments.config import default_config, with_mode
 
 
 def get_config(mode: str = ""):
@@ -12,4 +12,4 @@ def get_config(mode: str = ""):
     config = default_config()
     config.advantage.name = "fade"
     config.advantage.kwargs = {"target_fraction": 0.5}
-    return smoke(config) if mode == "smoke" else config
+    return with_mode(config, mode)

@@ -4,11 +4,11 @@
     python -m experiments.run --config=configs/grpo.py:smoke --workdir=runs/smoke
 """
 
-from experiments.config import default_config, smoke
+from experiments.config import default_config, with_mode
 
 
 def get_config(mode: str = ""):
     """Returns the config; `mode` is empty or "smoke"."""
     config = default_config()
     config.advantage.name = "grpo"
-    return smoke(config) if mode == "smoke" else config
+    return with_mode(config, mode)

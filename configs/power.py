@@ -4,7 +4,7 @@
     python -m experiments.run --config=configs/power.py:smoke --workdir=runs/smoke
 """
 
-from experiments.config import default_config, smoke
+from experiments.config import default_config, with_mode
 
 
 def get_config(mode: str = ""):
@@ -12,4 +12,4 @@ def get_config(mode: str = ""):
     config = default_config()
     config.advantage.name = "power"
     config.advantage.kwargs = {"alpha": 3.0}
-    return smoke(config) if mode == "smoke" else config
+    return with_mode(config, mode)

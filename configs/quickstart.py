@@ -4,7 +4,7 @@
     python -m experiments.run --config=configs/quickstart.py:smoke --workdir=runs/smoke
 """
 
-from experiments.config import default_config, smoke
+from experiments.config import default_config, with_mode
 
 METHODS = {
     "grpo": {"name": "grpo", "kwargs": {}},
@@ -17,7 +17,7 @@ SEEDS = (0, 1)
 def get_config(mode: str = ""):
     """Returns what the runs share; `mode` is empty or "smoke"."""
     config = default_config()
-    return smoke(config) if mode == "smoke" else config
+    return with_mode(config, mode)
 
 
 def sweep(config):

@@ -96,18 +96,34 @@ def default_config() -> ConfigDict:
     config.sweep = ConfigDict()  # for config files with a sweep() function
     config.sweep.mode = "processes"
     config.sweep.workers = 0  # 0: one per core
-    return config
+    return config.lock()  # a field that is not here is an error
 
 
-def smoke(config: ConfigDict) -> ConfigDict:
-    """Shrinks a graph or countdown run to well under a minute on one core; the `:smoke` argument."""
+def with_mode(config: ConfigDict, mode: str, shrink: Callable | None = None) -> ConfigDict:
+    """Applies the part of --config behind the colon: nothing, or `smoke`.
+
+    Args:
+      config: of the full run.
+      mode: "" or "smoke".
+      shrink: what `smoke` does; `smoke_run` by default.
+
+    Raises:
+      ConfigError: for any other mode.
+    """
+    if mode not in ("", "smoke"):
+        raise ConfigError(f"the config has no mode {mode!r}; there is 'smoke'")
+    return (shrink or smoke_run)(config) if mode else config
+
+
+def smoke_run(config: ConfigDict) -> ConfigDict:
+    """Shrinks a run on a device task to well under a minute on one core."""
     config.steps = 4
     config.steps_per_call = 2
     config.prompts = 4
     config.group_size = 4
     config.model.d_model = 32
     config.model.d_ff = 64
-    config.warm_start.steps = 4
+    config.warm_start.steps = min(config.warm_start.steps, 4)
     config.warm_start.batch = 16
     config.evaluation.every = 2
     config.evaluation.prompts = 8
@@ -115,6 +131,22 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.evaluation.prompts_per_call = 8
     config.evaluation.ks = (1, 4)
     config.checkpoint.every = 2
+    return config
+
+
+def smoke_language_model(config: ConfigDict) -> ConfigDict:
+    """Shrinks a run on a pre-trained language model."""
+    smoke_run(config)
+    config.steps = 2
+    config.steps_per_call = 1
+    config.prompts = 2
+    config.learner.microbatches = 1
+    config.warm_start.steps = min(config.warm_start.steps, 1)
+    config.warm_start.batch = 2
+    config.task.kwargs.max_completion = 6
+    config.evaluation.prompts = 2
+    config.evaluation.prompts_per_call = 2
+    config.evaluation.samples = 4
     return config
 
 

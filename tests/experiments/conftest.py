@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from experiments.config import default_config, smoke
+from experiments.config import default_config, smoke_run
 from tests.conftest import COMPILATION_CACHE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def tiny_config():
-    config = smoke(default_config())
+    config = smoke_run(default_config())
     config.task.kwargs = {
         "nodes": 16,
         "forbidden": 2,

@@ -1,0 +1,205 @@
+"""Configs that cannot run end at once, with one line that names field, value and what is allowed."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+from experiments import setup
+from experiments.config import ConfigError, default_config
+from experiments.progress import Silent
+from experiments.train import compile_for, train
+from ml_collections import ConfigDict
+from tests.experiments.conftest import REPOSITORY, tiny_config
+
+CONFIGS = sorted(p.stem for p in (REPOSITORY / "configs").glob("*.py") if p.stem != "__init__")
+
+
+def changed(field, value):
+    config = tiny_config()
+    *path, last = field.split(".")
+    node = config
+    for part in path:
+        node = node[part]
+    with node.ignore_type():
+        node[last] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("steps", 0, "config.steps must be a whole number >= 1, got 0"),
+        ("steps", True, "config.steps must be a whole number >= 1, got True"),
+        ("prompts", -4, "config.prompts must be a whole number >= 1, got -4"),
+        ("group_size", 0, "config.group_size must be a whole number >= 1, got 0"),
+        ("seed", -1, "config.seed must be a whole number >= 0, got -1"),
+        ("steps_per_call", 3, "config.steps_per_call must be a divisor of config.steps = 4, got 3"),
+        ("sampling.temperature", 0.0, "config.sampling.temperature must be > 0, got 0.0"),
+        ("sampling.top_p", 1.5, "config.sampling.top_p must be in (0, 1], got 1.5"),
+        ("learner.minibatches", 3, "config.learner.minibatches must be a divisor of config.prompts = 8, got 3"),
+        ("learner.microbatches", 3, "must be a divisor of the minibatch of 8 prompts, got 3"),
+        ("learner.reduction", "mean", "must be one of sequence_sum, token_mean, sequence_mean, got 'mean'"),
+        ("learner.clip_low", 0.0, "config.learner.clip_low must be in (0, 1], got 0.0"),
+        ("optimizer.name", "lion", "config.optimizer.name must be one of adamw, sgd, got 'lion'"),
+        ("optimizer.learning_rate", 0.0, "config.optimizer.learning_rate must be > 0, got 0.0"),
+        ("optimizer.b2", 1.0, "config.optimizer.b2 must be in [0, 1), got 1.0"),
+        ("model.dtype", "float16", "config.model.dtype must be one of float32, bfloat16"),
+        ("evaluation.ks", (1, 9), "config.evaluation.ks must be numbers in 1..config.evaluation.samples = 8"),
+        ("evaluation.prompts_per_call", 3, "must be a divisor of config.evaluation.prompts = 8, got 3"),
+        ("model.path", "/nowhere.gguf", "config.model.path must be an existing GGUF file"),
+        ("sweep.mode", "threads", "config.sweep.mode must be one of processes, serial, got 'threads'"),
+    ],
+)  # fmt: skip
+def test_impossible_values(field, value, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        setup.prepare(changed(field, value))
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "message"),
+    [
+        ("grop", {}, "config.advantage.name must be one of"),
+        ("chain", {}, "config.advantage.name must be one of"),
+        ("power", {}, "config.advantage.kwargs lacks alpha"),
+        ("power", {"alfa": 2.0}, "config.advantage.kwargs must be chosen from ['alpha', 'scale']"),
+        ("power", {"alpha": -1.0}, "alpha must be"),
+        ("fade", {"rate": 0.0}, "rate must be"),
+    ],
+)
+def test_impossible_advantages(name, kwargs, message):
+    config = changed("advantage", ConfigDict({"name": name, "kwargs": kwargs}))
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        compile_for(config)
+
+
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "rloo", "fade"])
+def test_group_of_one_with_a_group_baseline(name):
+    config = changed("advantage", ConfigDict({"name": name, "kwargs": {}}))
+    config.group_size = 1
+    with pytest.raises(ConfigError, match=r"config.group_size"):
+        compile_for(config)
+
+
+@pytest.mark.parametrize("name", ["reinforce", "nsr"])
+def test_group_of_one_without_a_group_baseline(name):
+    config = changed("advantage", ConfigDict({"name": name, "kwargs": {}}))
+    config.group_size = 1
+    compile_for(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("task.name", "chess", "there is no module experiments.tasks.chess"),
+        ("task.name", "prompts", "is no task"),
+        ("task.kwargs", {"knots": 3}, "knots"),
+        ("task.kwargs", {"degree": 1}, "degree must be"),
+        ("model.num_heads", 3, "config.model.num_heads must divide config.model.d_model = 16, got 3"),
+        ("mesh.data", 3, "config.prompts must be a multiple of"),
+        ("mesh.fsdp", 16, "config.mesh needs 16 devices, there are 8"),
+        ("task.name", "arithmetic", "set model.path"),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_fit(field, value, message):
+    config = changed(field, ConfigDict(value) if isinstance(value, dict) else value)
+    if (field, value) == ("task.name", "arithmetic"):
+        config.task.kwargs = ConfigDict({})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        setup.prepare(config)
+
+
+def test_unknown_fields_are_refused():
+    with pytest.raises(AttributeError, match="learning_rat"):
+        default_config().optimizer.learning_rat = 1.0
+
+
+def test_workdir_of_another_config_is_refused(tiny, tmp_path):
+    tiny.steps = 2
+    train(tiny, tmp_path, progress=Silent())
+    tiny.seed = 1
+    with pytest.raises(ConfigError, match=r"seed: 0 there, 1 here.*choose another --workdir"):
+        train(tiny, tmp_path, progress=Silent())
+
+
+def test_command_ends_with_one_clear_line(command, tmp_path):
+    process = command(
+        "experiments.run",
+        "--config=configs/fade.py:smoke",
+        f"--workdir={tmp_path}",
+        "--config.group_size=1",
+    )
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert err.strip().splitlines()[-1].startswith("error: config.group_size")
+    assert "Traceback" not in err
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_command_refuses_a_field_that_does_not_exist(command, tmp_path):
+    process = command(
+        "experiments.run",
+        "--config=configs/fade.py:smoke",
+        f"--workdir={tmp_path}",
+        "--config.optimizer.learning_rat=1.0",
+    )
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "learning_rat" in err
+
+
+def leaves(config, prefix=""):
+    for name in config:
+        value = config[name]
+        if isinstance(value, ConfigDict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def test_every_field_is_read_somewhere():
+    """Each leaf of the schema is named in code of experiments/ outside config.py itself."""
+    code = "\n".join(
+        p.read_text()
+        for p in sorted((REPOSITORY / "experiments").rglob("*.py"))
+        if p.name != "config.py" and "report" not in p.parts
+    )
+    schema = default_config()
+    unread = []
+    for field in leaves(schema):
+        *path, last = field.split(".")
+        # As settings.section.field, config.section.field, or through a section's local name.
+        owner = rf"(?:{path[-1]}|settings|sizes|config)\b" if path else r"(?:config|settings)\b"
+        if not re.search(rf"{owner}\.{last}\b", code):
+            unread.append(field)
+    assert unread == []
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_is_valid_and_documented(name):
+    module = importlib.import_module(f"configs.{name}")
+    for mode in ("", "smoke"):
+        config = module.get_config(mode)
+        config.model.path = ""  # the weights may not be here
+        setup.validate(config)
+    assert f"--config=configs/{name}.py" in module.__doc__
+    with pytest.raises(ConfigError, match="no mode 'smok'"):
+        module.get_config("smok")
+    assert set(leaves(config)) >= set(leaves(default_config()))
+
+
+def test_configs_import_only_experiments():
+    for path in (REPOSITORY / "configs").glob("*.py"):
+        for module in re.findall(r"^(?:from|import) (\S+)", path.read_text(), re.MULTILINE):
+            assert module.split(".")[0] in {"experiments", "configs", "os"}, (path, module)
+
+
+def test_experiments_do_not_import_configs():
+    for path in (REPOSITORY / "experiments").rglob("*.py"):
+        assert not re.search(r"^\s*(?:from|import) configs", path.read_text(), re.MULTILINE), path
+
+
+def test_paths_are_not_of_this_machine():
+    for folder in ("experiments", "configs", "fade_jax"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            assert str(Path.home()) not in path.read_text()

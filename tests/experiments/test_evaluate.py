@@ -1,0 +1,52 @@
+"""The evaluation against the log of the run, and against pass@k counted by hand."""
+
+import json
+from math import comb
+
+import numpy as np
+from experiments.held_out import run_held_out
+from experiments.logs import read_lines
+from experiments.train import compile_for, starting_params
+
+
+def test_command_evaluates_a_checkpoint_as_the_run_did(command, tmp_path):
+    flags = ("--config=configs/grpo.py:smoke", f"--workdir={tmp_path}", "--config.mesh.data=1")
+    run = command("experiments.run", *flags)
+    _, err = run.communicate(timeout=280)
+    assert run.returncode == 0, err
+    logged = {line["step"]: line for line in read_lines(tmp_path / "metrics.jsonl") if "eval/entropy" in line}
+    for extra, step in (((), 4), (("--step=2",), 2)):
+        evaluation = command("experiments.evaluate", *flags, *extra)
+        out, err = evaluation.communicate(timeout=280)
+        assert evaluation.returncode == 0, err
+        line = json.loads(out.strip().splitlines()[-1])
+        assert line["step"] == step
+        for name in ("eval/pass@1", "eval/pass@4", "eval/entropy", "eval/length"):
+            assert line[name] == logged[step][name]
+    missing = command("experiments.evaluate", *flags, "--step=3")
+    _, err = missing.communicate(timeout=280)
+    assert missing.returncode == 2
+    assert "no checkpoint of step 3" in err
+
+
+def test_pass_at_k_counts_subsets(tiny):
+    """pass@k of a prompt is the fraction of k-subsets of its samples that hold a success."""
+    from experiments.held_out import evaluation_line
+
+    compiled = compile_for(tiny)
+    params = starting_params(compiled.parts)
+    held_out = run_held_out(compiled.parts, compiled.program, params, None, 0)
+    line = evaluation_line(compiled.parts, compiled.program, params, None, 0)
+    n = tiny.evaluation.samples
+    for k in tiny.evaluation.ks:
+        expected = np.mean([1 - comb(n - c, k) / comb(n, k) for c in held_out.num_correct])
+        np.testing.assert_allclose(line[f"eval/pass@{k}"], expected, atol=1e-6)
+        assert line[f"eval/pass@{k}_low"] <= expected <= line[f"eval/pass@{k}_high"]
+    assert held_out.num_correct.shape == (tiny.evaluation.prompts,)
+
+
+def test_held_out_prompts_do_not_depend_on_the_seed_of_the_run(tiny):
+    other = tiny.copy_and_resolve_references()
+    other.seed = 5
+    a, b = (compile_for(c).parts.task.eval_prompts(8).tokens for c in (tiny, other))
+    np.testing.assert_array_equal(a, b)
