@@ -1,0 +1,1 @@
+"""One file for each experiment and each sweep; its docstring gives the command."""

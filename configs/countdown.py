@@ -1,7 +1,7 @@
 """FADE on countdown: four numbers to a target, with + - x from left to right.
 
-    python -m experiments.run --config=configs/countdown.py --workdir=runs/countdown
-    python -m experiments.run --config=configs/countdown.py:smoke --workdir=runs/smoke
+python -m experiments.run --config=configs/countdown.py --workdir=runs/countdown
+python -m experiments.run --config=configs/countdown.py:smoke --workdir=runs/smoke
 """
 
 from experiments.config import default_config, with_mode

@@ -1,7 +1,7 @@
 """FADE on the graph task, from its own warm start.
 
-    python -m experiments.run --config=configs/fade.py --workdir=runs/fade
-    python -m experiments.run --config=configs/fade.py:smoke --workdir=runs/smoke
+python -m experiments.run --config=configs/fade.py --workdir=runs/fade
+python -m experiments.run --config=configs/fade.py:smoke --workdir=runs/smoke
 """
 
 from experiments.config import default_config, with_mode

@@ -1,7 +1,7 @@
 """GRPO with the group's standard deviation (2402.03300) on the graph task.
 
-    python -m experiments.run --config=configs/grpo.py --workdir=runs/grpo
-    python -m experiments.run --config=configs/grpo.py:smoke --workdir=runs/smoke
+python -m experiments.run --config=configs/grpo.py --workdir=runs/grpo
+python -m experiments.run --config=configs/grpo.py:smoke --workdir=runs/smoke
 """
 
 from experiments.config import default_config, with_mode

@@ -1,7 +1,7 @@
 """Power(3), a static focus on hard prompts (2607.01490), on the graph task.
 
-    python -m experiments.run --config=configs/power.py --workdir=runs/power
-    python -m experiments.run --config=configs/power.py:smoke --workdir=runs/smoke
+python -m experiments.run --config=configs/power.py --workdir=runs/power
+python -m experiments.run --config=configs/power.py:smoke --workdir=runs/smoke
 """
 
 from experiments.config import default_config, with_mode

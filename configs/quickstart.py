@@ -1,7 +1,7 @@
 """GRPO, Power(3) and FADE from one warm start on the graph task: the job of `make run`.
 
-    python -m experiments.run --config=configs/quickstart.py --workdir=runs/quickstart
-    python -m experiments.run --config=configs/quickstart.py:smoke --workdir=runs/smoke
+python -m experiments.run --config=configs/quickstart.py --workdir=runs/quickstart
+python -m experiments.run --config=configs/quickstart.py:smoke --workdir=runs/smoke
 """
 
 from experiments.config import default_config, with_mode

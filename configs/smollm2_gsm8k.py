@@ -4,7 +4,8 @@ The prepared data set is looked for in $TFDS_DATA_DIR; another place is given by
 --config.task.kwargs.data_dir=DIR.
 
     make smollm2
-    TFDS_DATA_DIR=DIR python -m experiments.run --config=configs/smollm2_gsm8k.py --workdir=runs/gsm8k
+    export TFDS_DATA_DIR=DIR
+    python -m experiments.run --config=configs/smollm2_gsm8k.py --workdir=runs/gsm8k
 """
 
 from configs.smollm2_arithmetic import SMOLLM2

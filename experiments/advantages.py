@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from fade_jax import transforms
 
 from experiments.config import ConfigError, check_arguments
+from fade_jax import transforms
 
 # What fade_jax.transforms exports beside factories that a config can call.
 NOT_A_METHOD = ("alpha_from_solve_rate", "chain", "delta_from_entropy", "stateless")

@@ -47,9 +47,7 @@ def _packed_shapes(like):
 
 
 def _unpack(arrays, like):
-    return jax.tree.map(
-        lambda x, t: jax.random.wrap_key_data(x) if _is_key(t) else x, arrays, like
-    )
+    return jax.tree.map(lambda x, t: jax.random.wrap_key_data(x) if _is_key(t) else x, arrays, like)
 
 
 class Checkpoints:
@@ -106,7 +104,7 @@ class Checkpoints:
         for candidate in reversed(self.steps()):
             try:
                 return candidate, self._read(candidate, like)
-            except Exception as error:  # noqa: BLE001 - whatever a damaged file provokes
+            except Exception as error:
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
                 logger.warning(
                     "checkpoint %d in %s cannot be read (%s); falling back to the one before",

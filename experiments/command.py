@@ -1,4 +1,4 @@
-"""How a command starts and fails: one clear line instead of a traceback for what a user can mend."""
+"""How a command fails: one clear line, no traceback, for what a user can mend."""
 
 import sys
 from collections.abc import Callable

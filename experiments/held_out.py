@@ -1,15 +1,16 @@
 """pass@k of a policy on held-out prompts."""
 
+import operator
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from fade_jax.pass_at_k import interval_over_problems, pass_at_k
 
 from experiments.program import Program
 from experiments.setup import Parts
+from fade_jax.pass_at_k import interval_over_problems, pass_at_k
 
 
 class HeldOut(NamedTuple):
@@ -28,9 +29,7 @@ class HeldOut(NamedTuple):
     length: float
 
 
-def run_held_out(
-    parts: Parts, program: Program, params, verify: Callable, step: int
-) -> HeldOut:
+def run_held_out(parts: Parts, program: Program, params, verify: Callable, step: int) -> HeldOut:
     """Samples and verifies n completions of each held-out prompt.
 
     The same prompts at every step and for every method; fresh samples at every step.
@@ -46,8 +45,10 @@ def run_held_out(
     prompts = jax.tree.map(np.asarray, parts.task.eval_prompts(settings.prompts))
     key = jax.random.fold_in(jax.random.key(settings.seed), step)
     correct, entropy, tokens = [], 0.0, 0.0
-    for call, start in enumerate(range(0, settings.prompts, settings.prompts_per_call)):
-        part = jax.tree.map(lambda x: x[start : start + settings.prompts_per_call], prompts)
+    calls = settings.prompts // settings.prompts_per_call
+    parts_of_prompts = jax.tree.map(lambda x: x.reshape(calls, -1, *x.shape[1:]), prompts)
+    for call in range(calls):
+        part = jax.tree.map(operator.itemgetter(call), parts_of_prompts)
         call_key = jax.random.fold_in(key, call)
         if parts.task.on_device:
             rewards, rollouts = program.judge(params, parts.task, part, call_key)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+
 from fade_jax.decomposition import empirical_masses
 
 

@@ -1,16 +1,20 @@
 """The optax update of a config; the learning rate may be a traced value."""
 
+import jax.numpy as jnp
 import optax
 
 
 def make_optimizer(settings, learning_rate) -> optax.GradientTransformation:
-    """Returns the optimiser of `config.optimizer` with this learning rate, warmed up linearly."""
-    if settings.warmup_updates:
-        rate = lambda count: learning_rate * (  # noqa: E731
-            optax.linear_schedule(0.0, 1.0, settings.warmup_updates)(count + 1)
-        )
-    else:
-        rate = learning_rate
+    """Returns the optimiser of `config.optimizer`, the learning rate warmed up linearly.
+
+    Args:
+      settings: config.optimizer.
+      learning_rate: float32 [], reached after `warmup_updates` updates.
+    """
+
+    def rate(count):
+        return learning_rate * jnp.minimum((count + 1) / max(settings.warmup_updates, 1), 1.0)
+
     links = []
     if settings.max_gradient_norm:
         links.append(optax.clip_by_global_norm(settings.max_gradient_norm))

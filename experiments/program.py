@@ -119,9 +119,7 @@ def make_program(parts: Parts, members) -> Program:
             out_shardings=(state_shardings, everywhere),
         ),
         sample=jax.jit(sample_step, out_shardings=by_prompt),
-        learn=jax.jit(
-            learn, donate_argnums=0, out_shardings=(state_shardings, everywhere)
-        ),
+        learn=jax.jit(learn, donate_argnums=0, out_shardings=(state_shardings, everywhere)),
         judge=jax.jit(judge, out_shardings=everywhere),
         sample_held_out=jax.jit(
             partial(draw, group_size=config.evaluation.samples), out_shardings=everywhere

@@ -49,7 +49,13 @@ class Bar:
     def start(self, name: str, step: int, total: int) -> None:
         """Shows the bar."""
         self._figures = {}
-        self._bar = tqdm(total=total, initial=step, desc=f"{self._prefix} {name}".strip(), unit="step", dynamic_ncols=True)
+        self._bar = tqdm(
+            total=total,
+            initial=step,
+            desc=f"{self._prefix} {name}".strip(),
+            unit="step",
+            dynamic_ncols=True,
+        )
 
     def update(self, step: int, line: Mapping[str, object]) -> None:
         """Moves the bar to `step`; figures stay until there are newer ones."""

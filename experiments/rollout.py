@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from fade_jax.entropies import log_prob_and_entropy, token_entropy
 
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
+from fade_jax.entropies import log_prob_and_entropy, token_entropy
 
 
 class Rollouts(NamedTuple):
@@ -37,9 +37,7 @@ def truncate(logits: jax.Array, *, top_p: float = 1.0, top_k: int = 0) -> jax.Ar
         probs = jax.nn.softmax(descending, axis=-1)
         before = jnp.cumsum(probs, axis=-1) - probs
         # The nucleus is the shortest head with mass >= top_p: the token that crosses it is kept.
-        smallest = jnp.min(
-            jnp.where(before < top_p, descending, jnp.inf), axis=-1, keepdims=True
-        )
+        smallest = jnp.min(jnp.where(before < top_p, descending, jnp.inf), axis=-1, keepdims=True)
         logits = jnp.where(logits < smallest, -jnp.inf, logits)
     return logits
 

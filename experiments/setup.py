@@ -46,7 +46,9 @@ def prepare(config: ConfigDict) -> Parts:
     sharding.check_batch(mesh, "config.prompts", config.prompts)
     per_update = config.prompts // (config.learner.minibatches * config.learner.microbatches)
     sharding.check_batch(mesh, "the prompts of a microbatch", per_update)
-    sharding.check_batch(mesh, "config.evaluation.prompts_per_call", config.evaluation.prompts_per_call)
+    sharding.check_batch(
+        mesh, "config.evaluation.prompts_per_call", config.evaluation.prompts_per_call
+    )
     if config.warm_start.steps:
         sharding.check_batch(mesh, "config.warm_start.batch", config.warm_start.batch)
     module = f"experiments.tasks.{config.task.name}"
@@ -102,12 +104,8 @@ def _fresh_model(sizes: ConfigDict, task) -> ModelConfig:
 
 def parameter_shardings(parts: Parts):
     """The sharding of every parameter of the policy."""
-    shapes = jax.eval_shape(
-        lambda: transformer.init_params(parts.model, jax.random.key(0))
-    )
-    return sharding.parameter_shardings(
-        parts.mesh, transformer.parameter_axes(shapes), shapes
-    )
+    shapes = jax.eval_shape(lambda: transformer.init_params(parts.model, jax.random.key(0)))
+    return sharding.parameter_shardings(parts.mesh, transformer.parameter_axes(shapes), shapes)
 
 
 def starting_params(parts: Parts):
@@ -116,7 +114,5 @@ def starting_params(parts: Parts):
     if parts.weights is not None:
         copies = jax.tree.map(lambda w: np.asarray(w, jnp.float32), parts.weights)
         return jax.device_put(copies, shardings)
-    init = jax.jit(
-        lambda key: transformer.init_params(parts.model, key), out_shardings=shardings
-    )
+    init = jax.jit(lambda key: transformer.init_params(parts.model, key), out_shardings=shardings)
     return init(jax.random.key(parts.config.warm_start.seed))

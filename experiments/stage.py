@@ -19,7 +19,7 @@ from experiments.logs import Logs
 from experiments.progress import Progress
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the run was asked to stop
+class Stopped(Exception):
     """The run was asked to stop, has written a checkpoint, and can be resumed."""
 
 

@@ -10,7 +10,7 @@ import os
 import queue
 import signal
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,7 @@ def _work(index, core, configs, methods, workdir, names, ready, messages) -> Non
             messages.put((name, "done", None))
     except Stopped as stopped:
         messages.put((name, "stopped", str(stopped)))
-    except BaseException as error:  # noqa: BLE001 - it is told to the parent, whatever it is
+    except BaseException as error:
         kind = "invalid" if isinstance(error, (ConfigError, FileNotFoundError)) else "failed"
         text = str(error) if kind == "invalid" else traceback.format_exc()
         messages.put((name, kind, text))

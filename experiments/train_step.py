@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from fade_jax import losses
 
 from experiments import advantages, reductions
 from experiments.metrics import rollout_metrics
@@ -18,6 +17,7 @@ from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.optimizer import make_optimizer
 from experiments.rollout import Rollouts, completion_log_probs
+from fade_jax import losses
 
 
 class TrainState(NamedTuple):
@@ -60,9 +60,7 @@ class Batch(NamedTuple):
     advantages: jax.Array  # float32 [P, G]
 
 
-def init_state(
-    model: ModelConfig, settings, members, hyper: Hyperparameters, params
-) -> TrainState:
+def init_state(model: ModelConfig, settings, members, hyper: Hyperparameters, params) -> TrainState:
     """Returns the state before the first step.
 
     Args:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from experiments.config import default_config, smoke_run
 from tests.conftest import COMPILATION_CACHE
 

@@ -5,11 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
+
 from experiments import setup
 from experiments.config import ConfigError, default_config
 from experiments.progress import Silent
 from experiments.train import compile_for, train
-from ml_collections import ConfigDict
 from tests.experiments.conftest import REPOSITORY, tiny_config
 
 CONFIGS = sorted(p.stem for p in (REPOSITORY / "configs").glob("*.py") if p.stem != "__init__")

@@ -4,7 +4,8 @@ import json
 from math import comb
 
 import numpy as np
-from experiments.held_out import run_held_out
+
+from experiments.held_out import evaluation_line, run_held_out
 from experiments.logs import read_lines
 from experiments.train import compile_for, starting_params
 
@@ -14,7 +15,11 @@ def test_command_evaluates_a_checkpoint_as_the_run_did(command, tmp_path):
     run = command("experiments.run", *flags)
     _, err = run.communicate(timeout=280)
     assert run.returncode == 0, err
-    logged = {line["step"]: line for line in read_lines(tmp_path / "metrics.jsonl") if "eval/entropy" in line}
+    logged = {
+        line["step"]: line
+        for line in read_lines(tmp_path / "metrics.jsonl")
+        if "eval/entropy" in line
+    }
     for extra, step in (((), 4), (("--step=2",), 2)):
         evaluation = command("experiments.evaluate", *flags, *extra)
         out, err = evaluation.communicate(timeout=280)
@@ -31,8 +36,6 @@ def test_command_evaluates_a_checkpoint_as_the_run_did(command, tmp_path):
 
 def test_pass_at_k_counts_subsets(tiny):
     """pass@k of a prompt is the fraction of k-subsets of its samples that hold a success."""
-    from experiments.held_out import evaluation_line
-
     compiled = compile_for(tiny)
     params = starting_params(compiled.parts)
     held_out = run_held_out(compiled.parts, compiled.program, params, None, 0)

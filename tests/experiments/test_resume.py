@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+
 from experiments.logs import read_lines
 from experiments.train import train
 from tests.experiments.conftest import tiny_config
@@ -104,9 +105,7 @@ def damage(path):
 
 
 @pytest.mark.parametrize("how", ["damaged", "emptied"])
-def test_unreadable_newest_checkpoint_falls_back_to_the_one_before(
-    finished, tmp_path, how, caplog
-):
+def test_unreadable_newest_checkpoint_falls_back_to_the_one_before(finished, tmp_path, how, caplog):
     workdir = tmp_path / "copy"
     shutil.copytree(finished[0], workdir)
     (workdir / "result.json").unlink()

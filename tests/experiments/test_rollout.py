@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.rollout import completion_log_probs, sample, truncate
@@ -45,12 +46,8 @@ def draw(params, prompts, seed=0, **kwargs):
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_log_probs_are_those_of_the_full_forward_pass(params, prompts, temperature):
     rollouts = draw(params, prompts, temperature=temperature)
-    full = completion_log_probs(
-        MODEL, params, *prompts, rollouts.tokens, temperature=temperature
-    )
-    np.testing.assert_allclose(
-        rollouts.log_probs, full * rollouts.token_mask, rtol=1e-4, atol=1e-5
-    )
+    full = completion_log_probs(MODEL, params, *prompts, rollouts.tokens, temperature=temperature)
+    np.testing.assert_allclose(rollouts.log_probs, full * rollouts.token_mask, rtol=1e-4, atol=1e-5)
 
 
 def test_entropies_are_those_of_float64_softmax(params, prompts):
@@ -59,9 +56,9 @@ def test_entropies_are_those_of_float64_softmax(params, prompts):
     prefix, last = transformer.prefill(MODEL, params, tokens, length)
     hidden = transformer.extend(MODEL, params, prefix, rollouts.tokens[..., :-1])
     hidden = np.concatenate([np.broadcast_to(last[:, None, None], (3, 4, 1, 16)), hidden], axis=2)
-    logits = hidden.astype(np.float64) @ np.asarray(
-        transformer.unembedding(MODEL, params), np.float64
-    ).T
+    logits = (
+        hidden.astype(np.float64) @ np.asarray(transformer.unembedding(MODEL, params), np.float64).T
+    )
     p = np.exp(logits - logits.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     expected = -np.sum(p * np.log(p), axis=-1) * np.asarray(rollouts.token_mask)
@@ -104,7 +101,14 @@ def test_truncate_keeps_top_k():
 
 @pytest.mark.parametrize(
     ("top_p", "kept"),
-    [(0.3, [1]), (0.4, [1]), (0.41, [1, 3]), (0.7, [1, 3]), (0.75, [1, 2, 3]), (0.95, [0, 1, 2, 3])],
+    [
+        (0.3, [1]),
+        (0.4, [1]),
+        (0.41, [1, 3]),
+        (0.7, [1, 3]),
+        (0.75, [1, 2, 3]),
+        (0.95, [0, 1, 2, 3]),
+    ],
 )
 def test_truncate_keeps_the_smallest_nucleus_that_reaches_top_p(top_p, kept):
     # Probabilities that float32 cumulates exactly enough: the sums are 0.4, 0.7, 0.9, 1.

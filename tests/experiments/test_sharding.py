@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 import pytest
+
 from experiments.progress import Silent
-from experiments.train import compile_for, hyperparameters, starting_params, train
+from experiments.train import compile_for, hyperparameters, restore_params, starting_params, train
 from tests.experiments.conftest import tiny_config
 
 
@@ -45,9 +46,7 @@ def test_parameters_and_optimizer_are_split_over_fsdp():
     _, state = two_steps(data=4, fsdp=2)
     embedding = state.params["embedding"]
     assert embedding.addressable_shards[0].data.shape == (embedding.shape[0], 8)
-    moments = [
-        leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == embedding.shape
-    ]
+    moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == embedding.shape]
     assert len(moments) >= 2
     assert all(m.addressable_shards[0].data.shape[1] == 8 for m in moments)
 
@@ -60,8 +59,6 @@ def test_checkpoint_of_eight_devices_resumes_on_one(tmp_path):
     train(config, tmp_path / "run", progress=Silent())
     one = tiny_config()
     compiled = compile_for(one)
-    from experiments.train import restore_params
-
     hyper = hyperparameters(one, compiled.members)
     step, params = restore_params(compiled.parts, compiled.members, hyper, tmp_path / "run", None)
     assert step == 2

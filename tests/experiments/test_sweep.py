@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from experiments.config import ConfigError
 from experiments.sweep import run_configs, run_sweep
 from tests.experiments.conftest import tiny_config

@@ -6,6 +6,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+
 from experiments import train as training
 from experiments.logs import read_lines
 from experiments.progress import Silent

@@ -1,17 +1,20 @@
 """The update against float64 references: the policy gradient, its accumulation and its clipping."""
 
+import itertools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from experiments import advantages, train_step
 from experiments.config import default_config
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.rollout import Rollouts, completion_log_probs
-from experiments.tasks.prompts import Prompts
+from experiments.tasks.prompts import Demonstrations, Prompts
+from tests.experiments.models import numpy_transformer
 
 MODEL = ModelConfig(
     vocab_size=7,
@@ -71,18 +74,23 @@ def learn(case, config, name="dr_grpo", kwargs=()):
 
 
 def weighted_log_likelihood(params, case, weights):
-    """(1/PG) Σ_i A_i Σ_t log π(y_it), in the precision of `params`."""
-    log_probs = completion_log_probs(
-        MODEL, params, case.prompts.tokens, case.prompts.length, case.rollouts.tokens
-    )
-    per_rollout = jnp.sum(log_probs * case.rollouts.token_mask, axis=-1)
-    return jnp.sum(per_rollout * weights) / (P * G)
+    """(1/PG) Σ_i A_i Σ_t log π(y_it) in float64, by a transformer that shares no code with ours."""
+    tokens, mask = np.asarray(case.rollouts.tokens), np.asarray(case.rollouts.token_mask)
+    total = 0.0
+    for i in range(P):
+        prompt = np.asarray(case.prompts.tokens)[i, : int(case.prompts.length[i])]
+        for j in range(G):
+            count = int(mask[i, j].sum())
+            sequence = [*prompt, *tokens[i, j, :count]]
+            z = numpy_transformer.logits(MODEL, params, sequence)[len(prompt) - 1 : -1]
+            log_probs = z - np.log(np.sum(np.exp(z), axis=-1, keepdims=True))
+            total += weights[i, j] * log_probs[np.arange(count), tokens[i, j, :count]].sum()
+    return total / (P * G)
 
 
 def test_first_step_is_the_policy_gradient_by_float64_differences(case):
-    """SGD moves by lr · (1/PG) Σ A ∇log π; the derivative is taken by central differences."""
-    config = settings()
-    state, _ = learn(case, config)
+    """SGD moves by lr · (1/PG) Σ A ∇log π; the derivative is a central difference in float64."""
+    state, _ = learn(case, settings())
     moved = jax.tree.map(
         lambda new, old: (np.asarray(new, np.float64) - np.asarray(old, np.float64)) / RATE,
         state.params,
@@ -92,23 +100,29 @@ def test_first_step_is_the_policy_gradient_by_float64_differences(case):
     weights = rewards - rewards.mean(axis=1, keepdims=True)
     rng = np.random.default_rng(1)
     direction = jax.tree.map(lambda x: rng.normal(size=x.shape), case.params)
-    with jax.enable_x64(True):
-        config64 = MODEL
-        value = jax.jit(
-            lambda eps: weighted_log_likelihood(
-                jax.tree.map(
-                    lambda x, d: jnp.asarray(x, jnp.float64) + eps * d, case.params, direction
-                ),
-                case,
-                weights,
-            )
+
+    def value(eps):
+        shifted = jax.tree.map(
+            lambda x, d: np.asarray(x, np.float64) + eps * d, case.params, direction
         )
-        del config64
-        eps = 3e-3
-        derivative = (value(eps) - value(-eps)) / (2 * eps)
-    along = sum(np.sum(m * d) for m, d in zip(jax.tree.leaves(moved), jax.tree.leaves(direction)))
-    assert abs(derivative) > 1e-2
-    np.testing.assert_allclose(along, derivative, rtol=2e-3)
+        return weighted_log_likelihood(shifted, case, weights)
+
+    derivative = (value(1e-5) - value(-1e-5)) / 2e-5
+    leaves = zip(jax.tree.leaves(moved), jax.tree.leaves(direction), strict=True)
+    along = sum(np.sum(m * d) for m, d in leaves)
+    assert abs(derivative) > 1e-3
+    np.testing.assert_allclose(along, derivative, rtol=1e-3)
+
+
+def test_learning_rate_warms_up_linearly():
+    config = settings(optimizer__warmup_updates=4)
+    optimizer = train_step.make_optimizer(config.optimizer, 0.8)
+    state = optimizer.init(jnp.zeros(()))
+    rates = []
+    for _ in range(6):
+        update, state = optimizer.update(jnp.float32(1.0), state, jnp.zeros(()))
+        rates.append(-float(update))
+    np.testing.assert_allclose(rates, [0.2, 0.4, 0.6, 0.8, 0.8, 0.8], rtol=1e-6)
 
 
 @pytest.mark.parametrize("reduction", ["sequence_sum", "token_mean", "sequence_mean"])
@@ -166,8 +180,6 @@ def test_minibatches_of_an_epoch_each_see_their_own_prompts(case):
         return jax.tree.map(lambda x, g: x - RATE * g, params, jax.grad(loss)(params))
 
     visit = jax.jit(visit, static_argnums=1)
-    import itertools
-
     gaps = []
     for order in itertools.permutations(range(P)):
         params = case.params
@@ -193,11 +205,7 @@ def test_metrics_of_a_known_batch(case):
 
 def test_imitation_is_maximum_likelihood(case):
     """One SGD step on demonstrations lowers -mean log π by lr·|g|² to first order."""
-    from experiments.tasks.prompts import Demonstrations
-
-    shown = Demonstrations(
-        case.prompts, case.rollouts.tokens[:, 0], case.rollouts.token_mask[:, 0]
-    )
+    shown = Demonstrations(case.prompts, case.rollouts.tokens[:, 0], case.rollouts.token_mask[:, 0])
     config = settings(warm_start__learning_rate=1e-3)
     optimizer = train_step.make_optimizer(config.optimizer, 1e-3)
 
