@@ -115,7 +115,7 @@ class Block(nn.Module):
 
         def heads(name, value, count):
             weight = parameter(name, project, c.d_model, count * c.head_dim)
-            out = value @ weight.astype(dtype)
+            out = _linear(value, weight)
             if c.qkv_bias:
                 bias = parameter(f"{name}_bias", nn.initializers.zeros, count * c.head_dim)
                 out = out + bias.astype(dtype)
@@ -133,13 +133,20 @@ class Block(nn.Module):
         new = jnp.swapaxes(key, 2, 3), jnp.swapaxes(value, 2, 3)
         y = attention(query, [(*kv, mask) for kv, mask in zip((*past, new), masks)])
         weight = parameter("output", back, c.num_heads * c.head_dim, c.d_model)
-        x = x + y.reshape(*x.shape[:3], -1) @ weight.astype(dtype)
+        x = x + _linear(y.reshape(*x.shape[:3], -1), weight)
 
         y = norm("mlp_norm", x)
-        gate = y @ parameter("gate", project, c.d_model, c.d_ff).astype(dtype)
-        up = y @ parameter("up", project, c.d_model, c.d_ff).astype(dtype)
+        gate = _linear(y, parameter("gate", project, c.d_model, c.d_ff))
+        up = _linear(y, parameter("up", project, c.d_model, c.d_ff))
         weight = parameter("down", back, c.d_ff, c.d_model)
-        return x + (nn.silu(gate) * up) @ weight.astype(dtype), new
+        return x + _linear(nn.silu(gate) * up, weight), new
+
+
+def _linear(x, weight):
+    # One row per token: over several axes XLA's CPU backend would turn the gradient of the output
+    # round, element by element, for the gradient of the weight, which took half of a backward pass.
+    rows = x.reshape(-1, x.shape[-1]) @ weight.astype(x.dtype)
+    return rows.reshape(*x.shape[:-1], weight.shape[-1])
 
 
 class Transformer(nn.Module):
