@@ -12,7 +12,11 @@ from fade_jax import transforms
 from fade_jax.schedules import by_step
 from tests.fade_jax.cases import CASES, binary_rewards, every_case
 
-TRANSFORMATIONS = {case.name: case.transformation for case in CASES} | {
+# A lifted advantage has no state and passes the suite of the advantages: some stand for all here.
+LIFTED = ("grpo", "pkpo", "reinforce_plus_plus", "synthesized")
+TRANSFORMATIONS = {case.name: case.transformation for case in CASES if case.name in LIFTED} | {
+    "asym_grpo": transforms.asym_grpo(delta=0.5),
+    "power": transforms.power(alpha=2.5, scale=1.7),
     "fade": transforms.fade(),
     "fade_in_nats": transforms.fade(target_entropy=1.0, initial_entropy=1.5),
     "power_asym": transforms.power_asym(alpha=2.0, delta=0.5),

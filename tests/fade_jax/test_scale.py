@@ -21,7 +21,7 @@ def test_beta_binomial_equals_scipy(density, n):
 
 
 @pytest.mark.parametrize("density", DENSITIES, ids=str)
-@pytest.mark.parametrize("num_nodes", [1, 2, 5, 16])
+@pytest.mark.parametrize("num_nodes", [1, 2, 16])
 def test_quadrature_is_exact_for_polynomials(density, num_nodes):
     nodes, weights = quadrature(density, num_nodes)
     for power in range(2 * num_nodes):
@@ -104,7 +104,7 @@ def test_signed_masses_tell_a_punished_success_from_a_failure():
     p, size = 0.6, 6
     signed = decomposition.signed_masses(fn, p, size)
     masses = decomposition.gradient_masses(fn, p, size)
-    rewards = (np.random.default_rng(0).random((200_000, size)) < p).astype(np.float32)
+    rewards = (np.random.default_rng(0).random((50_000, size)) < p).astype(np.float32)
     empirical = decomposition.empirical_signed_masses(fn(rewards))
     np.testing.assert_allclose(signed, empirical, rtol=0.01)
     assert signed.success > masses.success
