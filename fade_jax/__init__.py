@@ -37,6 +37,7 @@ from fade_jax.advantages import (
     rloo,
     standardize,
     suppress_negatives,
+    varied_groups,
     w_reinforce,
 )
 
@@ -75,5 +76,6 @@ __all__ = [
     "suppress_negatives",
     "synthesis",
     "transforms",
+    "varied_groups",
     "w_reinforce",
 ]

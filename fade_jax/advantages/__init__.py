@@ -7,6 +7,7 @@ from fade_jax.advantages.building_blocks import (
     focal_weight,
     standardize,
     suppress_negatives,
+    varied_groups,
 )
 from fade_jax.advantages.focal import asym_grpo, fade, power
 from fade_jax.advantages.group_baselines import opo, quantile
@@ -39,5 +40,6 @@ __all__ = [
     "rloo",
     "standardize",
     "suppress_negatives",
+    "varied_groups",
     "w_reinforce",
 ]

@@ -56,6 +56,32 @@ def standardize(
     return jnp.where(varied, centered / jnp.where(varied, deviation + eps, 1), 0)
 
 
+def varied_groups(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+    """Mask out the groups whose rewards are all equal, as dynamic sampling does (DAPO).
+
+        w_i = 1[max r > min r]
+
+    `grpo(rewards, where=varied_groups(rewards))` is the advantage of the kept groups; over them
+    the masses of GRPO are divided by 1 - p^G - q^G. Advantages of the others are 0 either way:
+    the mask matters to means over the batch.
+
+    Args:
+      rewards: `[..., group]`.
+      where: `[..., group]`, true for the rollouts that count.
+
+    Returns:
+      boolean `[..., group]`.
+
+    Raises:
+      ValueError: if `where` does not have the shape of `rewards`.
+
+    From arXiv:2503.14476.
+    """
+    rewards, where = as_group(rewards, where)
+    varied = jnp.any(center(rewards, where=where) != 0, axis=-1, keepdims=True)
+    return where & varied
+
+
 def group_deviation(rewards: jax.Array, where: jax.Array, *, ddof: int) -> jax.Array:
     """Standard deviation of each group, `[..., 1]`; 0 in a constant group, with gradient 0."""
     degrees = group_count(where) - ddof

@@ -5,6 +5,7 @@ forward pass keeps a running maximum and two running sums per token, the backwar
 the logits of each chunk anew.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -115,14 +116,16 @@ def _forward(
         shift = sums.top - top
         shrink = jnp.exp(shift)
         # Matrix-vector products: XLA on a CPU is three times slower on a sum fused with its exp.
+        # At the highest precision, since accelerators would round e to a few bits.
         is_new = part.is_new.astype(jnp.float32)
+        add = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
         here = (part.target >= 0) & (part.target < chunk)
         index = jnp.clip(part.target, 0, chunk - 1)[..., None]
         target = jnp.take_along_axis(part.logits, index, axis=-1)[..., 0]
         return _Sums(
             top,
-            shrink * sums.total + e @ is_new,
-            shrink * (sums.weighted + shift * sums.total) + (e * above) @ is_new,
+            shrink * sums.total + add(e, is_new),
+            shrink * (sums.weighted + shift * sums.total) + add(e * above, is_new),
             jnp.where(here, target, sums.target),
         )
 

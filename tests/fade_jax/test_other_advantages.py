@@ -96,6 +96,24 @@ def test_gpg_makes_up_for_groups_without_a_gradient():
     np.testing.assert_array_equal(fade_jax.gpg(rewards[1:3]), 0)
 
 
+def test_kept_groups_carry_the_masses_of_dynamic_sampling():
+    p, size = 0.15, 8
+    rewards = (np.random.default_rng(0).random((100_000, size)) < p).astype(np.float32)
+    kept = fade_jax.varied_groups(rewards)
+    np.testing.assert_array_equal(kept[:, 0], rewards.min(-1) < rewards.max(-1))
+    empirical = decomposition.empirical_masses(fade_jax.grpo(rewards, where=kept), rewards, kept)
+    exact = decomposition.gradient_masses(fade_jax.grpo, p, size)
+    expected = np.array(exact) / (1 - p**size - (1 - p) ** size)
+    np.testing.assert_allclose(empirical, expected, rtol=0.01)
+    where = np.array([True, True, False])
+    np.testing.assert_array_equal(
+        fade_jax.varied_groups(
+            np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]), where=where[None].repeat(2, 0)
+        ),
+        [[False] * 3, [True, True, False]],
+    )
+
+
 @pytest.mark.parametrize(
     ("fn", "masses"),
     [
