@@ -1,5 +1,6 @@
 """Beta densities of solve rates: expectations under them, and their fit to group counts."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -43,6 +44,11 @@ def beta_binomial(density: Beta, n: int) -> jax.Array:
     """
     _check_density(density)
     check_integer("n", n, 0)
+    return _beta_binomial(density, n)
+
+
+@partial(jax.jit, static_argnums=1)
+def _beta_binomial(density: Beta, n: int) -> jax.Array:
     a, b = (jnp.asarray(x, jnp.float32) for x in density)
     k = jnp.arange(n, dtype=jnp.float32)
     # Ratios of neighbours, since the beta functions themselves underflow.
@@ -69,6 +75,11 @@ def quadrature(density: Beta, num_nodes: int = 32) -> tuple[jax.Array, jax.Array
     """
     _check_density(density)
     check_integer("num_nodes", num_nodes, 1)
+    return _quadrature(density, num_nodes)
+
+
+@partial(jax.jit, static_argnums=1)
+def _quadrature(density: Beta, num_nodes: int) -> tuple[jax.Array, jax.Array]:
     # Jacobi polynomials on [-1, 1] are orthogonal under (1-x)^α (1+x)^β, with x = 2p - 1.
     alpha = jnp.asarray(density.b, jnp.float32) - 1
     beta = jnp.asarray(density.a, jnp.float32) - 1
@@ -105,6 +116,11 @@ def fit_beta(num_correct: ArrayLike, group_size: ArrayLike, *, prior: ArrayLike 
       ValueError: if `prior` is not above 0.
     """
     check_positive("prior", prior)
+    return _fit_beta(num_correct, group_size, prior)
+
+
+@jax.jit
+def _fit_beta(num_correct: ArrayLike, group_size: ArrayLike, prior: ArrayLike) -> Beta:
     k = jnp.asarray(num_correct, jnp.float32)
     n = jnp.broadcast_to(jnp.asarray(group_size, jnp.float32), k.shape)
     counts = n >= 2

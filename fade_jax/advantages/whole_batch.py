@@ -59,6 +59,6 @@ def gpg(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     """
     rewards, where = as_group(rewards, where, minimum_size=2)
     centered = center(rewards, where=where)
-    groups = jnp.sum(group_count(where) > 0)
-    varied = jnp.sum(jnp.any(centered != 0, axis=-1))
+    groups = jnp.sum(group_count(where) > 0, dtype=jnp.float32)
+    varied = jnp.sum(jnp.any(centered != 0, axis=-1), dtype=jnp.float32)
     return groups / jnp.maximum(varied, 1) * centered

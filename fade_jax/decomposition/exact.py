@@ -232,9 +232,14 @@ def peak_solve_rate(advantage_fn: AdvantageFunction, group_size: int) -> jax.Arr
     Raises:
       ValueError: as in `outcome_weights`.
     """
-    weights = outcome_weights(advantage_fn, group_size)
+    return _peak(outcome_weights(advantage_fn, group_size).success)
+
+
+@jax.jit
+def _peak(success: jax.Array) -> jax.Array:
+    group_size = success.shape[0]
     share = jnp.arange(1, group_size + 1) / group_size
-    mass = jnp.concatenate([jnp.zeros(1), share * weights.success])
+    mass = jnp.concatenate([jnp.zeros(1), share * success])
     slope = jnp.diff(mass)
     grid = jnp.linspace(0, 1, 1025)
     on_grid = bernstein(mass, grid)

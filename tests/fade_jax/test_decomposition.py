@@ -53,7 +53,7 @@ FINITE = {
 @pytest.mark.parametrize("group_size", [2, 16, 64])
 def test_masses_equal_the_closed_form_at_a_finite_group(name, group_size):
     fn, closed = FINITE[name]
-    masses = decomposition.gradient_masses(fn, P, group_size)
+    masses = decomposition.gradient_masses(jax.jit(fn), P, group_size)
     expected = closed(P, 1 - P, group_size)
     np.testing.assert_allclose(masses.success, expected[0], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(masses.failure, expected[1], rtol=1e-5, atol=1e-7)
@@ -75,7 +75,7 @@ def test_masses_approach_the_closed_form_of_a_large_group(name):
     p = np.linspace(0.1, 0.9, 9)
     errors = []
     for group_size in (64, 512):
-        masses = decomposition.gradient_masses(fn, p, group_size)
+        masses = decomposition.gradient_masses(jax.jit(fn), p, group_size)
         errors.append(np.max(np.abs(np.array(masses) - np.array(closed(p, 1 - p)))))
     assert errors[1] < 0.01
     assert errors[1] < errors[0] / 6  # an error of order 1/G, eight times smaller
@@ -94,7 +94,7 @@ def test_power_at_an_integer_exponent_equals_the_stirling_sum(alpha, group_size)
         for j in range(1, alpha + 1)
     ) / float(G) ** (alpha + 1)
     masses = decomposition.gradient_masses(
-        lambda r: fade_jax.power(r, alpha=float(alpha)), P, group_size
+        jax.jit(lambda r: fade_jax.power(r, alpha=float(alpha))), P, group_size
     )
     np.testing.assert_allclose(masses.success, expected, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(masses.failure, expected, rtol=1e-5, atol=1e-7)
@@ -147,7 +147,9 @@ def test_masses_predict_the_gradient_of_a_tabular_policy():
     ],
 )
 def test_expected_weight_is_the_table_s_and_finite_at_the_ends(fn, weight):
-    np.testing.assert_allclose(decomposition.expected_weight(fn, P, 16), weight(P), rtol=1e-5)
+    np.testing.assert_allclose(
+        decomposition.expected_weight(jax.jit(fn), P, 16), weight(P), rtol=1e-5
+    )
 
 
 def test_the_solve_rate_and_hyperparameters_may_be_traced():

@@ -37,7 +37,7 @@ MASSES = {
 @pytest.mark.parametrize("name", MASSES)
 def test_the_masses_of_a_large_group_are_the_closed_form(name):
     keywords = MASSES[name]
-    fn = partial(getattr(fade_jax, name), **keywords)
+    fn = jax.jit(partial(getattr(fade_jax, name), **keywords))
     exact = decomposition.gradient_masses(fn, P, 512)
     closed = getattr(large_group, name)(P, **keywords)
     np.testing.assert_allclose(exact.success, closed.success, atol=0.01)
@@ -46,7 +46,7 @@ def test_the_masses_of_a_large_group_are_the_closed_form(name):
 
 @pytest.mark.parametrize("baseline", ["none", "loo"])
 def test_pkpo_s_other_baselines_have_their_masses(baseline):
-    fn = partial(fade_jax.pkpo, k=3, baseline=baseline)
+    fn = jax.jit(partial(fade_jax.pkpo, k=3, baseline=baseline))
     exact = decomposition.gradient_masses(fn, P, 512)
     closed = large_group.pkpo(P, k=3, baseline=baseline)
     np.testing.assert_allclose(exact.success, closed.success, atol=0.02)
@@ -129,7 +129,7 @@ EXACT = [
 @pytest.mark.parametrize(("name", "keywords", "objective", "of_objective"), EXACT)
 def test_the_implied_objective_is_exact_at_a_finite_group(name, keywords, objective, of_objective):
     p = np.append(P, [0.0, 1.0])
-    fn = partial(getattr(fade_jax, name), **keywords)
+    fn = jax.jit(partial(getattr(fade_jax, name), **keywords))
     expected = getattr(objectives, objective)(p, **of_objective)
     result = decomposition.implied_objective(fn, p, 8)
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
@@ -138,7 +138,7 @@ def test_the_implied_objective_is_exact_at_a_finite_group(name, keywords, object
 @pytest.mark.parametrize("name", ["grpo", "power", "asym_grpo", "fade", "log_mean_exp"])
 def test_the_implied_objective_approaches_that_of_a_large_group(name):
     of_advantage, of_objective = MASSES[name], OBJECTIVES[name][1]
-    fn = partial(getattr(fade_jax, name), **of_advantage)
+    fn = jax.jit(partial(getattr(fade_jax, name), **of_advantage))
     result = decomposition.implied_objective(fn, P, 512)
     expected = getattr(objectives, name)(P, **of_objective)
     # GRPO's diverges at the ends, where the group is never large enough: compare differences.
@@ -146,7 +146,7 @@ def test_the_implied_objective_approaches_that_of_a_large_group(name):
 
 
 def test_the_implied_objective_is_the_integral_of_the_expected_weight():
-    fn = partial(fade_jax.fade, alpha=2.0, delta=0.5)
+    fn = jax.jit(partial(fade_jax.fade, alpha=2.0, delta=0.5))
     p = np.linspace(0, 1, 2001)
     weight = np.asarray(decomposition.expected_weight(fn, p, 6), np.float64)
     integral = np.concatenate([[0], np.cumsum((weight[1:] + weight[:-1]) / 2) / 2000])

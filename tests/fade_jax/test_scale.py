@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import jax
 import numpy as np
 import pytest
 import scipy.stats
@@ -49,7 +50,7 @@ def test_fit_is_finite_and_positive_whatever_the_counts(counts):
 
 @pytest.mark.parametrize("density", DENSITIES, ids=str)
 def test_mean_masses_equal_the_mean_over_the_density(density):
-    fn = partial(fade_jax.fade, alpha=2.5, delta=0.5)
+    fn = jax.jit(partial(fade_jax.fade, alpha=2.5, delta=0.5))
     result = decomposition.mean_masses(fn, 8, density)
     nodes, weights = quadrature(density, 16)
     at_nodes = decomposition.gradient_masses(fn, nodes, 8)
@@ -67,7 +68,7 @@ def test_equal_area_of_power_is_the_published_constant():
 
 def test_equalized_advantages_have_the_same_total_mass():
     density = Beta(0.5, 2.0)
-    fns = [fade_jax.grpo, partial(fade_jax.pkpo, k=3), fade_jax.max_rl]
+    fns = [jax.jit(f) for f in (fade_jax.grpo, partial(fade_jax.pkpo, k=3), fade_jax.max_rl)]
     scales = decomposition.equalize_scale(fns, 8, density)
     totals = [
         sum(decomposition.mean_masses(lambda r, f=fn, c=c: c * f(r), 8, density))
@@ -87,7 +88,7 @@ def test_equalized_advantages_have_the_same_total_mass():
     ],
 )
 def test_peaks_are_those_of_the_table(fn, peak):
-    np.testing.assert_allclose(decomposition.peak_solve_rate(fn, 16), peak, atol=2e-5)
+    np.testing.assert_allclose(decomposition.peak_solve_rate(jax.jit(fn), 16), peak, atol=2e-5)
 
 
 def test_peaks_of_large_groups_approach_those_of_the_table():
@@ -100,7 +101,7 @@ def test_peaks_of_large_groups_approach_those_of_the_table():
 
 
 def test_signed_masses_tell_a_punished_success_from_a_failure():
-    fn = partial(fade_jax.pkpo, k=3, baseline="loo")
+    fn = jax.jit(partial(fade_jax.pkpo, k=3, baseline="loo"))
     p, size = 0.6, 6
     signed = decomposition.signed_masses(fn, p, size)
     masses = decomposition.gradient_masses(fn, p, size)

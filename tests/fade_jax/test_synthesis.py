@@ -37,7 +37,7 @@ EXACT = {
 @pytest.mark.parametrize("name", EXACT)
 def test_the_expected_weight_is_the_one_asked_for(name, group_size, split):
     target, weight = EXACT[name]
-    advantage = synthesis.synthesize(target, group_size, Beta(0.7, 2.0), split=split)
+    advantage = jax.jit(synthesis.synthesize(target, group_size, Beta(0.7, 2.0), split=split))
     result = decomposition.expected_weight(advantage, P, group_size)
     np.testing.assert_allclose(result, weight(P, group_size), rtol=2e-5, atol=2e-5)
 
@@ -66,7 +66,7 @@ def test_any_polynomial_of_the_highest_degree_is_reached_without_a_cutoff():
     ],
 )
 def test_the_implied_objective_is_the_one_asked_for(target, objective):
-    advantage = synthesis.synthesize(target, 16)
+    advantage = jax.jit(synthesis.synthesize(target, 16))
     result = decomposition.implied_objective(advantage, P, 16)
     np.testing.assert_allclose(result, objective(P), atol=2e-4)
 
