@@ -1,4 +1,4 @@
-"""A run small enough for a test: 16 nodes, one layer, a few steps, on one fake device."""
+"""A tiny run, and commands started as a user starts them."""
 
 import os
 import subprocess
@@ -7,39 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from experiments.config import default_config, smoke_run
 from tests.conftest import COMPILATION_CACHE
+from tests.experiments.tiny_config import get_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def tiny_config():
-    config = smoke_run(default_config())
-    config.task.kwargs = {
-        "nodes": 16,
-        "forbidden": 2,
-        "min_distance": 1,
-        "max_distance": 3,
-        "max_path": 5,
-        "max_walk": 4,
-        "min_walk": 1,
-    }
-    config.model.num_layers = 1
-    config.model.d_model = 16
-    config.model.d_ff = 32
-    config.model.num_heads = 2
-    config.model.num_kv_heads = 1
-    config.prompts = 8
-    config.group_size = 4
-    config.optimizer.learning_rate = 1e-2
-    config.warm_start.learning_rate = 1e-2
-    config.mesh.data = 1
-    return config
-
-
 @pytest.fixture(name="tiny")
 def tiny_fixture():
-    return tiny_config()
+    return get_config()
 
 
 @pytest.fixture

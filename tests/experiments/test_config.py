@@ -11,7 +11,8 @@ from experiments import setup
 from experiments.config import ConfigError, default_config
 from experiments.progress import Silent
 from experiments.train import compile_for, train
-from tests.experiments.conftest import REPOSITORY, tiny_config
+from tests.experiments.conftest import REPOSITORY
+from tests.experiments.tiny_config import get_config as tiny_config
 
 CONFIGS = sorted(p.stem for p in (REPOSITORY / "configs").glob("*.py") if p.stem != "__init__")
 

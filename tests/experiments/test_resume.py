@@ -9,13 +9,11 @@ import pytest
 
 from experiments.logs import read_lines
 from experiments.train import train
-from tests.experiments.conftest import tiny_config
+from tests.experiments.tiny_config import get_config as tiny_config
 
-CONFIG = "configs/fade.py:smoke"
+CONFIG = "tests/experiments/tiny_config.py"
 OVERRIDES = (
     "--config.steps=40",
-    "--config.warm_start.steps=2",
-    "--config.mesh.data=1",
     "--config.evaluation.every=20",
     "--config.evaluation.prompts=4",
     "--config.evaluation.prompts_per_call=4",
@@ -71,6 +69,8 @@ def test_killed_run_resumes_bit_for_bit(command, tmp_path):
     finish(command(*arguments(killed)))
 
     assert result(killed) == result(straight)
+    start = json.loads((straight / "warm_start" / "result.json").read_text())
+    assert result(straight)["params_sha256"] != start["params_sha256"]  # there was much to lose
     assert metrics(killed) == metrics(straight)
     assert [line["step"] for line in metrics(straight) if "reward" in line] == list(range(1, 41))
 

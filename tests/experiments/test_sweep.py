@@ -6,7 +6,7 @@ import pytest
 
 from experiments.config import ConfigError
 from experiments.sweep import run_configs, run_sweep
-from tests.experiments.conftest import tiny_config
+from tests.experiments.tiny_config import get_config as tiny_config
 
 RUNS = {
     "fade": {"advantage": {"name": "fade", "kwargs": {}}, "seed": 1},

@@ -12,6 +12,8 @@ from experiments.logs import read_lines
 from experiments.progress import Silent
 from experiments.stage import NonFiniteError
 from experiments.train import compile_for, hyperparameters, train, warm_start
+from tests.experiments.tiny_config import get_config as tiny_config
+
 
 METRICS = {
     "step", "reward", "solve_rate", "entropy", "entropy_success", "entropy_failure",
@@ -39,11 +41,7 @@ def test_run_writes_what_the_readme_says(tiny, tmp_path):
 
 @pytest.fixture(scope="module", name="program")
 def program_fixture(tmp_path_factory):
-    from tests.experiments.conftest import tiny_config
-
     config = tiny_config()
-    config.warm_start.steps = 40
-    config.warm_start.batch = 64
     compiled = compile_for(config, [("grpo", {}), ("power", {"alpha": 3.0})])
     directory = tmp_path_factory.mktemp("warm_start")
     params = jax.device_get(warm_start(config, compiled, Silent(), directory))
