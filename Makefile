@@ -27,7 +27,7 @@ test: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 smollm2: $(VENV)/.installed  ## the real model: SmolLM2-135M-Instruct as GGUF, checked, outside the repository
 	$(BIN)/python -m experiments.models.fetch_smollm2 --directory=$(CACHE)

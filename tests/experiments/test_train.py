@@ -14,7 +14,6 @@ from experiments.stage import NonFiniteError
 from experiments.train import compile_for, hyperparameters, train, warm_start
 from tests.experiments.tiny_config import get_config as tiny_config
 
-
 METRICS = {
     "step", "reward", "solve_rate", "entropy", "entropy_success", "entropy_failure",
     "mass_success", "mass_failure", "sign_ratio", "alpha", "delta", "zero_variance_fraction",
