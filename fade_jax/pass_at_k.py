@@ -46,7 +46,9 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> jax.Arr
     # A product of ratios below 1: binomial coefficients overflow, and log-gamma in float32 is
     # wrong by 1e-4.
     i = jnp.arange(k, dtype=jnp.float32)
-    return 1 - jnp.prod(jnp.maximum(n - c - i, 0) / (n - i), axis=-1)
+    # Written so that 0 and 1 come out exactly, even where x/x is not: XLA divides approximately.
+    missed = jnp.where(n - c > i, 1 - c / (n - i), 0)
+    return 1 - jnp.prod(missed, axis=-1)
 
 
 def interval_over_problems(values: ArrayLike, level: float = 0.95) -> Interval:

@@ -16,7 +16,13 @@ def test_equals_the_binomial_coefficients(sizes, data):
     n, k = sizes
     correct = np.array(data.draw(st.lists(st.integers(0, n), min_size=8, max_size=8)))
     expected = [1 - comb(n - c, k) / comb(n, k) for c in correct]
-    np.testing.assert_allclose(pass_at_k(n, correct, k), expected, rtol=1e-5, atol=2e-7)
+    np.testing.assert_allclose(pass_at_k(n, correct, k), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_none_and_enough_correct_samples_are_exactly_zero_and_one():
+    for n, k in [(200, 100), (16, 16), (100, 7)]:
+        counts = np.array([0, n - k + 1, n])
+        np.testing.assert_array_equal(pass_at_k(n, counts, k), [0.0, 1.0, 1.0])
 
 
 def test_equals_the_share_of_subsets_with_a_correct_sample():
