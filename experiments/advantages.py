@@ -17,7 +17,7 @@ from experiments.config import ConfigError, check_arguments
 from fade_jax import transforms
 
 # What fade_jax.transforms exports beside factories that a config can call.
-NOT_A_METHOD = ("alpha_from_solve_rate", "chain", "delta_from_entropy", "stateless")
+NOT_A_METHOD = ("chain", "stateless")
 
 
 class Member(NamedTuple):
