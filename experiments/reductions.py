@@ -1,23 +1,13 @@
-"""From token losses to one number: each reduction returns a sum and its denominator.
+"""The reductions that a config can name: (losses, mask) -> (sum, denominator).
 
-They are kept apart so that gradient accumulation and sharding divide once, by the whole.
+Sum and denominator stay apart, so that gradient accumulation and sharding divide once.
 """
 
-import jax.numpy as jnp
+from fade_jax.losses import Total, constant_length_mean, sequence_mean, token_mean
+
+__all__ = ["sequence_mean", "sequence_sum", "token_mean"]
 
 
-def sequence_sum(losses, mask):
-    """Sum over tokens, mean over rollouts: (1/PG) sum_i sum_t, the spec's estimator."""
-    return jnp.sum(losses * mask), jnp.float32(losses.shape[0] * losses.shape[1])
-
-
-def token_mean(losses, mask):
-    """Mean over all tokens of the batch: long rollouts weigh more."""
-    return jnp.sum(losses * mask), jnp.sum(mask)
-
-
-def sequence_mean(losses, mask):
-    """Mean over the tokens of each rollout, then over rollouts: short rollouts weigh more."""
-    lengths = jnp.maximum(jnp.sum(mask, axis=-1), 1.0)
-    total = jnp.sum(jnp.sum(losses * mask, axis=-1) / lengths)
-    return total, jnp.float32(losses.shape[0] * losses.shape[1])
+def sequence_sum(losses, mask) -> Total:
+    """Sum over tokens, mean over rollouts: (1/PG) Σ_i Σ_t, the estimator of the spec."""
+    return constant_length_mean(losses, mask, length=1)
