@@ -5,8 +5,9 @@ WORKDIR ?= runs/quickstart
 CACHE ?= $(HOME)/.cache/fade_jax
 BIN := $(VENV)/bin
 WORKERS ?= 2
+TUNIX := $(VENV)-tunix
 
-.PHONY: run test lint parity smollm2 clean
+.PHONY: run test lint parity tunix smollm2 clean
 
 $(VENV)/.installed: pyproject.toml setup.cfg
 	$(PYTHON) -m venv $(VENV)
@@ -18,11 +19,19 @@ $(VENV)/.installed-parity: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[parity]'
 	touch $@
 
+# A virtual environment of its own: setup.cfg says why. Compiling all that tunix brings takes longer
+# than the tests.
+$(TUNIX)/.installed: pyproject.toml setup.cfg
+	$(PYTHON) -m venv $(TUNIX)
+	$(TUNIX)/bin/python -m pip install --quiet --upgrade pip
+	$(TUNIX)/bin/python -m pip install --quiet --no-compile --editable '.[test,tunix]'
+	touch $@
+
 run: $(VENV)/.installed  ## warm start, then GRPO, Power(3) and FADE; ends with a report
 	$(BIN)/python -m experiments.run --config=configs/quickstart.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m 'not parity' -n $(WORKERS)
+	$(BIN)/python -m pytest -m 'not parity and not tunix' -n $(WORKERS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -35,5 +44,8 @@ smollm2: $(VENV)/.installed  ## the real model: SmolLM2-135M-Instruct as GGUF, c
 parity: $(VENV)/.installed-parity smollm2  ## live comparison with torch and transformers
 	$(BIN)/python -m pytest -m parity
 
+tunix: $(TUNIX)/.installed  ## live runs of google-tunix with our advantages
+	$(TUNIX)/bin/python -m pytest -m tunix tests/fade_jax/integrations
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(TUNIX) build *.egg-info
