@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import chex
 import jax
 import jax.core
 import numpy as np
@@ -38,6 +37,9 @@ def check_same_shape(name: str, value: jax.Array, other_name: str, other: jax.Ar
     Raises:
       ValueError: if they do not, at trace time.
     """
+    # Imported here: chex takes longer to import than the rest of the library.
+    import chex
+
     chex.assert_equal_shape(
         [value, other],
         custom_message=f"{name} must have the shape of {other_name}, {other.shape}, "

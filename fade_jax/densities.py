@@ -4,10 +4,11 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fade_jax.checks import check_integer, check_positive
+from fade_jax.checks import check_integer, check_positive, check_value
 
 
 class Beta(NamedTuple):
@@ -105,7 +106,7 @@ def fit_beta(num_correct: ArrayLike, group_size: ArrayLike, *, prior: ArrayLike 
         s = (E p - E p²)/(E p² - (E p)²),   a = s E p,   b = s (1 - E p)
 
     Args:
-      num_correct: K, `[groups]`.
+      num_correct: K, `[groups]`, at most the group size.
       group_size: G ≥ 2, a scalar or `[groups]`; groups below 2 are left out.
       prior: weight, in groups, of a uniform density mixed in, which keeps the fit finite.
 
@@ -113,9 +114,12 @@ def fit_beta(num_correct: ArrayLike, group_size: ArrayLike, *, prior: ArrayLike 
       the density, with a + b at most 1000.
 
     Raises:
-      ValueError: if `prior` is not above 0.
+      ValueError: if `prior` is not above 0 or K is outside [0, G].
     """
     check_positive("prior", prior)
+    if not isinstance(group_size, jax.core.Tracer):
+        allowed = f"in [0, group_size = {group_size}]"
+        check_value("num_correct", num_correct, allowed, lambda k: (k >= 0) & (k <= group_size))
     return _fit_beta(num_correct, group_size, prior)
 
 

@@ -8,35 +8,40 @@ from fade_jax.checks import check_same_shape
 
 
 def as_group(
-    rewards: ArrayLike, where: ArrayLike | None = None, *, minimum_size: int = 1
+    values: ArrayLike,
+    where: ArrayLike | None = None,
+    *,
+    name: str = "rewards",
+    minimum_size: int = 1,
 ) -> tuple[jax.Array, jax.Array]:
     """Cast rewards to floating point, fill in the mask, and zero what is masked.
 
     Integers, booleans and bfloat16 become float32. Masked slots may hold anything, NaN included.
 
     Args:
-      rewards: `[..., group]`.
+      values: `[..., group]`, rewards or what else there is of each rollout.
       where: `[..., group]`, true for the rollouts that count; None counts all of them.
+      name: what the caller calls the values, for the messages.
       minimum_size: the smallest size of the group axis for which the formula is defined.
 
     Returns:
-      rewards `[..., group]` and a boolean mask `[..., group]`.
+      values `[..., group]` and a boolean mask `[..., group]`.
 
     Raises:
       ValueError: if there is no group axis, it is too small, or `where` has another shape.
     """
-    rewards = jnp.asarray(rewards)
-    rewards = rewards.astype(jnp.promote_types(rewards.dtype, jnp.float32))
-    if rewards.ndim == 0 or rewards.shape[-1] < minimum_size:
+    values = jnp.asarray(values)
+    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    if values.ndim == 0 or values.shape[-1] < minimum_size:
         raise ValueError(
-            f"rewards must have a last axis (the group) of at least {minimum_size}, "
-            f"got shape {rewards.shape}"
+            f"{name} must have a last axis (the group) of at least {minimum_size}, "
+            f"got shape {values.shape}"
         )
     if where is None:
-        return rewards, jnp.ones(rewards.shape, dtype=bool)
+        return values, jnp.ones(values.shape, dtype=bool)
     where = jnp.asarray(where, dtype=bool)
-    check_same_shape("where", where, "rewards", rewards)
-    return jnp.where(where, rewards, 0), where
+    check_same_shape("where", where, name, values)
+    return jnp.where(where, values, 0), where
 
 
 def group_count(where: jax.Array) -> jax.Array:
@@ -59,7 +64,7 @@ def group_mean(
     Returns:
       `[..., 1]`; 0 for a group without a rollout.
     """
-    values, where = as_group(values, where)
+    values, where = as_group(values, where, name="values")
     weights = jnp.where(where, weights, 0).astype(values.dtype)
     # Sixty-four times 0.7 has not the mean 0.7 in float32; divided by a standard deviation that
     # is all rounding, the difference becomes an advantage near 1. Shifted by the smallest value,
@@ -71,16 +76,19 @@ def group_mean(
     return shift + total / jnp.where(weight > 0, weight, 1)
 
 
-def batch_mean(values: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+def batch_mean(
+    values: ArrayLike, where: ArrayLike | None = None, *, name: str = "values"
+) -> jax.Array:
     """Mean over everything that counts in a batch.
 
     Args:
       values: `[..., group]`.
       where: `[..., group]` or None.
+      name: what the caller calls the values, for the messages.
 
     Returns:
       scalar; NaN for a batch without a rollout, which no moving average takes in.
     """
-    values, where = as_group(values, where)
+    values, where = as_group(values, where, name=name)
     count = jnp.sum(where)
     return jnp.where(count > 0, jnp.sum(values) / jnp.maximum(count, 1), jnp.nan)

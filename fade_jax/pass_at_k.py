@@ -7,7 +7,7 @@ import jax.core
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fade_jax.checks import check_integer, check_value
+from fade_jax.checks import check_integer, check_probability, check_value
 
 
 class Interval(NamedTuple):
@@ -64,9 +64,10 @@ def interval_over_problems(values: ArrayLike, level: float = 0.95) -> Interval:
       `Interval`, each field `[...]`; with a single problem the interval is [0, 1].
 
     Raises:
-      ValueError: if `level` is not in (0, 1) or there is no problem.
+      ValueError: if `level` is not in (0, 1), a value not in [0, 1], or there is no problem.
     """
     check_value("level", level, "in (0, 1)", lambda x: (x > 0) & (x < 1))
+    check_probability("values", values)
     values = jnp.asarray(values, jnp.float32)
     if values.ndim == 0 or values.shape[-1] == 0:
         raise ValueError(f"values must have at least one problem, got shape {values.shape}")

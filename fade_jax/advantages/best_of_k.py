@@ -27,7 +27,12 @@ def pkpo(
         "none":           A_i = G s_i
         "loo":            A_i = G s_i - Gk/(G-1) · ρ(r_{-i}; k)
         "loo_minus_one":  A_i = G s_i - k · ρ(r_{-i}; k-1)
-        binary rewards: h(p) = k q^{k-1} for all three; loo_minus_one has m_S = k p q^{k-1}, m_F = 0
+
+    For binary rewards h(p) = k q^{k-1} for all three, at any group size, and the masses are
+
+        "none":           m_S = kp,   m_F = -kq (1 - q^{k-1})
+        "loo":            m_S, m_F → k p q^k in a large group
+        "loo_minus_one":  m_S = k p q^{k-1},   m_F = 0
 
     In the mean convention, ĝ = (1/G) Σ A_i ∇log π; the paper's weights are these divided by G.
 
@@ -78,8 +83,10 @@ def pkpo(
 def pass_at_k_training(rewards: ArrayLike, *, k: int, where: ArrayLike | None = None) -> jax.Array:
     """Standardised reward of all k-subsets, shared among their rollouts (Pass@k Training).
 
+    For binary rewards only.
+
         N = G - K,  R = 1 - C(N,k)/C(G,k),  σ = √(R(1-R))
-        success: (1-R)/σ;   failure: (1 - R - C(N-1,k-1)/C(G-1,k-1))/σ;   0 where σ = 0
+        A_i = (1-R)/σ of a success, (1 - R - C(N-1,k-1)/C(G-1,k-1))/σ of a failure, 0 where σ = 0
         m_S = m_F → p q^{k/2}/√(1-q^k) in a large group
 
     Args:

@@ -43,6 +43,8 @@ def a_grae(
 ) -> jax.Array:
     """GRPO between a focus on hard prompts and one on easy prompts, with weaker positives (A-GRAE).
 
+    For binary rewards only.
+
         z = GRPO's advantage;   a_i = ½ (ω z_i/√r̄ + (1-ω) z_i/√(1-r̄))
         A_i = a_i · {min(1, ω/threshold) if z_i > 0 else 1}
         large group: m_F = ½ (ω √q + (1-ω) √p), m_S = min(1, ω/threshold) m_F
@@ -77,6 +79,8 @@ def a_grae(
 
 def max_rl(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     """Maximum likelihood reinforcement learning: relative to the group's mean (MaxRL).
+
+    For binary rewards only.
 
         A_i = (r_i - r̄) / r̄;   m_S = m_F = q - q^G, for any group size
 

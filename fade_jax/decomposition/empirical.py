@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fade_jax.checks import check_integer
+from fade_jax.checks import check_integer, check_same_shape
 from fade_jax.decomposition.exact import GradientMasses
 from fade_jax.groups import as_group, group_count, group_mean
 
@@ -36,8 +36,7 @@ def empirical_masses(
     Raises:
       ValueError: if the shapes differ.
     """
-    rewards, where = as_group(rewards, where)
-    advantages, where = as_group(advantages, where)
+    advantages, rewards, where = _matching(advantages, rewards, where)
     count = jnp.maximum(jnp.sum(where), 1)
     success = rewards > 0.5
     return GradientMasses(
@@ -84,8 +83,7 @@ def empirical_masses_by_bin(
       ValueError: if the shapes differ or `num_bins` is below 1.
     """
     check_integer("num_bins", num_bins, 1)
-    rewards, where = as_group(rewards, where)
-    advantages, where = as_group(advantages, where)
+    advantages, rewards, where = _matching(advantages, rewards, where)
     in_bin = jnp.floor(group_mean(rewards, where) * num_bins).astype(jnp.int32)
     in_bin = jnp.minimum(in_bin, num_bins - 1)
     success = rewards > 0.5
@@ -121,9 +119,18 @@ def empirical_signed_masses(
     Raises:
       ValueError: if the shapes differ.
     """
-    advantages, where = as_group(advantages, where)
+    advantages, where = as_group(advantages, where, name="advantages")
     count = jnp.maximum(jnp.sum(where), 1)
     return GradientMasses(
         jnp.sum(jnp.maximum(advantages, 0)) / count,
         jnp.sum(jnp.maximum(-advantages, 0)) / count,
     )
+
+
+def _matching(
+    advantages: ArrayLike, rewards: ArrayLike, where: ArrayLike | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Advantages, rewards and mask, of one shape."""
+    rewards, where = as_group(rewards, where)
+    check_same_shape("advantages", jnp.asarray(advantages), "rewards", rewards)
+    return as_group(advantages, where)[0], rewards, where

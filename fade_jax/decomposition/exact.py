@@ -64,7 +64,9 @@ def outcome_weights(advantage_fn: AdvantageFunction, group_size: int) -> Outcome
                 "advantage_fn must give rollouts with the same reward in one group the same "
                 "advantage: it has to depend on (r_i, K) alone"
             )
-        if not _same(advantages[1:2], advantage_fn(rewards[1:2])):
+        # In the same shape, so that nothing is compiled for this.
+        alike = advantage_fn(jnp.broadcast_to(rewards[1], rewards.shape))
+        if not _same(advantages[1], np.asarray(alike)[1]):
             raise ValueError(
                 "advantage_fn must treat groups apart: freeze the statistics of an advantage "
                 "that uses the whole batch"
@@ -76,7 +78,6 @@ def _same(advantages: ArrayLike, expected: ArrayLike) -> bool:
     return np.allclose(advantages, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
-@jax.jit
 def bernstein(coefficients: ArrayLike, p: ArrayLike) -> jax.Array:
     """Evaluate a polynomial in Bernstein form: an expectation over a binomial count.
 
@@ -91,7 +92,16 @@ def bernstein(coefficients: ArrayLike, p: ArrayLike) -> jax.Array:
 
     Returns:
       the shape of `p`.
+
+    Raises:
+      ValueError: if `p` is outside [0, 1].
     """
+    check_probability("p", p)
+    return _de_casteljau(coefficients, p)
+
+
+@jax.jit
+def _de_casteljau(coefficients: ArrayLike, p: ArrayLike) -> jax.Array:
     p = jnp.asarray(p, jnp.float32)[..., None]
     b = jnp.asarray(coefficients, jnp.float32)
     b = jnp.broadcast_to(b, (*p.shape[:-1], b.shape[0]))

@@ -1,19 +1,22 @@
 """Gradient masses in the limit of a large group, in closed form, under the advantages' names.
 
 Each function takes the solve rate p in [0, 1] of any shape and gives `GradientMasses` of that
-shape. Where a mass diverges at p = 0 or 1, it is infinite there.
+shape; outside [0, 1] it raises a ValueError. Where a mass diverges at p = 0 or 1, it is infinite
+there.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from fade_jax.checks import check_probability
 from fade_jax.decomposition.exact import GradientMasses
 
 Number = float | jax.Array
 
 
 def _rates(solve_rate: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    check_probability("solve_rate", solve_rate)
     p = jnp.asarray(solve_rate, jnp.float32)
     return p, 1 - p
 

@@ -2,16 +2,20 @@
 
 Each function takes the solve rate p in [0, 1] of any shape and gives F(p) with F(0) = 0; the
 expected gradient of the advantage is ∇F. Where the limit is known at a finite group, it says so.
+Outside [0, 1] it raises a ValueError. A-GRAE has none: its F falls to -∞ at p = 0.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from fade_jax.checks import check_probability
+
 Number = float | jax.Array
 
 
 def _p(solve_rate: ArrayLike) -> jax.Array:
+    check_probability("solve_rate", solve_rate)
     return jnp.asarray(solve_rate, jnp.float32)
 
 
@@ -21,7 +25,22 @@ def pass_at(solve_rate: ArrayLike, k: Number) -> jax.Array:
 
 
 def reinforce(solve_rate: ArrayLike) -> jax.Array:
-    """F = p: REINFORCE under any constant baseline, NSR and RLOO, at any group size."""
+    """F = p, under any constant baseline and at any group size."""
+    return _p(solve_rate)
+
+
+def psr(solve_rate: ArrayLike) -> jax.Array:
+    """F = p, at any group size."""
+    return _p(solve_rate)
+
+
+def nsr(solve_rate: ArrayLike) -> jax.Array:
+    """F = p, at any group size."""
+    return _p(solve_rate)
+
+
+def rloo(solve_rate: ArrayLike) -> jax.Array:
+    """F = p, at any group size."""
     return _p(solve_rate)
 
 
@@ -38,6 +57,13 @@ def dr_grpo(solve_rate: ArrayLike, *, group_size: Number = jnp.inf) -> jax.Array
 def grpo(solve_rate: ArrayLike) -> jax.Array:
     """F = 2 arcsin √p."""
     return 2 * jnp.arcsin(jnp.sqrt(_p(solve_rate)))
+
+
+def f_grpo(solve_rate: ArrayLike, *, gamma: Number) -> jax.Array:
+    """F = B(p; ½, γ+½), the incomplete beta function."""
+    half, b = jnp.float32(0.5), jnp.asarray(gamma, jnp.float32) + 0.5
+    complete = jnp.exp(jax.scipy.special.betaln(half, b))
+    return complete * jax.scipy.special.betainc(half, b, _p(solve_rate))
 
 
 def power(solve_rate: ArrayLike, *, alpha: Number, scale: Number = 1.0) -> jax.Array:
@@ -82,3 +108,26 @@ def max_rl(solve_rate: ArrayLike, *, group_size: int) -> jax.Array:
     """F = Σ_{k=1}^{G-1} pass@k / k, at any group size."""
     k = jnp.arange(1, group_size)
     return jnp.sum(pass_at(_p(solve_rate)[..., None], k) / k, axis=-1)
+
+
+def quantile(solve_rate: ArrayLike) -> jax.Array:
+    """F = 2 arcsin √p, at every level; standardised."""
+    return grpo(solve_rate)
+
+
+def opo(solve_rate: ArrayLike) -> jax.Array:
+    """F = p, whatever the lengths."""
+    return _p(solve_rate)
+
+
+def reinforce_plus_plus(solve_rate: ArrayLike, *, batch_mean: Number) -> jax.Array:
+    """F = p / √(μ(1-μ)), at a batch mean μ and any group size."""
+    mean = jnp.asarray(batch_mean, jnp.float32)
+    return _p(solve_rate) * jax.lax.rsqrt(mean * (1 - mean))
+
+
+def gpg(
+    solve_rate: ArrayLike, *, batch_scale: Number = 1.0, group_size: Number = jnp.inf
+) -> jax.Array:
+    """F = α_B (1 - 1/G) p, at a batch's factor α_B and the given group size."""
+    return batch_scale * dr_grpo(solve_rate, group_size=group_size)

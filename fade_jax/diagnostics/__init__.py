@@ -5,11 +5,13 @@ from fade_jax.diagnostics.noise import (
     WeightQuality,
     effective_sample_size,
     weight_moments,
+    weight_noise,
     weight_quality,
 )
 from fade_jax.diagnostics.spectrum import (
     direction_fraction,
     effective_rank,
+    randomized_effective_rank,
     randomized_rank_one_fraction,
     rank_one_fraction,
 )
@@ -21,8 +23,10 @@ __all__ = [
     "direction_fraction",
     "effective_rank",
     "effective_sample_size",
+    "randomized_effective_rank",
     "randomized_rank_one_fraction",
     "rank_one_fraction",
     "weight_moments",
+    "weight_noise",
     "weight_quality",
 ]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from fade_jax.checks import check_same_shape
 from fade_jax.decomposition import empirical_masses, sign_ratio
 from fade_jax.entropies import entropy_by_outcome, mean_entropy
 from fade_jax.groups import as_group, batch_mean, group_count, group_mean
@@ -50,8 +51,12 @@ def batch_metrics(
     Raises:
       ValueError: if the shapes do not match.
     """
-    entropies, where = as_group(entropies, where)
+    entropies, where = as_group(entropies, where, name="entropies")
     rollouts = jnp.any(where, axis=-1)
+    by_rollout = "entropies without its last axis"
+    check_same_shape("rewards", jnp.asarray(rewards), by_rollout, rollouts)
+    check_same_shape("advantages", jnp.asarray(advantages), by_rollout, rollouts)
+    check_same_shape("clipped", jnp.asarray(clipped), "entropies", entropies)
     rewards, _ = as_group(rewards, rollouts)
     advantages, _ = as_group(advantages, rollouts)
     masses = empirical_masses(advantages, rewards, rollouts)

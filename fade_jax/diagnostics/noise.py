@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fade_jax.checks import check_integer
+from fade_jax.checks import check_integer, check_probability
 from fade_jax.decomposition import bernstein
 from fade_jax.densities import UNIFORM, Beta, quadrature
 from fade_jax.groups import as_group
@@ -36,7 +36,7 @@ def effective_sample_size(weights: ArrayLike, where: ArrayLike | None = None) ->
     Raises:
       ValueError: if `where` does not have the shape of `weights`.
     """
-    weights, _ = as_group(weights, where)
+    weights, _ = as_group(weights, where, name="weights")
     largest = jnp.max(jnp.abs(weights), initial=0)
     weights = weights / jnp.where(largest > 0, largest, 1)
     squares = jnp.sum(weights**2)
@@ -59,14 +59,54 @@ def weight_moments(
       mean and variance, both of the shape of `solve_rate`.
 
     Raises:
-      ValueError: if `group_size` is below 1.
+      ValueError: if `group_size` is below 1 or `solve_rate` is outside [0, 1].
     """
     check_integer("group_size", group_size, 1)
+    check_probability("solve_rate", solve_rate)
     weights = jnp.asarray(weight_fn(jnp.linspace(0, 1, group_size + 1)), jnp.float32)
     mean = bernstein(weights, solve_rate)
     spread = jnp.square(weights - jnp.mean(weights))
     variance = bernstein(spread, solve_rate) - jnp.square(mean - jnp.mean(weights))
     return mean, jnp.maximum(variance, 0)
+
+
+def weight_noise(
+    weight_fn: Callable[[jax.Array], ArrayLike],
+    solve_rate: ArrayLike,
+    group_size: int,
+    *,
+    signal: Callable[[jax.Array], jax.Array] | None = None,
+    noise: Callable[[jax.Array], jax.Array] | None = None,
+) -> jax.Array:
+    """Variance of a prompt's gradient estimate under a weight of the solve rate.
+
+        Var(w(p̂) ĝ) ≈ w(p)² v₀(p) + s(p)² Var(w(p̂)),   for p̂ independent of ĝ
+
+    Here w(p) = E[w(p̂)]. What is left out is v₀(p) Var(w(p̂)), of the order 1/G².
+
+    Args:
+      weight_fn: solve rates `[group + 1]` to weights, such as `focal_weight` at some α.
+      solve_rate: p in [0, 1], any shape.
+      group_size: G ≥ 1.
+      signal: s(p), size of the unweighted expected gradient; p(1-p) unless given.
+      noise: v₀(p), variance of the unweighted gradient estimate; p(1-p)/G unless given.
+
+    Returns:
+      the shape of `solve_rate`.
+
+    Raises:
+      ValueError: if `group_size` is below 1 or `solve_rate` is outside [0, 1].
+
+    From arXiv:2607.01490.
+    """
+    mean, variance = weight_moments(weight_fn, solve_rate, group_size)
+    p = jnp.asarray(solve_rate, jnp.float32)
+    v0 = p * (1 - p) / group_size if noise is None else noise(p)
+    return mean**2 * v0 + _signal(signal, p) ** 2 * variance
+
+
+def _signal(signal: Callable[[jax.Array], jax.Array] | None, p: jax.Array) -> jax.Array:
+    return p * (1 - p) if signal is None else signal(p)
 
 
 def weight_quality(
@@ -79,8 +119,7 @@ def weight_quality(
 ) -> WeightQuality:
     """Trade of signal against sample size that a weight of the solve rate makes.
 
-        Var(w(p̂) ĝ) ≈ w(p)² v₀(p) + s(p)² Var(w(p̂)),   for p̂ independent of ĝ
-        q(p, w) = (w(p) s(p))² / Var(w(p̂) ĝ)
+        q(p, w) = (w(p) s(p))² / Var(w(p̂) ĝ),   the variance as in `weight_noise`
         Q(w) = N_eff · E_f[q(p, w)],   N_eff = (E_f w)² / E_f w² for one prompt
 
     The noise formula is the paper's; that q is the squared ratio of signal to noise, with
@@ -90,8 +129,8 @@ def weight_quality(
       weight_fn: solve rates `[group + 1]` to weights, such as `focal_weight` at some α.
       group_size: G ≥ 1.
       density: f, of the solve rate over prompts.
-      signal: s(p), size of the unweighted expected gradient; p(1-p) unless given.
-      noise: v₀(p), variance of the unweighted gradient estimate; p(1-p)/G unless given.
+      signal: s(p), as in `weight_noise`.
+      noise: v₀(p), as in `weight_noise`.
 
     Returns:
       `WeightQuality`, for one prompt: times the number of prompts it is that of a batch.
@@ -103,9 +142,8 @@ def weight_quality(
     """
     p, probability = quadrature(density)
     mean, variance = weight_moments(weight_fn, p, group_size)
-    s = p * (1 - p) if signal is None else signal(p)
-    v0 = p * (1 - p) / group_size if noise is None else noise(p)
-    q = (mean * s) ** 2 / jnp.maximum(mean**2 * v0 + s**2 * variance, jnp.finfo(jnp.float32).tiny)
+    spread = weight_noise(weight_fn, p, group_size, signal=signal, noise=noise)
+    q = (mean * _signal(signal, p)) ** 2 / jnp.maximum(spread, jnp.finfo(jnp.float32).tiny)
     share = jnp.sum(probability * mean) ** 2 / jnp.sum(probability * (mean**2 + variance))
     ratio = jnp.sum(probability * q)
     return WeightQuality(share, ratio, share * ratio)

@@ -1,5 +1,7 @@
 """Spectrum of a weight update: how many directions it moved in."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -57,23 +59,8 @@ def randomized_rank_one_fraction(
 
     From arXiv:0909.4061.
     """
-    check_integer("rank", rank, 1)
-    check_integer("iterations", iterations, 0)
-    update = _scaled(update)
-    if update.ndim != 2:
-        raise ValueError(f"update must be a matrix, got shape {update.shape}")
-    rank = min(rank, *update.shape)
-    directions = update @ jax.random.normal(key, (update.shape[1], rank))
-
-    def iterate(_: int, directions: jax.Array) -> jax.Array:
-        # Orthogonal before every product, or all columns would become the first one.
-        rows = update.T @ jnp.linalg.qr(directions)[0]
-        return update @ jnp.linalg.qr(rows)[0]
-
-    directions = jax.lax.fori_loop(0, iterations, iterate, directions)
-    projected = jnp.linalg.qr(directions)[0].T @ update
-    top = jnp.linalg.norm(projected, ord=2) ** 2
-    return top / jnp.sum(update**2)
+    singular = _randomized_singular_values(update, key, rank, iterations)
+    return singular[0] ** 2 / jnp.sum(_scaled(update) ** 2)
 
 
 def direction_fraction(update: ArrayLike, direction: ArrayLike) -> jax.Array:
@@ -119,9 +106,67 @@ def effective_rank(update: ArrayLike) -> jax.Array:
     Raises:
       ValueError: if `update` has fewer than two axes.
     """
-    singular = jnp.linalg.svd(_scaled(update), compute_uv=False)
+    return _exponential_entropy(jnp.linalg.svd(_scaled(update), compute_uv=False))
+
+
+def randomized_effective_rank(
+    update: ArrayLike, key: jax.Array, *, rank: int = 64, iterations: int = 8
+) -> jax.Array:
+    """`effective_rank` of a large update from its largest singular values alone.
+
+        Q = orth((ΔW ΔWᵀ)ⁿ ΔW Ω),   σ_1 … σ_rank ≈ the singular values of Qᵀ ΔW
+
+    What lies beyond `rank` is left out, so the result is never too large, and close where the
+    sum of those singular values is small.
+
+    Args:
+      update: ΔW, `[rows, columns]`.
+      key: for the directions Ω.
+      rank: number of singular values, at least 1.
+      iterations: n, at least 0.
+
+    Returns:
+      scalar, in [1, rank]; NaN for an update that is zero.
+
+    Raises:
+      ValueError: if `update` is not a matrix or a count is too small.
+
+    From arXiv:0909.4061.
+    """
+    return _exponential_entropy(_randomized_singular_values(update, key, rank, iterations))
+
+
+def _exponential_entropy(singular: jax.Array) -> jax.Array:
     p = singular / jnp.sum(singular, axis=-1, keepdims=True)
     return jnp.exp(jnp.sum(jax.scipy.special.entr(p), axis=-1))
+
+
+def _randomized_singular_values(
+    update: ArrayLike, key: jax.Array, rank: int, iterations: int
+) -> jax.Array:
+    """The largest `rank` singular values of the scaled update, in falling order."""
+    check_integer("rank", rank, 1)
+    check_integer("iterations", iterations, 0)
+    update = _scaled(update)
+    if update.ndim != 2:
+        raise ValueError(f"update must be a matrix, got shape {update.shape}")
+    return _singular_values_within(update, key, min(rank, *update.shape), iterations)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _singular_values_within(
+    update: jax.Array, key: jax.Array, rank: int, iterations: int
+) -> jax.Array:
+    directions = update @ jax.random.normal(key, (update.shape[1], rank))
+
+    def iterate(_: int, directions: jax.Array) -> jax.Array:
+        # Orthogonal before every product, or all columns would become the first one.
+        rows = update.T @ jnp.linalg.qr(directions)[0]
+        return update @ jnp.linalg.qr(rows)[0]
+
+    directions = jax.lax.fori_loop(0, iterations, iterate, directions)
+    projected = jnp.linalg.qr(directions)[0].T @ update
+    return jnp.linalg.svd(projected, compute_uv=False)
 
 
 def _scaled(update: ArrayLike) -> jax.Array:

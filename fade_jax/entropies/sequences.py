@@ -54,7 +54,7 @@ def sequence_entropy(entropies: ArrayLike, where: ArrayLike | None = None) -> Es
     Raises:
       ValueError: if `where` does not have the shape of `entropies`.
     """
-    entropies, where = as_group(entropies, where)
+    entropies, where = as_group(entropies, where, name="entropies")
     sums = jnp.sum(entropies, axis=-1)
     sampled = jnp.any(where, axis=-1)
     count = jnp.sum(sampled, axis=-1, dtype=jnp.float32)
@@ -103,7 +103,7 @@ def entropy_by_outcome(
     Raises:
       ValueError: if the shapes do not match.
     """
-    entropies, where = as_group(entropies, where)
+    entropies, where = as_group(entropies, where, name="entropies")
     success = _per_token(rewards, entropies) > 0.5
     return EntropyByOutcome(
         batch_mean(entropies, where & success), batch_mean(entropies, where & ~success)
@@ -132,7 +132,7 @@ def entropy_by_solve_rate(
       ValueError: if the shapes do not match or `num_bins` is below 1.
     """
     check_integer("num_bins", num_bins, 1)
-    entropies, where = as_group(entropies, where)
+    entropies, where = as_group(entropies, where, name="entropies")
     _per_token(rewards, entropies)
     solve_rate = group_mean(rewards, jnp.any(where, axis=-1))
     in_bin = jnp.minimum(jnp.floor(solve_rate * num_bins), num_bins - 1)[..., None]

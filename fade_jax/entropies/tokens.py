@@ -40,4 +40,4 @@ def mean_entropy(entropies: ArrayLike, where: ArrayLike | None = None) -> jax.Ar
     Raises:
       ValueError: if `where` does not have the shape of `entropies`.
     """
-    return batch_mean(entropies, where)
+    return batch_mean(entropies, where, name="entropies")

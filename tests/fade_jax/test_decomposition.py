@@ -200,7 +200,12 @@ def test_sign_ratio_without_failure_mass_is_infinite():
         (lambda: decomposition.gradient_masses(fade_jax.psr, 0.5, 0), "group_size"),
         (lambda: decomposition.gradient_masses(lambda r: r[:, :-1], 0.5, 4), "advantage_fn"),
         (lambda: decomposition.gradient_masses(lambda r: r * np.arange(4), 0.5, 4), "alone"),
-        (lambda: decomposition.empirical_masses(np.ones((2, 3)), np.ones((3, 2))), "shape"),
+        (lambda: decomposition.bernstein(np.ones(3), 1.5), r"p must be in \[0, 1\]"),
+        (lambda: decomposition.empirical_masses(np.ones((2, 3)), np.ones((3, 2))), "advantages"),
+        (
+            lambda: decomposition.empirical_masses(*np.ones((2, 2, 3)), where=np.ones(3)),
+            "where must have the shape of rewards",
+        ),
     ],
 )
 def test_bad_input_is_named(call, word):

@@ -63,6 +63,19 @@ def test_the_randomized_fraction_agrees_within_one_percent(decay):
     assert randomized <= exact * 1.0001
 
 
+@pytest.mark.parametrize("decay", [0.3, 0.8, 0.9])
+def test_the_randomized_effective_rank_agrees_within_one_percent(decay):
+    singular = decay ** np.arange(64)
+    update = with_singular_values(singular, rows=400, columns=64)
+    p = singular / singular.sum()
+    exact = np.exp(-(p * np.log(p)).sum())
+    np.testing.assert_allclose(diagnostics.effective_rank(update), exact, rtol=1e-3)
+    randomized = diagnostics.randomized_effective_rank(update, jax.random.key(0), rank=56)
+    np.testing.assert_allclose(randomized, exact, rtol=0.01)
+    fewer = diagnostics.randomized_effective_rank(update, jax.random.key(0), rank=8)
+    assert fewer <= randomized * 1.0001 <= exact * 1.0002
+
+
 def test_a_direction_s_fraction_is_at_most_that_of_the_top_singular_vector():
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(100, 12)) + 2.0  # with a common direction
@@ -108,11 +121,12 @@ def test_the_noise_formula_is_the_variance_of_a_product_of_independent_factors()
     p, size, s, v0 = 0.3, 8, 0.21, 0.05
     weights = (1 - rng.binomial(size, p, 400_000) / size) ** 2
     gradients = s + np.sqrt(v0) * rng.normal(size=400_000)
-    mean, variance = diagnostics.weight_moments(lambda r: fade_jax.focal_weight(r, 3.0), p, size)
-    formula = mean**2 * v0 + s**2 * variance
+    formula = diagnostics.weight_noise(
+        lambda r: fade_jax.focal_weight(r, 3.0), p, size, signal=lambda p: s, noise=lambda p: v0
+    )
     product = np.var(weights * gradients)
     # Exact but for the product of the two variances, which the approximation leaves out.
-    np.testing.assert_allclose(formula + v0 * variance, product, rtol=0.01)
+    np.testing.assert_allclose(formula + v0 * np.var(weights), product, rtol=0.01)
 
 
 def test_quality_trades_signal_for_sample_size():
@@ -156,14 +170,26 @@ def test_batch_metrics_equal_their_definitions():
     np.testing.assert_allclose(metrics.clip_fraction_high, high.sum() / where.sum(), rtol=1e-5)
 
 
+def metrics_of(other_shapes):
+    shapes = {"rewards": (2, 3), "advantages": (2, 3), "entropies": (2, 3, 5), "clipped": (2, 3, 5)}
+    return diagnostics.batch_metrics(**{k: np.ones(s) for k, s in (shapes | other_shapes).items()})
+
+
 @pytest.mark.parametrize(
     ("call", "word"),
     [
         (lambda k: diagnostics.randomized_rank_one_fraction(np.ones((3, 4)), k, rank=0), "rank"),
         (lambda k: diagnostics.randomized_rank_one_fraction(np.ones((2, 3, 4)), k), "matrix"),
         (lambda k: diagnostics.direction_fraction(np.ones((3, 4)), np.ones(3)), "direction"),
+        (lambda k: diagnostics.randomized_effective_rank(np.ones((3, 4)), k, rank=0), "rank"),
+        (lambda k: diagnostics.randomized_effective_rank(np.ones(3), k), "two axes"),
         (lambda k: diagnostics.weight_moments(lambda r: r, 0.5, 0), "group_size"),
-        (lambda k: diagnostics.effective_sample_size(np.ones(3), np.ones(4)), "where"),
+        (lambda k: diagnostics.weight_moments(lambda r: r, 1.5, 4), "solve_rate"),
+        (lambda k: diagnostics.effective_sample_size(np.ones(3), np.ones(4)), "where.*weights"),
+        (lambda k: metrics_of({"rewards": (2, 4)}), "rewards must .* entropies without"),
+        (lambda k: metrics_of({"advantages": (2, 4)}), "advantages must .* entropies without"),
+        (lambda k: metrics_of({"clipped": (2, 3)}), "clipped must have the shape of entropies"),
+        (lambda k: metrics_of({"where": (2, 3)}), "where must have the shape of entropies"),
     ],
 )
 def test_bad_input_is_named(call, word):

@@ -1,5 +1,9 @@
 """The suite that every advantage passes."""
 
+import inspect
+import re
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,7 +12,51 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fade_jax.cases import binary_rewards, every_case
+import fade_jax
+from tests.fade_jax.cases import CASES, binary_rewards, every_case
+
+# Their formulas hold in a group of one; PKPO and Pass@k Training need k.
+DEFINED_FOR_ONE = {
+    "reinforce",
+    "psr",
+    "nsr",
+    "w_reinforce",
+    "reinforce_plus_plus",
+    "pkpo",
+    "pass_at_k_training",
+}
+
+
+def of_every_advantage():
+    """The public functions of rewards, without the parts that they are made of."""
+    module = "fade_jax.advantages.building_blocks"
+    functions = {name: getattr(fade_jax, name) for name in fade_jax.advantages.__all__}
+    return {name: fn for name, fn in functions.items() if fn.__module__ != module}
+
+
+def test_every_advantage_has_a_case():
+    cases = {case.plain for case in CASES}
+    missing = {name for name, fn in of_every_advantage().items() if fn not in cases}
+    assert missing == {"opo"}  # its case gives it lengths
+
+
+@pytest.mark.parametrize("name", of_every_advantage())
+def test_the_docstring_has_equation_shapes_masses_and_source(name):
+    text = inspect.getdoc(of_every_advantage()[name])
+    for part in ("A_i", "m_S", "m_F", "`[..., group]`", "Args:", "Returns:", "Raises:", "where"):
+        assert part in text
+    assert re.search(r"arXiv:\d{4}\.\d{5}", text) or name == "reinforce"  # of 1992
+    continuous = [case.continuous for case in CASES if case.plain is getattr(fade_jax, name)]
+    assert all(continuous) or "inary rewards only" in text
+
+
+@pytest.mark.parametrize("name", sorted(set(of_every_advantage()) - DEFINED_FOR_ONE))
+def test_a_group_of_one_is_refused_at_trace_time(name):
+    keywords = next((case.keywords for case in CASES if case.name == name), {})
+    if name == "opo":
+        keywords = {"lengths": np.ones((3, 1))}
+    with pytest.raises(ValueError, match=r"rewards.*at least 2, got shape \(3, 1\)"):
+        jax.eval_shape(partial(getattr(fade_jax, name), **keywords), np.ones((3, 1)))
 
 
 @every_case
@@ -106,7 +154,9 @@ def test_degenerate_groups_get_what_the_table_says(case, size):
 def test_values_and_gradients_are_finite(case):
     rewards = jnp.asarray(binary_rewards())
     assert np.all(np.isfinite(case(rewards)))
-    gradient = jax.grad(lambda r: jnp.sum(jnp.sin(case(r))))(rewards)
+    where = jnp.broadcast_to(np.arange(8) != 3, rewards.shape)
+    garbage = jnp.where(where, rewards, jnp.nan)
+    gradient = jax.grad(lambda r: jnp.sum(jnp.sin(case(r, where))))(garbage)
     assert np.all(np.isfinite(gradient))
 
 

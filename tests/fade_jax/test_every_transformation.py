@@ -47,6 +47,13 @@ def run(transformation, update=None, steps=4, where=None):
     return advantages, state
 
 
+def test_every_factory_has_a_case():
+    types_and_makers = {"AdvantageState", "AdvantageTransformation", "chain", "stateless"}
+    links = {"center", "clip", "focal", "suppress"}  # in "center_clip" and "by_step"
+    cases = {case.name for case in CASES} | set(TRANSFORMATIONS)
+    assert set(transforms.__all__) <= cases | types_and_makers | links
+
+
 @every_transformation
 def test_jit_equals_eager_and_traces_once(name):
     transformation = TRANSFORMATIONS[name]
@@ -139,6 +146,41 @@ def test_a_fully_masked_batch_changes_no_state_and_gives_zeros(name):
 
 
 @every_transformation
+def test_permuting_the_group_permutes_the_advantages_and_leaves_the_state(name):
+    transformation = TRANSFORMATIONS[name]
+    rewards, order = binary_rewards(), np.random.default_rng(1).permutation(8)
+    plain, state = transformation.update(rewards, transformation.init(), entropy=0.7)
+    permuted, same = transformation.update(rewards[:, order], transformation.init(), entropy=0.7)
+    np.testing.assert_allclose(permuted, plain[:, order], rtol=1e-6, atol=1e-6)
+    chex.assert_trees_all_close(same, state, rtol=1e-6)
+
+
+@every_transformation
+def test_values_and_gradients_are_finite(name):
+    transformation = TRANSFORMATIONS[name]
+
+    def total(rewards):
+        advantages, _ = transformation.update(rewards, transformation.init(), entropy=0.7)
+        return jnp.sum(jnp.sin(advantages)), advantages
+
+    gradient, advantages = jax.jit(jax.grad(total, has_aux=True))(jnp.asarray(binary_rewards()))
+    assert np.all(np.isfinite(advantages))
+    assert np.all(np.isfinite(gradient))
+
+
+@every_transformation
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int32, bool])
+def test_any_dtype_of_rewards_gives_float32_and_the_same_state(name, dtype):
+    transformation = TRANSFORMATIONS[name]
+    rewards = binary_rewards()
+    cast = transformation.update(jnp.asarray(rewards, dtype), transformation.init(), entropy=0.7)
+    chex.assert_type(cast[0], jnp.float32)
+    chex.assert_trees_all_equal(
+        cast, transformation.update(rewards, transformation.init(), entropy=0.7)
+    )
+
+
+@every_transformation
 @pytest.mark.parametrize("solved", [0.0, 1.0])
 def test_degenerate_batches_are_finite(name, solved):
     advantages, state = TRANSFORMATIONS[name].update(
@@ -154,6 +196,16 @@ def test_a_non_finite_entropy_leaves_the_state_finite(name):
     for entropy in (np.nan, np.inf, 1.0, -np.inf, np.nan):
         advantages, state = transformation.update(binary_rewards(), state, entropy=entropy)
         chex.assert_tree_all_finite((advantages, state))
+
+
+@pytest.mark.parametrize("name", ["fade", "fade_from_entropy", "fade_without_suppression"])
+def test_a_non_finite_reward_leaves_the_state_as_it_was(name):
+    transformation = TRANSFORMATIONS[name]
+    _, before = run(transformation, steps=2)
+    rewards = binary_rewards()
+    rewards[3, 2] = np.nan
+    _, after = transformation.update(rewards, before, entropy=np.nan)
+    chex.assert_trees_all_equal(after, before)
 
 
 @every_transformation

@@ -58,6 +58,8 @@ def test_no_gradient_flows_into_the_advantages():
     for loss in (
         lambda a: losses.policy_gradient(LOG_PROBS, a),
         lambda a: losses.clipped_surrogate(LOG_PROBS, OLD_LOG_PROBS, a),
+        lambda a: losses.sequence_surrogate(LOG_PROBS, OLD_LOG_PROBS, a),
+        lambda a: losses.cispo(LOG_PROBS, OLD_LOG_PROBS, a),
     ):
         gradient = jax.grad(lambda a, loss=loss: jnp.sum(loss(a)))(jnp.asarray(ADVANTAGES))
         np.testing.assert_array_equal(gradient, 0)
@@ -69,7 +71,10 @@ def test_masked_tokens_are_zero_whatever_they_hold_and_do_not_touch_the_gradient
 
     def total(x):
         surrogate = losses.clipped_surrogate(x, old_garbage, ADVANTAGES, where=WHERE)
-        return jnp.sum(surrogate + losses.policy_gradient(x, ADVANTAGES, where=WHERE)), surrogate
+        others = losses.policy_gradient(x, ADVANTAGES, where=WHERE)
+        others += losses.sequence_surrogate(x, old_garbage, ADVANTAGES, where=WHERE)
+        others += losses.cispo(x, old_garbage, ADVANTAGES, where=WHERE)
+        return jnp.sum(surrogate + others), surrogate
 
     (_, surrogate), gradient = jax.value_and_grad(total, has_aux=True)(jnp.asarray(garbage))
     expected = losses.clipped_surrogate(LOG_PROBS, OLD_LOG_PROBS, ADVANTAGES)

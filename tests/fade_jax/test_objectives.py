@@ -87,7 +87,10 @@ def test_whole_batch_advantages_with_frozen_statistics_are_exact():
 
 # name: hyperparameters of the masses and of the objective in the limit of a large group
 OBJECTIVES = {
-    "reinforce": ({}, {}),
+    "reinforce": ({"baseline": 0.3}, {}),
+    "psr": ({}, {}),
+    "nsr": ({}, {}),
+    "rloo": ({}, {}),
     "w_reinforce": ({"positive_weight": 0.2},) * 2,
     "dr_grpo": ({}, {}),
     "grpo": ({}, {}),
@@ -98,7 +101,20 @@ OBJECTIVES = {
     "log_mean_exp": ({"beta": 2.0},) * 2,
     "pkpo": ({"k": 3, "baseline": "none"}, {"k": 3}),
     "leave_one_out_pass_at_g": ({"group_size": 6},) * 2,
+    "f_grpo": ({"gamma": 1.0},) * 2,
+    "quantile": ({"level": 0.4}, {}),
+    "opo": ({"success_length": 5.0, "failure_length": 2.0}, {}),
+    "reinforce_plus_plus": ({"batch_mean": 0.3},) * 2,
+    "gpg": ({"batch_scale": 1.4},) * 2,
 }
+
+
+def test_every_advantage_has_masses_and_an_objective_in_closed_form():
+    blocks = {"center", "standardize", "focal_weight", "suppress_negatives", "varied_groups"}
+    names = set(fade_jax.advantages.__all__) - blocks
+    assert all(hasattr(large_group, name) for name in names)
+    assert {name for name in names if not hasattr(objectives, name)} == {"a_grae"}
+    assert names - {"a_grae", "max_rl"} == set(OBJECTIVES)  # MaxRL's is tested at its group size
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -151,3 +167,17 @@ def test_the_implied_objective_is_the_integral_of_the_expected_weight():
     weight = np.asarray(decomposition.expected_weight(fn, p, 6), np.float64)
     integral = np.concatenate([[0], np.cumsum((weight[1:] + weight[:-1]) / 2) / 2000])
     np.testing.assert_allclose(decomposition.implied_objective(fn, p, 6), integral, atol=1e-5)
+
+
+def test_f_grpo_s_objective_is_elementary_at_two_exponents():
+    half, one = (objectives.f_grpo(P, gamma=gamma) for gamma in (0.5, 1.0))
+    np.testing.assert_allclose(half, 2 * np.sqrt(P), rtol=1e-5)
+    np.testing.assert_allclose(one, np.sqrt(P * (1 - P)) + np.arcsin(np.sqrt(P)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.2, np.array([0.5, np.nan])])
+@pytest.mark.parametrize("closed_form", [large_group.rloo, large_group.power, objectives.fade])
+def test_a_solve_rate_that_is_none_is_refused(closed_form, p):
+    keywords = {large_group.power: {"alpha": 2}, objectives.fade: {"alpha": 2, "delta": 0.5}}
+    with pytest.raises(ValueError, match=r"solve_rate must be in \[0, 1\], got"):
+        closed_form(p, **keywords.get(closed_form, {}))

@@ -90,5 +90,7 @@ def test_one_problem_says_nothing_about_the_others():
     assert tuple(map(float, interval_over_problems(np.array([0.25])))) == (0.25, 0.0, 1.0)
     with pytest.raises(ValueError, match="at least one problem"):
         interval_over_problems(np.zeros(0))
+    with pytest.raises(ValueError, match=r"values must be in \[0, 1\]"):
+        interval_over_problems(np.array([0.5, 1.5]))
     with pytest.raises(ValueError, match="level"):
         interval_over_problems(np.zeros(3), level=1.0)

@@ -140,6 +140,11 @@ def test_bins_add_up_to_the_masses_of_the_batch():
         (lambda: quadrature(Beta(1.0, -1.0)), "density.b must be .* above 0"),
         (lambda: quadrature(Beta(1.0, 1.0), 0), "num_nodes"),
         (lambda: fit_beta(np.ones(3), 8, prior=0.0), "prior"),
+        (lambda: fit_beta(np.array([3, 9]), 8), r"num_correct must be in \[0, group_size = 8\]"),
+        (
+            lambda: decomposition.empirical_masses_by_bin(np.ones((2, 3)), np.ones((3, 2))),
+            "advantages must have the shape of rewards",
+        ),
         (lambda: decomposition.gradient_masses(fade_jax.gpg, 0.5, 4), "whole batch"),
         (lambda: decomposition.gradient_masses(fade_jax.reinforce_plus_plus, 0.5, 4), "whole"),
         (
