@@ -1,8 +1,8 @@
-"""The runs of a sweep, spread over the cores by worker processes.
+"""The runs of a sweep: one after another, side by side in processes, or in one vmapped program.
 
-On a CPU, runs side by side in processes are faster than one vmapped program. Each worker compiles
-once: what differs between runs (seed, learning rate, advantage) is traced. Every run is a workdir
-of its own and resumes by itself.
+On a CPU, runs side by side in processes are faster than one vmapped program; on an accelerator it
+is the other way round. Every run is a workdir of its own that looks the same whichever way it was
+made, so that a sweep may be begun in one mode and ended in another, and goes on run by run.
 """
 
 import multiprocessing
@@ -10,86 +10,152 @@ import os
 import queue
 import signal
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from experiments.config import ConfigError
+from experiments.jobs import Job, jobs_of, methods_of, next_job
 from experiments.logs import write_json
-from experiments.progress import Bar, figures
+from experiments.progress import Board, Progress, Reporter
 from experiments.stage import Stopped
-from experiments.train import compile_for, train, warm_start
+from experiments.together import train_together
+from experiments.train import Compiled, compile_for, train, warm_start
 
-# What the runs of a sweep may differ in: the values that a compiled program takes as traced.
-WARM_START = "warm start"
-TRACED = ("seed", "advantage", "optimizer.learning_rate")
-
-
-def run_configs(
-    base: ConfigDict, runs: Mapping[str, Mapping[str, Any]], workdir: Path
-) -> dict[str, ConfigDict]:
-    """Returns the config of each run of a sweep, by name.
-
-    Args:
-      base: what the runs share.
-      runs: overrides by run name; keys are dotted fields, a dict replaces a whole subtree.
-      workdir: of the sweep; the runs share the warm start in it.
-
-    Raises:
-      ConfigError: if an override names no field, or a field that is compiled in.
-    """
-    configs = {}
-    for name, overrides in runs.items():
-        config = base.copy_and_resolve_references()
-        if config.warm_start.steps and not config.warm_start.workdir:
-            config.warm_start.workdir = str(workdir / "warm_start")
-        for field, value in overrides.items():
-            if not any(field == t or field.startswith(f"{t}.") for t in TRACED):
-                raise ConfigError(f"run {name} overrides {field}; a sweep may vary {TRACED}")
-            *path, last = field.split(".")
-            node = config
-            for part in path:
-                node = node[part]
-            if last not in node:
-                raise ConfigError(f"run {name} overrides {field}, which is no field of the config")
-            with node.unlocked():
-                del node[last]
-                node[last] = value
-        configs[name] = config
-    return configs
+Problems = dict[str, tuple[str, str]]  # by job: "invalid" or "failed", and the message
 
 
-def run_sweep(base: ConfigDict, runs: Mapping[str, Mapping[str, Any]], workdir: Path) -> None:
-    """Runs all runs of a sweep that are not finished.
+def run_sweep(
+    base: ConfigDict,
+    runs: Mapping[str, Mapping[str, Any]],
+    workdir: Path,
+    shard: tuple[int, int] = (0, 1),
+) -> None:
+    """Makes all runs of a sweep that are not finished, and the table of all that are there.
 
     Args:
       base: what the runs share.
-      runs: overrides by run name.
-      workdir: gets sweep.json, warm_start/ and runs/<name>/.
+      runs: overrides by run name, as experiments.grid puts them together.
+      workdir: gets sweep.json, warm_start/, runs/<name>/ and results.csv.
+      shard: (i, n): only every n-th run, from the i-th on.
 
     Raises:
       ConfigError: before any work, for a run that cannot run.
       Stopped: after SIGTERM; every run has written a checkpoint.
       RuntimeError: if a run failed; the others were finished first.
     """
-    configs = run_configs(base, runs, workdir)
+    mode = base.sweep.mode
+    if mode == "auto":
+        mode = "processes" if jax.default_backend() == "cpu" else "vmap"
+    jobs = jobs_of(base, runs, workdir, shard)
     workdir.mkdir(parents=True, exist_ok=True)
-    methods = [(c.advantage.name, c.advantage.kwargs.to_dict()) for c in configs.values()]
     write_json(
         workdir / "sweep.json",
         {"runs": [{"name": name, "overrides": dict(o)} for name, o in runs.items()]},
     )
-    if base.sweep.mode == "serial":
-        _run_serially(configs, methods, workdir)
-    else:
-        _run_in_processes(configs, methods, workdir, base.sweep.workers or _cores())
+    board = Board({job.name: _steps(job) for job in jobs})
+    try:
+        if mode == "processes":
+            problems = _run_in_processes(jobs, base.sweep.workers or len(_affinity()), board)
+        elif mode == "vmap":
+            problems = _run_together(jobs, base.sweep.runs_together, board)
+        else:
+            problems = _run_serially(jobs, board)
+    finally:
+        board.close()
+        _write_table(workdir)
+    for name, (kind, text) in problems.items():
+        if kind == "invalid":
+            raise ConfigError(f"run {name}: {text}")
+        raise RuntimeError(f"run {name} failed ({len(problems)} in all): {text}")
 
 
-def _cores() -> int:
-    return len(_affinity())
+def _write_table(workdir: Path) -> None:
+    # Imported here: it brings the pictures of the report with it, which no worker needs.
+    from experiments.results import write_results
+
+    if any(workdir.glob("runs/*/metrics.jsonl")):
+        write_results(workdir)
+
+
+def _steps(job: Job) -> int:
+    return job.config.steps if job.trains else job.config.warm_start.steps
+
+
+class _Workshop:
+    """Does jobs, with the programs of the latest shape at hand."""
+
+    def __init__(self, methods: Mapping[str, list[tuple[str, dict]]]):
+        self._methods = methods
+        self._compiled: Compiled | None = None
+        self.shape: str | None = None
+
+    def compiled(self, job: Job) -> Compiled:
+        """The programs of a job's shape; those of the shape before are let go."""
+        if job.shape != self.shape:
+            self._compiled = compile_for(job.config, self._methods[job.shape])
+            self.shape = job.shape
+        return self._compiled
+
+    def do(self, job: Job, progress: Progress) -> None:
+        """Makes a warm start or a run."""
+        if job.trains:
+            train(job.config, job.directory, progress=progress, compiled=self.compiled(job))
+        else:
+            warm_start(job.config, self.compiled(job), progress, job.directory)
+
+
+def _problem(error: BaseException) -> tuple[str, str]:
+    if isinstance(error, (ConfigError, FileNotFoundError)):
+        return "invalid", str(error)
+    return "failed", "".join(traceback.format_exception(error))
+
+
+def _drop_dependents(waiting: list[Job], name: str, problems: Problems) -> None:
+    """Gives up the runs that need a warm start which failed."""
+    for job in [job for job in waiting if job.needs == name]:
+        waiting.remove(job)
+        problems[job.name] = ("failed", f"its {name} failed")
+
+
+def _run_serially(jobs: Sequence[Job], board: Board) -> Problems:
+    workshop, waiting, problems = _Workshop(methods_of(jobs)), list(jobs), {}
+    while waiting:
+        job = waiting.pop(0)
+        try:
+            workshop.do(job, Reporter(job.name, board.update))
+            board.done(job.name)
+        except Stopped:
+            raise
+        except Exception as error:
+            problems[job.name] = _problem(error)
+            _drop_dependents(waiting, job.name, problems)
+    return problems
+
+
+def _run_together(jobs: Sequence[Job], most: int, board: Board) -> Problems:
+    problems = _run_serially([job for job in jobs if not job.trains], board)
+    workshop, waiting = _Workshop(methods_of(jobs)), [job for job in jobs if job.trains]
+    for name in list(problems):
+        _drop_dependents(waiting, name, problems)
+    for shape in dict.fromkeys(job.shape for job in waiting):
+        group = [job for job in waiting if job.shape == shape]
+        errors = train_together(
+            {job.directory: job.config for job in group},
+            workshop.compiled(group[0]),
+            {job.directory: Reporter(job.name, board.update) for job in group},
+            most=most or len(group),
+        )
+        for job in group:
+            if job.directory in errors:
+                problems[job.name] = _problem(errors[job.directory])
+            else:
+                board.done(job.name)
+    return problems
 
 
 def _affinity() -> list[int]:
@@ -99,82 +165,52 @@ def _affinity() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _run_serially(configs: Mapping[str, ConfigDict], methods, workdir: Path) -> None:
-    compiled = compile_for(next(iter(configs.values())), methods)
-    for name, config in configs.items():
-        train(config, workdir / "runs" / name, progress=Bar(name), compiled=compiled)
-
-
-class _Reporter:
-    """A Progress that sends what it hears to the parent process."""
-
-    def __init__(self, name: str, messages: multiprocessing.Queue):
-        self._name, self._messages = name, messages
-
-    def start(self, name: str, step: int, total: int) -> None:
-        self._messages.put((self._name, "step", (step, {})))
-
-    def update(self, step: int, line: Mapping[str, object]) -> None:
-        self._messages.put((self._name, "step", (step, figures(line))))
-
-    def finish(self) -> None:
-        """The parent hears of the end of the run, not of its stages."""
-
-
-def _work(index, core, configs, methods, workdir, names, ready, messages) -> None:
-    """One worker: compiles once, then takes runs until none is left."""
+def _work(index: int, core: int | None, methods, inbox, messages) -> None:
+    """One worker: does the jobs it is given until it is given None."""
     if core is not None:
         os.sched_setaffinity(0, {core})
-    name = WARM_START
-    try:
-        first = next(iter(configs.values()))
-        compiled = compile_for(first, methods)
-        if first.warm_start.steps and index == 0:
-            progress = _Reporter(name, messages)
-            warm_start(first, compiled, progress, first.warm_start.workdir)
-            messages.put((name, "done", None))
-        if index == 0:
-            ready.set()
-        ready.wait()
-        while (name := names.get()) is not None:
-            progress = _Reporter(name, messages)
-            train(configs[name], workdir / "runs" / name, progress=progress, compiled=compiled)
-            messages.put((name, "done", None))
-    except Stopped as stopped:
-        messages.put((name, "stopped", str(stopped)))
-    except BaseException as error:
-        kind = "invalid" if isinstance(error, (ConfigError, FileNotFoundError)) else "failed"
-        text = str(error) if kind == "invalid" else traceback.format_exc()
-        messages.put((name, kind, text))
+
+    def tell(name, step, shown):
+        messages.put((index, name, "step", (step, shown)))
+
+    workshop = _Workshop(methods)
+    while (job := inbox.get()) is not None:
+        try:
+            workshop.do(job, Reporter(job.name, tell))
+            messages.put((index, job.name, "done", None))
+        except Stopped:
+            return
+        except Exception as error:
+            messages.put((index, job.name, *_problem(error)))
 
 
-def _run_in_processes(
-    configs: Mapping[str, ConfigDict], methods, workdir: Path, workers: int
-) -> None:
+def _run_in_processes(jobs: Sequence[Job], workers: int, board: Board) -> Problems:
     context = multiprocessing.get_context("spawn")
-    names, messages, ready = context.Queue(), context.Queue(), context.Event()
-    workers = min(workers, len(configs))
-    for name in [*configs, *[None] * workers]:
-        names.put(name)
+    messages = context.Queue()
+    workers = max(1, min(workers, len(jobs)))
+    inboxes = [context.Queue() for _ in range(workers)]
     cores = _affinity()
     pinned = hasattr(os, "sched_setaffinity") and workers <= len(cores)
+    methods = methods_of(jobs)
     processes = [
         context.Process(
-            target=_work,
-            args=(
-                i,
-                cores[i] if pinned else None,
-                dict(configs),
-                methods,
-                workdir,
-                names,
-                ready,
-                messages,
-            ),
+            target=_work, args=(i, cores[i] if pinned else None, methods, inboxes[i], messages)
         )
         for i in range(workers)
     ]
-    asked = []
+    with _terminating(processes) as asked:
+        for process in processes:
+            process.start()
+        problems = _deal(jobs, processes, inboxes, messages, board)
+    if asked:
+        raise Stopped("sweep stopped; every run has a checkpoint")
+    return problems
+
+
+@contextmanager
+def _terminating(processes):
+    """Passes SIGTERM on to the workers; yields a list that holds something once it came."""
+    asked: list[bool] = []
 
     def stop(*_):
         asked.append(True)
@@ -184,61 +220,53 @@ def _run_in_processes(
 
     previous = signal.signal(signal.SIGTERM, stop)
     try:
-        for process in processes:
-            process.start()
-        problems = _follow(configs, processes, messages)
+        yield asked
     finally:
         for process in processes:
-            process.terminate()
-            process.join()
+            if process.pid:
+                process.terminate()
+                process.join()
         signal.signal(signal.SIGTERM, previous)
-    if asked:
-        raise Stopped("sweep stopped; every run has a checkpoint")
-    for name, (kind, text) in problems.items():
-        if kind == "invalid":
-            raise ConfigError(f"run {name}: {text}")
-        raise RuntimeError(f"run {name} {kind}: {text}")
 
 
-def _follow(configs: Mapping[str, ConfigDict], processes, messages) -> dict[str, tuple[str, str]]:
-    """Shows one bar for each run until all workers have ended; returns what went wrong."""
-    totals = {name: config.steps for name, config in configs.items()}
-    first = next(iter(configs.values()))
-    if first.warm_start.steps:
-        totals = {WARM_START: first.warm_start.steps} | totals
-    width = max(map(len, totals))
-    bars: dict[str, tqdm] = {}
-    shown: dict[str, dict[str, str]] = {}
-    problems: dict[str, tuple[str, str]] = {}
-    while True:
+def _deal(jobs: Sequence[Job], processes, inboxes, messages, board: Board) -> Problems:
+    """Gives jobs to workers until all are done or no worker is left; returns what went wrong."""
+    waiting, problems = list(jobs), {}
+    unmade = {job.name for job in jobs if not job.trains}
+    holds: dict[int, Job | None] = dict.fromkeys(range(len(processes)))  # what each is at
+    shapes: dict[int, str | None] = dict.fromkeys(range(len(processes)))
+    while waiting or any(holds.values()):
+        for index, job in holds.items():
+            if job is None and processes[index].is_alive():
+                ready = [job for job in waiting if job.needs not in unmade]
+                others = [s for i, s in shapes.items() if i != index and s and holds[i]]
+                job = next_job(ready, shapes[index], others)
+                if job is not None:
+                    waiting.remove(job)
+                    holds[index], shapes[index] = job, job.shape
+                    inboxes[index].put(job)
         # Asked before the queue is read: what a worker sent before it ended is read below.
-        alive = any(process.is_alive() for process in processes)
+        alive = [process.is_alive() for process in processes]
         try:
-            name, kind, content = messages.get(timeout=0.5)
+            index, name, kind, content = messages.get(timeout=0.5)
         except queue.Empty:
-            if alive:
-                continue
-            break
-        if name not in bars:
-            bars[name] = tqdm(
-                total=totals[name], desc=name.ljust(width), unit="step", dynamic_ncols=True
-            )
-            shown[name] = {}
+            for index, job in holds.items():
+                if job is not None and not alive[index]:
+                    text = f"its process ended with exit code {processes[index].exitcode}"
+                    problems[job.name] = ("failed", text)
+                    holds[index] = None
+                    _drop_dependents(waiting, job.name, problems)
+            if not any(alive):
+                break
+            continue
         if kind == "step":
-            step, numbers = content
-            shown[name] |= numbers
-            bars[name].set_postfix(shown[name], refresh=False)
-            bars[name].update(step - bars[name].n)
-        elif kind == "done":
-            bars[name].update(totals[name] - bars[name].n)
-            bars[name].refresh()
+            board.update(name, *content)
+            continue
+        holds[index] = None
+        if kind == "done":
+            board.done(name)
+            unmade.discard(name)
         else:
             problems[name] = (kind, content)
-            if name == WARM_START:  # the other workers would wait for it for ever
-                break
-    for bar in bars.values():
-        bar.close()
-    for process in processes:
-        if process.exitcode not in (0, None) and not problems:
-            problems["worker"] = ("died", f"exit code {process.exitcode}")
+            _drop_dependents(waiting, name, problems)
     return problems

@@ -1,59 +1,252 @@
-"""A sweep: which runs it makes, what it refuses, and that processes give what one process gives."""
+"""A sweep: every mode gives the same runs, finished ones are left alone, failures stay alone."""
 
+import csv
 import json
+import queue
+import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from experiments import sweep as sweeps
 from experiments.config import ConfigError
-from experiments.sweep import run_configs, run_sweep
+from experiments.grid import axis
+from experiments.jobs import Job
+from experiments.logs import read_lines
+from experiments.results import write_results
+from experiments.sweep import run_sweep
+from experiments.together import train_together
+from tests.conftest import COMPILATION_CACHE
 from tests.experiments.tiny_config import get_config as tiny_config
 
+# Methods in the order of tests/experiments/test_train.py, so that both find one compiled program.
 RUNS = {
-    "fade": {"advantage": {"name": "fade", "kwargs": {}}, "seed": 1},
+    "slow": {
+        "advantage": {"name": "grpo", "kwargs": {}},
+        "optimizer.learning_rate": 1e-4,
+        "warm_start.steps": 4,
+    },
     "power": {"advantage": {"name": "power", "kwargs": {"alpha": 2.0}}},
-    "slow": {"optimizer.learning_rate": 1e-4},
+    "fade-seed1": {"seed": 1},
 }
 
 
-def test_runs_share_the_warm_start_and_differ_in_their_overrides(tmp_path):
-    configs = run_configs(tiny_config(), RUNS, tmp_path)
-    assert {c.warm_start.workdir for c in configs.values()} == {str(tmp_path / "warm_start")}
-    assert configs["fade"].seed == 1
-    assert configs["power"].advantage.to_dict() == {"name": "power", "kwargs": {"alpha": 2.0}}
-    assert configs["slow"].optimizer.learning_rate == 1e-4
-    assert configs["slow"].advantage.name == tiny_config().advantage.name
+def config_of(mode, steps):
+    config = tiny_config()
+    config.steps = steps
+    config.sweep.mode = mode
+    config.sweep.workers = 1
+    return config
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [({"group_size": 8}, "run x overrides group_size"), ({"advantage.nam": "f"}, "no field")],
-)
-def test_overrides_of_what_is_compiled_in_are_refused(tmp_path, override, message):
-    with pytest.raises(ConfigError, match=message):
-        run_configs(tiny_config(), {"x": override}, tmp_path)
+def result(workdir, name):
+    return json.loads((workdir / "runs" / name / "result.json").read_text())
 
 
-def test_processes_and_one_process_give_the_same_runs(tmp_path):
-    hashes = {}
-    for mode in ("serial", "processes"):
-        config = tiny_config()
-        config.steps = 2
-        config.sweep.mode = mode
-        config.sweep.workers = 2
-        run_sweep(config, RUNS, tmp_path / mode)
-        hashes[mode] = {
-            name: json.loads((tmp_path / mode / "runs" / name / "result.json").read_text())[
-                "params_sha256"
-            ]
-            for name in RUNS
-        }
-    assert hashes["serial"] == hashes["processes"]
-    assert len(set(hashes["serial"].values())) == 3
-    assert json.loads((tmp_path / "serial" / "sweep.json").read_text())["runs"][0]["name"] == "fade"
+def metrics(workdir, name):
+    return read_lines(workdir / "runs" / name / "metrics.jsonl")
 
 
-def test_a_run_that_cannot_run_ends_the_sweep_before_any_work(tmp_path):
-    runs = RUNS | {"bad": {"advantage": {"name": "power", "kwargs": {"alpha": -1.0}}}}
-    with pytest.raises(ConfigError, match="alpha"):
-        run_sweep(tiny_config(), runs, tmp_path)
-    assert not (tmp_path / "warm_start").exists()
+@pytest.fixture(scope="module", name="serial")
+def serial_fixture(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("serial")
+    run_sweep(config_of("serial", 4), RUNS, workdir)
+    return workdir
+
+
+def test_runs_share_their_warm_starts_and_differ(serial):
+    assert len({result(serial, name)["params_sha256"] for name in RUNS}) == 3
+    assert sorted(p.name for p in (serial / "warm_start").iterdir()) == ["steps4", "steps40"]
+    assert json.loads((serial / "sweep.json").read_text())["runs"][0] == {
+        "name": "slow",
+        "overrides": RUNS["slow"],
+    }
+    assert not list(serial.glob("runs/*/warm_start"))
+
+
+def test_processes_give_the_same_runs(serial, tmp_path, monkeypatch):
+    """Without the other methods, so that the worker finds the program of test_resume.py compiled."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    run_sweep(config_of("processes", 4), axis("seed", (1, 2), "fade-seed"), tmp_path)
+    ended = [result(tmp_path, f"fade-seed{seed}")["params_sha256"] for seed in (1, 2)]
+    assert ended[0] == result(serial, "fade-seed1")["params_sha256"]
+    assert ended[0] != ended[1]
+
+
+def test_vmapped_runs_are_the_same_runs_up_to_rounding(serial, tmp_path):
+    """In two sessions, so that the second begins from checkpoints."""
+    for steps in (2, 4):
+        run_sweep(config_of("vmap", steps), RUNS, tmp_path)
+    for name in RUNS:
+        together, alone = metrics(tmp_path, name), metrics(serial, name)
+        assert [line["step"] for line in together] == [line["step"] for line in alone]
+        for a, b in zip(together, alone, strict=True):
+            assert a.keys() == b.keys()
+            for key in a.keys() - {"step_seconds", "tokens_per_second", "eval/seconds"}:
+                np.testing.assert_allclose(
+                    np.asarray(a[key], float), np.asarray(b[key], float), rtol=1e-3, atol=1e-5, err_msg=f"{name} {key}"
+                )  # fmt: skip
+        for folder in ("checkpoints", "evaluations"):
+            assert {p.name for p in (tmp_path / "runs" / name / folder).iterdir()} == {
+                p.name for p in (serial / "runs" / name / folder).iterdir()
+            }
+        assert result(tmp_path, name).keys() == result(serial, name).keys()
+
+
+def test_finished_runs_are_not_repeated(serial):
+    logs = [serial / "runs" / name / "metrics.jsonl" for name in RUNS]
+    before = [path.stat().st_mtime_ns for path in logs]
+    table = (serial / "results.csv").read_text()
+    for mode in ("serial", "vmap"):
+        run_sweep(config_of(mode, 4), RUNS, serial)
+    assert [path.stat().st_mtime_ns for path in logs] == before
+    assert (serial / "results.csv").read_text() == table
+
+
+def test_the_table_has_a_row_for_each_evaluation(serial):
+    with (serial / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["run"], r["step"]) for r in rows] == [(n, s) for n in RUNS for s in ("0", "2", "4")]
+    assert rows[0]["warm_start.steps"] == "4"
+    assert rows[0]["optimizer.learning_rate"] == "0.0001"
+    assert rows[0]["advantage.kwargs.alpha"] == ""
+    assert rows[3]["advantage.kwargs.alpha"] == "2.0"
+    assert rows[3]["seed"] == "0"  # not overridden: as in its config
+    assert rows[6]["seed"] == "1"
+    assert rows[6]["method"] == "fade"
+    assert rows[6]["advantage.name"] == "fade"
+    logged = [line for line in metrics(serial, "power") if "eval/pass@4" in line]
+    assert [float(row["pass@4"]) for row in rows[3:6]] == [x["eval/pass@4"] for x in logged]
+    assert [float(row["entropy"]) for row in rows[3:6]] == [x["eval/entropy"] for x in logged]
+    assert {"pass@1", "pass@1_low", "pass@1_high", "length"} <= rows[0].keys()
+
+
+def test_the_counts_of_every_prompt_give_the_logged_pass_rate(serial):
+    counts = np.load(serial / "runs/power/evaluations/4.npz")
+    config = tiny_config().evaluation
+    assert counts["num_correct"].shape == (config.prompts,)
+    assert int(counts["num_samples"]) == config.samples
+    rate = counts["num_correct"].mean() / config.samples
+    np.testing.assert_allclose(rate, result(serial, "power")["eval/pass@1"], rtol=1e-6)
+
+
+def test_a_table_needs_a_sweep(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no sweep in"):
+        write_results(tmp_path)
+
+
+def test_together_refuses_tasks_of_the_host():
+    class Compiled:
+        class parts:
+            config = tiny_config()
+
+            class task:
+                on_device = False
+
+    with pytest.raises(ConfigError, match=r"config.sweep.mode = 'vmap' needs a task"):
+        train_together({}, Compiled, {}, most=1)
+
+
+class Worker(threading.Thread):
+    """Stands for a worker process: `do` says what becomes of a job."""
+
+    exitcode = -9
+
+    def __init__(self, index, inbox, messages, do):
+        super().__init__(daemon=True)
+        self.index, self.inbox, self.messages, self.do = index, inbox, messages, do
+
+    def run(self):
+        while (job := self.inbox.get()) is not None:
+            outcome = self.do(self.index, job)
+            if outcome == "dies":
+                return
+            self.messages.put((self.index, job.name, *outcome))
+
+
+class Silent:
+    def update(self, *_):
+        pass
+
+    done = update
+
+
+def deal(jobs, workers, do):
+    messages = queue.Queue()
+    inboxes = [queue.Queue() for _ in range(workers)]
+    threads = [Worker(i, inbox, messages, do) for i, inbox in enumerate(inboxes)]
+    for thread in threads:
+        thread.start()
+    problems = sweeps._deal(jobs, threads, inboxes, messages, Silent())
+    for inbox in inboxes:
+        inbox.put(None)
+    return problems
+
+
+def jobs_of(shapes, needs=None):
+    config = tiny_config()
+    jobs = [
+        Job(n, config, Path(n), shapes[0], None, False) for n in dict.fromkeys(needs or ()) if n
+    ]
+    needs = needs or [None] * len(shapes)
+    jobs += [
+        Job(f"run{i}", config, Path(str(i)), shape, need, True)
+        for i, (shape, need) in enumerate(zip(shapes, needs, strict=True))
+    ]
+    return jobs
+
+
+def test_every_job_is_done_once_and_after_its_warm_start():
+    done, lock = [], threading.Lock()
+
+    def do(_, job):
+        with lock:
+            assert job.needs is None or job.needs in done
+            done.append(job.name)
+        return "done", None
+
+    jobs = jobs_of("aabbc", ["w1", "w2", "w1", "w2", "w1"])
+    assert deal(jobs, 3, do) == {}
+    assert sorted(done) == sorted(job.name for job in jobs)
+
+
+def test_a_failed_run_stays_alone_and_a_failed_warm_start_takes_its_runs_along():
+    def do(_, job):
+        return ("failed", "why") if job.name in ("run0", "w2") else ("done", None)
+
+    problems = deal(jobs_of("aaaa", ["w1", "w2", "w1", "w2"]), 2, do)
+    assert problems.pop("run0") == problems.pop("w2") == ("failed", "why")
+    assert set(problems) == {"run1", "run3"}
+    assert problems["run1"] == ("failed", "its w2 failed")
+
+
+def test_a_worker_that_dies_is_named_and_the_others_go_on():
+    done = []
+
+    def do(_, job):
+        if job.name == "run1":
+            return "dies"
+        done.append(job.name)
+        return "done", None
+
+    problems = deal(jobs_of("abab"), 2, do)
+    assert problems == {"run1": ("failed", "its process ended with exit code -9")}
+    assert sorted(done) == ["run0", "run2", "run3"]
+
+
+def test_a_run_that_fails_is_reported_after_the_others(tmp_path, monkeypatch):
+    made = []
+
+    def train(config, directory, **_):
+        made.append(directory.name)
+        if config.seed == 0:
+            raise RuntimeError("no luck")
+
+    monkeypatch.setattr(sweeps, "train", train)
+    monkeypatch.setattr(sweeps, "warm_start", lambda *_: None)
+    monkeypatch.setattr(sweeps, "compile_for", lambda *_: None)
+    with pytest.raises(RuntimeError, match=r"run seed0 failed \(1 in all\): (?s:.*)no luck"):
+        run_sweep(config_of("serial", 4), axis("seed", range(3)), tmp_path)
+    assert made == ["seed0", "seed1", "seed2"]

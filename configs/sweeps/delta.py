@@ -1,0 +1,42 @@
+"""The sign axis δ at two focuses: 6 divisors x 2 exponents x 3 seeds.
+
+Measures what weighing failures more (δ < 1) or less (δ > 1) does to pass@k, entropy and the rank of
+the output head's update. α = 1 is AsymGRPO(δ); α = 2, δ = 1 is Power(2).
+
+Criteria, at α = 1 and over seeds and prompts:
+
+* Claim 1 of 2607.01490 (success-biased weights collapse entropy and pass@100) holds here if both
+  end lower at δ = 2 than at δ = 1, the 95% intervals of the differences excluding 0.
+* Claim 2 (failure-biased weights learn fast early, but the head's update stays close to rank 1)
+  holds here if at the first evaluation after the start pass@1 is higher at δ = 0.5 than at δ = 1,
+  the interval excluding 0, and the final rank_one_fraction is higher in every seed.
+* Claim 4 (exploration wants balance and hard focus, exploitation suppression and medium focus)
+  holds here if the cell with the best final pass@100 has α = 2, δ = 1 and the one with the best
+  pass@1 has δ < 1, each ahead of the other cell by an interval that excludes 0.
+
+    python -m experiments.run --config=configs/sweeps/delta.py --workdir=runs/sweeps/delta
+    python -m experiments.run --config=configs/sweeps/delta.py:smoke --workdir=runs/smoke/delta
+
+36 runs of 4 to 6 minutes each on one core.
+"""
+
+from experiments.config import default_config, with_mode
+from experiments.grid import methods, product, seeds
+
+ALPHAS = (1.0, 2.0)
+DELTAS = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
+
+
+def get_config(mode: str = ""):
+    """Returns what the runs share; `mode` is empty or "smoke"."""
+    return with_mode(default_config(), mode)
+
+
+def sweep(config):
+    """Returns the overrides of each run, by name."""
+    cells = {
+        f"alpha{alpha:g}-delta{delta:g}": ("power_asym", {"alpha": alpha, "delta": delta})
+        for alpha in ALPHAS
+        for delta in DELTAS
+    }
+    return product(methods(cells), seeds(config))

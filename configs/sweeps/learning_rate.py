@@ -1,0 +1,34 @@
+"""The learning rate of each method: 4 rates x 4 methods x 3 seeds.
+
+Measures whether a comparison at one learning rate is one of methods or of step sizes.
+
+Two methods differ at their best if the 95% interval over seeds and prompts of the difference of
+final pass@1, or pass@100, excludes 0 when each has the rate that is best for its mean pass@1.
+
+    python -m experiments.run --config=configs/sweeps/learning_rate.py \
+        --workdir=runs/sweeps/learning_rate
+    python -m experiments.run --config=configs/sweeps/learning_rate.py:smoke \
+        --workdir=runs/smoke/learning_rate
+
+48 runs of 4 to 6 minutes each on one core.
+"""
+
+from configs.sweeps.methods import chosen
+from experiments.config import default_config, with_mode
+from experiments.grid import axis, product, seeds
+
+RATES = (1e-4, 3e-4, 6e-4, 1e-3)
+
+
+def get_config(mode: str = ""):
+    """Returns what the runs share; `mode` is empty or "smoke"."""
+    return with_mode(default_config(), mode)
+
+
+def sweep(config):
+    """Returns the overrides of each run, by name."""
+    return product(
+        chosen(config, "grpo_no_std", "asym0.5", "power3", "fade"),
+        axis("optimizer.learning_rate", RATES, "lr"),
+        seeds(config),
+    )

@@ -1,0 +1,147 @@
+"""What a sweep comes to, before anything is compiled: configs, shapes, warm starts, shards."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from experiments.config import ConfigError, default_config
+from experiments.grid import axis, product
+from experiments.jobs import Job, jobs_of, methods_of, next_job, parse_shard, run_configs, shape
+from tests.experiments.conftest import REPOSITORY
+from tests.experiments.tiny_config import get_config as tiny_config
+
+RUNS = {
+    "fade": {"advantage": {"name": "fade", "kwargs": {}}, "seed": 1},
+    "power": {"advantage": {"name": "power", "kwargs": {"alpha": 2.0}}},
+    "slow": {"optimizer.learning_rate": 1e-4},
+}
+SWEEPS = sorted(p.stem for p in (REPOSITORY / "configs/sweeps").glob("[!_]*.py"))
+
+
+def test_runs_share_the_warm_start_and_differ_in_their_overrides(tmp_path):
+    configs = run_configs(tiny_config(), RUNS, tmp_path)
+    assert {c.warm_start.workdir for c in configs.values()} == {str(tmp_path / "warm_start")}
+    assert configs["fade"].seed == 1
+    assert configs["power"].advantage.to_dict() == {"name": "power", "kwargs": {"alpha": 2.0}}
+    assert configs["slow"].optimizer.learning_rate == 1e-4
+    assert configs["slow"].advantage.name == tiny_config().advantage.name
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"advantage.nam": "f"}, "run x overrides advantage.nam, which is no field"),
+        ({"seed.x": 1}, "run x overrides seed.x, which is no field"),
+        ({"advantage.kwargs.alfa": 1.0}, "run x: config.advantage.kwargs must be chosen from"),
+        ({"advantage": {"name": "power", "kwargs": {"alpha": -1.0}}}, "run x: .* alpha must be"),
+        ({"group_size": 1}, "run x: config.group_size"),
+        ({"prompts": 0}, "run x: config.prompts must be a whole number >= 1, got 0"),
+    ],
+)
+def test_runs_that_cannot_run_are_named_before_any_work(tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        run_configs(tiny_config(), {"fine": {}, "x": override}, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "same"),
+    [
+        ({"seed": 5}, True),
+        ({"advantage": {"name": "power", "kwargs": {"alpha": 2.0}}}, True),
+        ({"optimizer.learning_rate": 1.0}, True),
+        ({"warm_start.steps": 3}, True),
+        ({"warm_start.seed": 3}, True),
+        ({"evaluation.seed": 3}, True),
+        ({"checkpoint.every": 4}, True),
+        ({"steps": 8}, True),
+        ({"group_size": 8}, False),
+        ({"learner.epochs": 2}, False),
+        ({"learner.staleness": 2}, False),
+        ({"optimizer.name": "sgd"}, False),
+        ({"task.kwargs.nodes": 24}, False),
+        ({"evaluation.samples": 16}, False),
+        ({"sampling.temperature": 0.5}, False),
+    ],
+)
+def test_a_shape_is_what_programs_are_compiled_for(tmp_path, override, same):
+    configs = run_configs(tiny_config(), {"a": {}, "b": override}, tmp_path)
+    assert (shape(configs["a"]) == shape(configs["b"])) is same
+
+
+def test_warm_starts_are_named_by_what_they_differ_in_and_come_first(tmp_path):
+    runs = product(axis("warm_start.steps", (2, 4), "start"), axis("optimizer.name", ("adamw", "sgd")), axis("seed", (0, 1)))  # fmt: skip
+    jobs = jobs_of(tiny_config(), runs, tmp_path)
+    assert [job.name for job in jobs[:2]] == ["warm start/steps2", "warm start/steps4"]
+    assert [job.directory for job in jobs[:2]] == [
+        tmp_path / "warm_start/steps2",
+        tmp_path / "warm_start/steps4",
+    ]
+    assert all(job.trains for job in jobs[2:])
+    assert all(job.config.warm_start.workdir == str(tmp_path / job.needs.replace(" ", "_")) for job in jobs[2:])  # fmt: skip
+    shapes = [job.shape for job in jobs[2:]]
+    assert len(set(shapes)) == 2
+    assert shapes == sorted(shapes, key=shapes.index)  # one shape after the other
+    assert {job.name for job in jobs[2:]} == set(runs)
+
+
+def test_finished_runs_need_no_warm_start(tmp_path):
+    config = tiny_config()
+    for name in RUNS:
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "result.json").write_text(f'{{"step": {config.steps}}}')
+    assert all(job.trains and job.needs is None for job in jobs_of(config, RUNS, tmp_path))
+    (tmp_path / "runs" / "slow" / "result.json").unlink()
+    jobs = jobs_of(config, RUNS, tmp_path)
+    assert [job.name for job in jobs if not job.trains] == ["warm start"]
+
+
+def test_shards_part_the_runs_and_make_their_own_warm_starts(tmp_path):
+    config, runs = tiny_config(), axis("seed", range(7))
+    parts = [jobs_of(config, runs, tmp_path, (i, 3)) for i in range(3)]
+    names = [[job.name for job in part if job.trains] for part in parts]
+    assert names == [["seed0", "seed3", "seed6"], ["seed1", "seed4"], ["seed2", "seed5"]]
+    starts = [[job.directory.name for job in part if not job.trains] for part in parts]
+    assert starts == [[f"warm_start-part{i}of3"] for i in range(3)]
+
+
+@pytest.mark.parametrize("text", ["", "1", "2/2", "-1/2", "a/b", "0/0", "1/2/3", "1.0/2"])
+def test_bad_shards(text):
+    with pytest.raises(ConfigError, match="--shard must be i/n with 0 <= i < n"):
+        parse_shard(text)
+
+
+def test_good_shards():
+    assert parse_shard("0/1") == (0, 1)
+    assert parse_shard("3/12") == (3, 12)
+
+
+def job(name, shape, trains=True):
+    return Job(name, default_config(), Path(name), shape, None, trains)
+
+
+def test_a_worker_keeps_its_shape_and_leaves_others_theirs():
+    ready = [job("a0", "a"), job("b0", "b"), job("b1", "b"), job("c0", "c")]
+    assert next_job(ready, "c", []).name == "c0"  # what it has compiled
+    assert next_job(ready, None, []).name == "b0"  # the most runs
+    assert next_job(ready, None, ["b"]).name == "a0"  # nobody is at it
+    assert next_job(ready, None, ["b", "a", "c", "c"]).name == "b0"
+    assert next_job([job("w", "z", trains=False), *ready], "c", []).name == "w"
+    assert next_job([], "a", []) is None
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_sweep_file_can_run(name, tmp_path):
+    module = importlib.import_module(f"configs.sweeps.{name}")
+    assert f"--config=configs/sweeps/{name}.py" in module.__doc__
+    assert f"--config=configs/sweeps/{name}.py:smoke" in module.__doc__
+    for mode in ("", "smoke"):
+        config = module.get_config(mode)
+        jobs = jobs_of(config, module.sweep(config), tmp_path)
+        seeds = {job.config.seed for job in jobs}
+        assert seeds == set(range(config.sweep.seeds))
+        if not mode:
+            assert f"\n{sum(job.trains for job in jobs)} runs" in module.__doc__
+        for methods in methods_of(jobs).values():
+            assert len(methods) == len({repr(m) for m in methods})
