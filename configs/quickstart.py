@@ -5,11 +5,12 @@ python -m experiments.run --config=configs/quickstart.py:smoke --workdir=runs/sm
 """
 
 from experiments.config import default_config, with_mode
+from experiments.grid import axis, methods, product
 
 METHODS = {
-    "grpo": {"name": "grpo", "kwargs": {}},
-    "power3": {"name": "power", "kwargs": {"alpha": 3.0}},
-    "fade": {"name": "fade", "kwargs": {"target_fraction": 0.5}},
+    "grpo": ("grpo", {}),
+    "power3": ("power", {"alpha": 3.0}),
+    "fade": ("fade", {"target_fraction": 0.5}),
 }
 SEEDS = (0,)
 
@@ -23,8 +24,4 @@ def get_config(mode: str = ""):
 def sweep(config):
     """Returns the overrides of each run, by name."""
     del config
-    return {
-        f"{method}-seed{seed}": {"advantage": advantage, "seed": seed}
-        for seed in SEEDS
-        for method, advantage in METHODS.items()
-    }
+    return product(methods(METHODS), axis("seed", SEEDS))

@@ -22,7 +22,6 @@ def get_config(mode: str = ""):
     config.task.name = "arithmetic"
     config.task.kwargs = {"max_completion": 6}
     config.model.path = SMOLLM2
-    config.model.remat = True  # as fast on a CPU, and a seventh of the memory
     config.prompts = 16
     config.group_size = 16
     config.steps = 50

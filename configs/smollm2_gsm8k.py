@@ -18,7 +18,6 @@ def get_config(mode: str = ""):
     config.task.name = "gsm8k"
     config.task.kwargs = {"data_dir": "", "max_prompt": 192, "max_completion": 128}
     config.model.path = SMOLLM2
-    config.model.remat = True  # as fast on a CPU, and a seventh of the memory
     config.prompts = 4
     config.group_size = 8
     config.steps = 100

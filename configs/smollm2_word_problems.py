@@ -24,7 +24,6 @@ def get_config(mode: str = ""):
         "max_completion": 16,
     }
     config.model.path = SMOLLM2
-    config.model.remat = True  # as fast on a CPU, and a seventh of the memory
     config.prompts = 16
     config.group_size = 8
     config.steps = 100

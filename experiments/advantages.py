@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from experiments.config import ConfigError, check_arguments
-from fade_jax import transforms
+from fade_jax import center, transforms
 
 # What fade_jax.transforms exports beside factories that a config can call.
 NOT_A_METHOD = ("chain", "stateless")
@@ -62,7 +62,8 @@ def members_of(methods: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Member
 def choose(members: Sequence[Member], name: str, kwargs: Mapping[str, Any]) -> Choice:
     """Returns the choice of `name(**kwargs)` among `members`.
 
-    The members that are not chosen get 1 for each traced argument: they are never run.
+    The members that are not chosen get 1 for each traced argument: they are not run, or, in a
+    program vmapped over runs, run and thrown away.
     """
     chosen = members.index(member_of(name, kwargs))
     arguments = tuple(
@@ -70,6 +71,38 @@ def choose(members: Sequence[Member], name: str, kwargs: Mapping[str, Any]) -> C
         for i, member in enumerate(members)
     )
     return Choice(np.int32(chosen), arguments)
+
+
+def equalize_mass(advantages, rewards) -> jax.Array:
+    """Gives a batch of advantages the total weight of the plainest ones, those of GRPO without std.
+
+        A ← A · Σ|r - r̄| / Σ|A|
+
+    A factor on an advantage is a factor on the learning rate; with this two methods differ in where
+    they put their weight, no longer in how much of it there is. The batch itself is the density of
+    solve rates, so a method whose α and δ move is held to the same total at every step.
+
+    Args:
+      advantages: [P, G].
+      rewards: [P, G].
+
+    Returns:
+      [P, G]; 0 where Σ|A| = 0.
+    """
+    total = jnp.sum(jnp.abs(advantages))
+    plainest = jnp.sum(jnp.abs(center(rewards)))
+    return advantages * jnp.where(total > 0, plainest / jnp.maximum(total, 1e-30), 0)
+
+
+def own_state(choice: Choice, states: tuple):
+    """The state of the chosen member: all that a checkpoint needs to hold."""
+    return states[int(choice.index)]
+
+
+def all_states(members: Sequence[Member], choice: Choice, own) -> tuple:
+    """The states of all members from that of the chosen one; the others never moved."""
+    states, index = init(members, choice), int(choice.index)
+    return (*states[:index], own, *states[index + 1 :])
 
 
 def _build(member: Member, arguments: Mapping[str, Any]):

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 REDUCTIONS = ("sequence_sum", "token_mean", "sequence_mean")
 OPTIMIZERS = ("adamw", "sgd")
-SWEEP_MODES = ("processes", "serial")
+SWEEP_MODES = ("auto", "processes", "serial", "vmap")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -37,7 +37,8 @@ def default_config() -> ConfigDict:
     config.model.d_ff = 256
     config.model.tied_head = False
     config.model.dtype = "float32"  # of the computation; parameters are always float32
-    config.model.remat = False  # recompute each block in the backward pass
+    # Recompute each block in the backward pass: less memory, and on a CPU no slower.
+    config.model.remat = True
 
     config.sampling = ConfigDict()
     config.sampling.temperature = 1.0
@@ -53,19 +54,24 @@ def default_config() -> ConfigDict:
     config.learner.microbatches = 1  # gradient accumulation inside a minibatch, to save memory
     config.learner.clip_low = 0.2  # the ratio is clipped to [1 - clip_low, 1 + clip_high]
     config.learner.clip_high = 0.2
-    config.learner.reduction = "sequence_sum"  # of the token losses (experiments/train_step.py)
+    config.learner.reduction = "sequence_sum"  # of the token losses (experiments/reductions.py)
+    config.learner.staleness = 0  # rollouts are sampled by the policy of so many steps ago
+    config.learner.equalize_mass = False  # give every method the total weight of r - mean(r)
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 3e-4
     config.optimizer.warmup_updates = 0  # linear
+    config.optimizer.momentum = 0.0  # of sgd; b1, b2 and eps are of adamw
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8
     config.optimizer.weight_decay = 0.0
     config.optimizer.max_gradient_norm = 0.0  # 0: no clipping
 
-    config.warm_start = ConfigDict()  # supervised steps on the task's demonstrations, before RL
+    # Supervised steps on the task's demonstrations, before RL; by AdamW whatever optimizer.name is,
+    # so that optimisers are compared from one start.
+    config.warm_start = ConfigDict()
     config.warm_start.workdir = ""  # where runs share one; empty: inside the run's own workdir
     config.warm_start.steps = 280
     config.warm_start.batch = 64
@@ -94,8 +100,10 @@ def default_config() -> ConfigDict:
     config.verification.timeout_seconds = 5.0  # a rollout that takes longer counts as failed
 
     config.sweep = ConfigDict()  # for config files with a sweep() function
-    config.sweep.mode = "processes"
-    config.sweep.workers = 0  # 0: one per core
+    config.sweep.mode = "auto"  # processes on a CPU, vmap on an accelerator
+    config.sweep.workers = 0  # of processes; 0: one per core
+    config.sweep.runs_together = 0  # most runs in one vmapped program; 0: all of a shape
+    config.sweep.seeds = 5  # of a sweep file that has an axis of seeds
     return config.lock()  # a field that is not here is an error
 
 
@@ -131,6 +139,7 @@ def smoke_run(config: ConfigDict) -> ConfigDict:
     config.evaluation.prompts_per_call = 8
     config.evaluation.ks = (1, 4)
     config.checkpoint.every = 2
+    config.sweep.seeds = 1
     return config
 
 
@@ -143,7 +152,7 @@ def smoke_language_model(config: ConfigDict) -> ConfigDict:
     config.learner.microbatches = 1
     config.warm_start.steps = min(config.warm_start.steps, 1)
     config.warm_start.batch = 2
-    config.task.kwargs.max_completion = 6
+    config.task.kwargs.max_completion = min(config.task.kwargs.max_completion, 16)
     config.evaluation.prompts = 2
     config.evaluation.prompts_per_call = 2
     config.evaluation.samples = 4
@@ -174,9 +183,9 @@ def _check_range(config: Mapping, allowed: str, ok: Callable[[float], bool], *fi
         _require(isinstance(value, (int, float)) and ok(value), field, value, allowed)
 
 
-def _check_choice(config: Mapping, choices: tuple[str, ...], field: str) -> None:
+def _check_choice(config: Mapping, choices: tuple, field: str) -> None:
     value = _lookup(config, field)
-    _require(value in choices, field, value, f"one of {', '.join(choices)}")
+    _require(value in choices, field, value, f"one of {', '.join(map(str, choices))}")
 
 
 def _check_divides(config: Mapping, part: str, whole: str) -> None:
@@ -212,7 +221,9 @@ def validate(config: ConfigDict) -> None:
     _check_whole(config, 1, "warm_start.batch", "mesh.fsdp", "mesh.tensor")
     _check_whole(config, 0, "seed", "warm_start.seed", "evaluation.seed", "warm_start.steps")
     _check_whole(config, 0, "sampling.top_k", "optimizer.warmup_updates")
-    _check_whole(config, 0, "verification.workers", "sweep.workers")
+    _check_whole(config, 0, "verification.workers", "sweep.workers", "sweep.runs_together")
+    _check_whole(config, 0, "learner.staleness")
+    _check_whole(config, 1, "sweep.seeds")
     _check_range(config, "-1 or >= 1", lambda x: x == -1 or x >= 1, "mesh.data")
     _check_range(config, "> 0", lambda x: x > 0, "sampling.temperature", "optimizer.eps")
     _check_range(config, "> 0", lambda x: x > 0, "optimizer.learning_rate")
@@ -222,9 +233,11 @@ def validate(config: ConfigDict) -> None:
     _check_range(config, ">= 0", lambda x: x >= 0, "learner.clip_high", "optimizer.weight_decay")
     _check_range(config, ">= 0", lambda x: x >= 0, "optimizer.max_gradient_norm")
     _check_range(config, "in [0, 1)", lambda x: 0 <= x < 1, "optimizer.b1", "optimizer.b2")
+    _check_range(config, "in [0, 1)", lambda x: 0 <= x < 1, "optimizer.momentum")
     _check_choice(config, REDUCTIONS, "learner.reduction")
     _check_choice(config, OPTIMIZERS, "optimizer.name")
     _check_choice(config, SWEEP_MODES, "sweep.mode")
+    _check_choice(config, (True, False), "learner.equalize_mass")
     _check_choice(config, DTYPES, "model.dtype")
     _check_divides(config, "learner.minibatches", "prompts")
     _require(

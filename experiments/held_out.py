@@ -3,11 +3,13 @@
 import operator
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from experiments.logs import replacing
 from experiments.program import Program
 from experiments.setup import Parts
 from fade_jax.pass_at_k import interval_over_problems, pass_at_k
@@ -64,10 +66,32 @@ def run_held_out(parts: Parts, program: Program, params, verify: Callable, step:
     )
 
 
-def evaluation_line(parts: Parts, program: Program, params, verify, step: int) -> dict:
-    """Returns the metrics of one evaluation, with 95% intervals over the prompts."""
+def save_counts(workdir: Path, step: int, held_out: HeldOut) -> None:
+    """Writes evaluations/STEP.npz: num_correct [M] and num_samples, for comparisons by prompt."""
+    directory = workdir / "evaluations"
+    directory.mkdir(exist_ok=True)
+    with replacing(directory / f"{step}.npz") as temporary, temporary.open("wb") as file:
+        counts = held_out.num_correct.astype(np.int32)
+        np.savez(file, num_correct=counts, num_samples=np.int32(held_out.num_samples))
+
+
+def evaluation_line(
+    parts: Parts, program: Program, params, verify, step: int, workdir: Path | None = None
+) -> dict:
+    """Returns the metrics of one evaluation, with 95% intervals over the prompts.
+
+    Args:
+      parts: of the run.
+      program: compiled functions.
+      params: of the policy.
+      verify: host verification, for host tasks.
+      step: enters the sampling key.
+      workdir: of the run, which keeps the counts of every prompt; None keeps none.
+    """
     start = time.perf_counter()
     held_out = run_held_out(parts, program, params, verify, step)
+    if workdir is not None:
+        save_counts(workdir, step, held_out)
     line = {}
     for k in parts.config.evaluation.ks:
         per_prompt = np.asarray(pass_at_k(held_out.num_samples, held_out.num_correct, k))

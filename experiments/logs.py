@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import platform
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +37,18 @@ def read_lines(path: Path) -> list[dict]:
 
 def write_json(path: Path, value) -> None:
     """Writes JSON so that the file is either the old one or the whole new one."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(plain_tree(value), indent=2) + "\n")
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(plain_tree(value), indent=2) + "\n")
+
+
+@contextmanager
+def replacing(path: Path):
+    """Yields a path to write to, which takes the place of `path` when it is whole.
+
+    Its name is this process's own: workers and hosts of a sweep may write one file at a time.
+    """
+    temporary = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.tmp")
+    yield temporary
     os.replace(temporary, path)
 
 

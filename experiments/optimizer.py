@@ -29,5 +29,6 @@ def make_optimizer(settings, learning_rate) -> optax.GradientTransformation:
             )
         )
     else:
-        links += [optax.add_decayed_weights(settings.weight_decay), optax.sgd(rate)]
+        links.append(optax.add_decayed_weights(settings.weight_decay))
+        links.append(optax.sgd(rate, momentum=settings.momentum or None))
     return optax.chain(*links)

@@ -29,6 +29,8 @@ class Program(NamedTuple):
       state_shardings: of a TrainState.
       init: (hyper, params) -> TrainState.
       advance: (state, task, hyper, steps) -> (state, metrics [steps, ...]); for device tasks.
+      advance_together: the same with states and hypers of several runs, stacked along a leading
+        axis, and metrics [runs, steps, ...]. Each run is laid out over the mesh as it is alone.
       sample: (state, prompts) -> Rollouts; with `learn`, for host tasks.
       learn: (state, hyper, prompts, rollouts, rewards) -> (state, metrics [1, ...]).
       judge: (params, task, prompts, key) -> (rewards, Rollouts) of held-out prompts; device tasks.
@@ -38,6 +40,7 @@ class Program(NamedTuple):
     state_shardings: TrainState
     init: Callable
     advance: Callable
+    advance_together: Callable
     sample: Callable
     learn: Callable
     judge: Callable
@@ -80,28 +83,45 @@ def make_program(parts: Parts, members) -> Program:
 
     def sample_step(state: TrainState, prompts) -> Rollouts:
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0)
-        return draw(state.params, prompts, key, config.group_size)
+        behaviour = train_step.behaviour_params(config, state)
+        return draw(behaviour, prompts, key, config.group_size)
 
     def learn_step(state, hyper, prompts, rollouts, rewards):
         return train_step.learn(model, config, members, state, hyper, prompts, rollouts, rewards)
 
-    def with_head_rank(state, metrics):
-        """Adds the head's rank-one fraction, at the last step of a call only: it costs an SVD."""
+    def emitted(rollouts: Rollouts):
+        """Which tokens of the vocabulary the rollouts hold, bool [V]."""
+        none = jnp.zeros(model.vocab_size, bool)
+        return none.at[rollouts.tokens].max(rollouts.token_mask > 0)
+
+    def with_head_rank(state, metrics, used):
+        """Adds the rank-one fraction of the head's update; at the last step of a call only.
+
+        Only the rows of tokens in `used` count: Adam also moves the rows of tokens that are never
+        sampled, all in the same direction, which would feign a low rank.
+        """
         moved = transformer.unembedding(model, state.params) - state.initial_head
-        return state, metrics | {"rank_one_fraction": rank_one_fraction(moved)}
+        return state, metrics | {"rank_one_fraction": rank_one_fraction(moved * used[:, None])}
 
     def advance(state, task, hyper, steps):
-        def step(state, _):
+        def step(carry, _):
+            state, used = carry
             prompts = split(task.train_prompts(hyper.seed, state.step, config.prompts))
             rollouts = sample_step(state, prompts)
             rewards = task.verify(prompts.facts, rollouts.tokens, rollouts.token_mask)
-            return learn_step(state, hyper, prompts, rollouts, rewards)
+            state, metrics = learn_step(state, hyper, prompts, rollouts, rewards)
+            return (state, used | emitted(rollouts)), metrics
 
-        return with_head_rank(*jax.lax.scan(step, state, length=steps))
+        none = jnp.zeros(model.vocab_size, bool)
+        (state, used), metrics = jax.lax.scan(step, (state, none), length=steps)
+        return with_head_rank(state, metrics, used)
+
+    def advance_together(states, task, hypers, steps):
+        return jax.vmap(lambda state, hyper: advance(state, task, hyper, steps))(states, hypers)
 
     def learn(state, hyper, prompts, rollouts, rewards):
         state, metrics = learn_step(state, hyper, prompts, rollouts, rewards)
-        return with_head_rank(state, jax.tree.map(lambda m: m[None], metrics))
+        return with_head_rank(state, jax.tree.map(lambda m: m[None], metrics), emitted(rollouts))
 
     def judge(params, task, prompts, key):
         rollouts = draw(params, prompts, key, config.evaluation.samples)
@@ -118,6 +138,12 @@ def make_program(parts: Parts, members) -> Program:
             donate_argnums=0,
             out_shardings=(state_shardings, everywhere),
         ),
+        advance_together=jax.jit(
+            advance_together,
+            static_argnums=3,
+            donate_argnums=0,
+            out_shardings=(sharding.stacked(state_shardings), everywhere),
+        ),
         sample=jax.jit(sample_step, out_shardings=by_prompt),
         learn=jax.jit(learn, donate_argnums=0, out_shardings=(state_shardings, everywhere)),
         judge=jax.jit(judge, out_shardings=everywhere),
@@ -133,7 +159,7 @@ class Imitation(NamedTuple):
     Attributes:
       carry_shardings: of (params, opt_state).
       init: params -> (params, opt_state).
-      advance: (carry, task, first_step, steps) -> (carry, metrics [steps]); for device tasks.
+      advance: (carry, task, seed, first_step, steps) -> (carry, metrics [steps]); device tasks.
       learn: (carry, demonstrations) -> (carry, metrics [1]); for host tasks.
     """
 
@@ -144,11 +170,14 @@ class Imitation(NamedTuple):
 
 
 def make_imitation(parts: Parts) -> Imitation:
-    """Builds the supervised counterpart of `make_program`."""
+    """Builds the supervised counterpart of `make_program`.
+
+    Of config.warm_start, the batch and the learning rate are compiled in.
+    """
     config, model = parts.config, parts.model
     by_prompt = sharding.batch_sharding(parts.mesh)
     everywhere = sharding.replicated(parts.mesh)
-    optimizer = make_optimizer(config.optimizer, config.warm_start.learning_rate)
+    optimizer = train_step.imitation_optimizer(config)
     params = parameter_shardings(parts)
     carry_shardings = params, _optimizer_shardings(parts, optimizer, params)
 
@@ -156,10 +185,9 @@ def make_imitation(parts: Parts) -> Imitation:
         demonstrations = jax.lax.with_sharding_constraint(demonstrations, by_prompt)
         return train_step.imitate(model, config, *carry, demonstrations)
 
-    def advance(carry, task, first_step, steps):
+    def advance(carry, task, seed, first_step, steps):
         def step(carry, index):
-            shown = task.demonstrations(config.warm_start.seed, index, config.warm_start.batch)
-            return learn(carry, shown)
+            return learn(carry, task.demonstrations(seed, index, config.warm_start.batch))
 
         return jax.lax.scan(step, carry, first_step + jnp.arange(steps))
 
@@ -171,7 +199,7 @@ def make_imitation(parts: Parts) -> Imitation:
     return Imitation(
         carry_shardings,
         init=jax.jit(lambda p: (p, optimizer.init(p)), out_shardings=carry_shardings),
-        advance=jax.jit(advance, static_argnums=3, donate_argnums=0, out_shardings=outs),
+        advance=jax.jit(advance, static_argnums=4, donate_argnums=0, out_shardings=outs),
         learn=jax.jit(learn_one, donate_argnums=0, out_shardings=outs),
     )
 
@@ -202,6 +230,7 @@ def _state_shardings(parts: Parts, members) -> TrainState:
         advantage_state=everywhere,
         key=everywhere,
         initial_head=head,
+        past_params=sharding.stacked(params) if parts.config.learner.staleness else (),
     )
 
 

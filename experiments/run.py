@@ -3,10 +3,13 @@
     python -m experiments.run --config=configs/fade.py --workdir=DIR
     python -m experiments.run --config=configs/fade.py:smoke --config.seed=1 --workdir=DIR
     python -m experiments.run --config=configs/quickstart.py --workdir=DIR
+    python -m experiments.run --config=configs/sweeps/core.py --workdir=DIR --shard=0/2
 
 The same command goes on where it was stopped or killed, and ends with the same bits. A config file
 that has a function sweep() is a sweep: get_config() is what its runs share, sweep(config) returns
-the overrides of each run by name.
+the overrides of each run by name, put together by experiments.grid. --shard=i/n makes every n-th
+run from the i-th on, for n hosts with i = 0..n-1; they may write to one directory, or their runs/
+be copied into one. --noreport leaves out the report, which experiments.report draws.
 """
 
 import importlib.util
@@ -20,6 +23,8 @@ from experiments.config import ConfigError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file of the run or sweep.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for all that the run writes.")
+_REPORT = flags.DEFINE_boolean("report", True, "Draw the report at the end.")
+_SHARD = flags.DEFINE_string("shard", "0/1", "Part i/n of the runs of a sweep, i = 0..n-1.")
 
 
 def config_module():
@@ -32,7 +37,7 @@ def config_module():
 
 
 def main(argv):
-    """Runs, writes the report, and prints its main table."""
+    """Runs, then writes the report and prints its main table."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
     if not _WORKDIR.value:
@@ -40,13 +45,18 @@ def main(argv):
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
     sweep = getattr(config_module(), "sweep", None)
     if sweep is not None:
+        from experiments.jobs import parse_shard
         from experiments.sweep import run_sweep
 
-        run_sweep(config, sweep(config), workdir)
+        run_sweep(config, sweep(config), workdir, parse_shard(_SHARD.value))
     else:
+        if flags.FLAGS["shard"].present:
+            raise ConfigError(f"--shard={_SHARD.value} is for sweeps; {workdir} is for one run")
         from experiments.train import train
 
         train(config, workdir)
+    if not _REPORT.value:
+        return
     from experiments.report import main_table, write_report
 
     report = write_report(workdir)

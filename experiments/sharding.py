@@ -59,6 +59,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
+def stacked(shardings):
+    """The shardings of arrays stacked along a new leading axis, which every device holds whole."""
+    return jax.tree.map(lambda s: NamedSharding(s.mesh, PartitionSpec(None, *s.spec)), shardings)
+
+
 def check_batch(mesh: Mesh, field: str, size: int) -> None:
     """Raises ConfigError when `size` prompts cannot be split evenly over the mesh."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]

@@ -1,15 +1,16 @@
 """One resumable stage of training: advance, log, evaluate, checkpoint.
 
-A stage killed at any moment and started again goes on from its newest checkpoint and ends with the
-same bits. All its randomness is a function of (seed, step), and its log is cut back to the
-checkpoint it resumes from.
+A stage is that of one run, or of several that one program takes through the same steps; each run
+has its own directory, which does not tell the two apart. A stage killed at any moment and started
+again goes on from its newest checkpoint and ends with the same bits. All its randomness is a
+function of (seed, step), and its log is cut back to the checkpoint it resumes from.
 """
 
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,8 +35,9 @@ class Stage(NamedTuple):
       name: shown on the bar.
       steps: total.
       steps_per_call: steps of one call of `advance`.
-      advance: (state, step, count) -> (state, list of `count` metrics lines).
-      evaluate: (state, step) -> metrics line; None for no evaluation.
+      advance: (state, step, count) -> (state, for each run a list of `count` metrics lines).
+      evaluate: (state, step) -> for each run a metrics line; None for no evaluation.
+      split: state -> for each run what its checkpoints hold.
       evaluate_every: steps.
       checkpoint_every: steps.
       keep: checkpoints.
@@ -44,8 +46,9 @@ class Stage(NamedTuple):
     name: str
     steps: int
     steps_per_call: int
-    advance: Callable[[Any, int, int], tuple[Any, list[dict]]]
-    evaluate: Callable[[Any, int], dict] | None
+    advance: Callable[[Any, int, int], tuple[Any, list[list[dict]]]]
+    evaluate: Callable[[Any, int], list[dict]] | None
+    split: Callable[[Any], list[Any]]
     evaluate_every: int
     checkpoint_every: int
     keep: int
@@ -65,21 +68,79 @@ def _termination():
         signal.signal(signal.SIGTERM, previous)
 
 
+class Record:
+    """What one run leaves on disk during a stage, and the bar that it moves."""
+
+    def __init__(self, directory: Path, keep: int, progress: Progress):
+        """Opens the checkpoints of the run in `directory`."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory, self._progress = directory, progress
+        self._checkpoints = Checkpoints(directory / "checkpoints", keep)
+        self._logs: Logs | None = None
+        self.saved: int | None = None
+        self.error: NonFiniteError | None = None
+
+    def restore(self, like: Any) -> tuple[int, Any] | None:
+        """Reads (step, state) of the newest readable checkpoint; None where there is none."""
+        restored = self._checkpoints.restore(like)
+        self.saved = None if restored is None else restored[0]
+        return restored
+
+    def open(self, name: str, steps: int) -> None:
+        """Cuts the log back to the checkpoint, and shows the bar."""
+        self._logs = Logs(self._directory, self.saved)
+        self._progress.start(name, self.saved or 0, steps)
+
+    def log(self, step: int, lines: list[dict], seconds: float) -> None:
+        """Writes the lines of the steps after `step`, `seconds` each; keeps a NonFiniteError."""
+        try:
+            _check_finite(step, lines, self.saved, self._directory)
+        except NonFiniteError as error:
+            self.error = error
+            return
+        for offset, line in enumerate(lines, start=1):
+            self._logs.write(step + offset, _with_times(line, seconds))
+        self._progress.update(step + len(lines), _with_times(lines[-1], seconds))
+
+    def evaluated(self, step: int, line: dict) -> None:
+        """Writes the line of an evaluation."""
+        self._logs.write(step, line)
+        self._progress.update(step, line)
+
+    def flush(self) -> None:
+        """Puts the log on disk."""
+        self._logs.flush()
+
+    def save(self, step: int, state: Any) -> None:
+        """Writes a checkpoint."""
+        self._checkpoints.save(step, state)
+        self.saved = step
+
+    def close(self) -> None:
+        """Leaves the bar as it is and releases the directory."""
+        if self._logs is not None:
+            self._progress.finish()
+            self._logs.close()
+        self._checkpoints.close()
+
+
 def run_stage(
     stage: Stage,
     directory: Path,
     start: Callable[[], Any],
     like: Any,
     progress: Progress,
+    whole: Callable[[Any], Any] = lambda state: state,
 ) -> Any:
-    """Runs a stage to its end, from its newest checkpoint if it has one.
+    """Runs a stage of one run to its end, from its newest checkpoint if it has one.
 
     Args:
       stage: what to do.
       directory: of the checkpoints and the logs.
       start: returns the state before the first step; called only where there is no checkpoint.
-      like: shapes, dtypes and shardings of the state, to restore into.
+      like: shapes, dtypes and shardings of what a checkpoint holds, to restore into.
       progress: where to show it.
+      whole: from what a checkpoint holds to the state; the inverse of `stage.split`.
 
     Returns:
       The state after the last step.
@@ -88,46 +149,69 @@ def run_stage(
       Stopped: after SIGTERM, with a checkpoint written.
       NonFiniteError: a loss or gradient was not finite; the last checkpoint is from before it.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(directory / "checkpoints", stage.keep)
-    restored = checkpoints.restore(like)
-    step, state = restored if restored is not None else (0, start())
-    logs = Logs(directory, None if restored is None else step)
-    progress.start(stage.name, step, stage.steps)
-    saved = step if restored is not None else None
+    record = Record(directory, stage.keep, progress)
     try:
-        with _termination() as asked:
-            if restored is None and stage.evaluate is not None:
-                line = stage.evaluate(state, 0)
-                logs.write(0, line)
-                logs.flush()
-                progress.update(0, line)
-            while step < stage.steps:
-                count = min(stage.steps_per_call, stage.steps - step)
-                began = time.perf_counter()
-                state, lines = stage.advance(state, step, count)
-                seconds = (time.perf_counter() - began) / count
-                _check_finite(step, lines, saved, directory)
-                for offset, line in enumerate(lines, start=1):
-                    logs.write(step + offset, _with_times(line, seconds))
-                step += count
-                progress.update(step, _with_times(lines[-1], seconds))
-                last = step == stage.steps
-                if stage.evaluate is not None and (last or step % stage.evaluate_every == 0):
-                    line = stage.evaluate(state, step)
-                    logs.write(step, line)
-                    progress.update(step, line)
-                logs.flush()
-                if last or asked.is_set() or step % stage.checkpoint_every == 0:
-                    checkpoints.save(step, state)
-                    saved = step
-                if asked.is_set() and not last:
-                    raise Stopped(f"stopped at step {step} of {stage.steps}; checkpoint written")
-        return state
+        restored = record.restore(like)
+        step, state = (0, start()) if restored is None else (restored[0], whole(restored[1]))
+        return finish_stage(stage, [record], step, state)
     finally:
-        progress.finish()
-        logs.close()
-        checkpoints.close()
+        record.close()
+
+
+def finish_stage(stage: Stage, records: Sequence[Record], step: int, state: Any) -> Any:
+    """Runs a stage from `step` to its end.
+
+    Args:
+      stage: what to do.
+      records: of its runs, each restored at `step`, or not restored if that is 0; the caller closes
+        them.
+      step: steps done.
+      state: of all runs.
+
+    Returns:
+      The state after the last step. A run whose record has an `error` is left out from there on.
+
+    Raises:
+      Stopped: after SIGTERM, with checkpoints written.
+      NonFiniteError: of the first run, once no run is left.
+    """
+    for record in records:
+        record.open(stage.name, stage.steps)
+
+    def evaluate(step):
+        for record, line in zip(records, stage.evaluate(state, step), strict=True):
+            if record.error is None:
+                record.evaluated(step, line)
+
+    with _termination() as asked:
+        if step == 0 and stage.evaluate is not None:
+            evaluate(0)
+            for record in records:
+                record.flush()
+        while step < stage.steps:
+            count = min(stage.steps_per_call, stage.steps - step)
+            began = time.perf_counter()
+            state, lines = stage.advance(state, step, count)
+            seconds = (time.perf_counter() - began) / count
+            for record, own in zip(records, lines, strict=True):
+                if record.error is None:
+                    record.log(step, own, seconds)
+            if all(record.error is not None for record in records):
+                raise records[0].error
+            step += count
+            last = step == stage.steps
+            if stage.evaluate is not None and (last or step % stage.evaluate_every == 0):
+                evaluate(step)
+            save = last or asked.is_set() or step % stage.checkpoint_every == 0
+            states = stage.split(state) if save else [None] * len(records)
+            for record, own in zip(records, states, strict=True):
+                if record.error is None:
+                    record.flush()
+                    if save:
+                        record.save(step, own)
+            if asked.is_set() and not last:
+                raise Stopped(f"stopped at step {step} of {stage.steps}; checkpoint written")
+    return state
 
 
 def _with_times(line: dict, seconds: float) -> dict:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -26,19 +27,19 @@ from experiments.program import (
 )
 from experiments.progress import Bar, Progress
 from experiments.setup import Parts, prepare, starting_params
-from experiments.sharding import batch_sharding
+from experiments.sharding import batch_sharding, replicated
 from experiments.stage import Stage, run_stage
 from experiments.tasks.verification import Verifier
-from experiments.train_step import Hyperparameters
+from experiments.train_step import Hyperparameters, TrainState
 
 logger = logging.getLogger(__name__)
 
 # A finished or interrupted run may be taken up again with other values of these.
-FREE_TO_CHANGE = ("steps", "checkpoint", "sweep", "verification")
+FREE_TO_CHANGE = ("steps", "checkpoint", "sweep", "verification", "warm_start.workdir")
 
 
 class Compiled(NamedTuple):
-    """What runs with the same static config share."""
+    """What runs of one shape (experiments.jobs) share; `for_run` makes it that of one of them."""
 
     parts: Parts
     members: tuple
@@ -60,6 +61,15 @@ def compile_for(config: ConfigDict, methods: Sequence[tuple[str, dict]] = ()) ->
     return Compiled(parts, members, make_program(parts, members), make_imitation(parts))
 
 
+def for_run(compiled: Compiled, config: ConfigDict) -> Compiled:
+    """Puts the config of one run into what runs of its shape share."""
+    parts = compiled.parts._replace(config=config)
+    old, new = compiled.parts.config.warm_start, config.warm_start
+    same = (old.batch, old.learning_rate) == (new.batch, new.learning_rate)
+    imitation = compiled.imitation if same else make_imitation(parts)
+    return compiled._replace(parts=parts, imitation=imitation)
+
+
 def hyperparameters(config: ConfigDict, members) -> Hyperparameters:
     """The traced values of a run."""
     return Hyperparameters(
@@ -78,7 +88,12 @@ def check_gives_gradient(config: ConfigDict) -> None:
     rewards = np.tril(np.ones((size + 1, size), np.float32), -1)
     try:
         weights, _, _ = advantages.update(
-            members, choice, rewards, advantages.init(members, choice), entropy=np.float32(1.0)
+            members,
+            choice,
+            rewards,
+            advantages.init(members, choice),
+            entropy=np.float32(1.0),
+            lengths=np.ones_like(rewards),
         )
     except ValueError as error:
         raise ConfigError(
@@ -103,7 +118,8 @@ def train(
 
     Args:
       config: see experiments.config.default_config.
-      workdir: gets config.json, metrics.jsonl, tensorboard/, checkpoints/ and result.json.
+      workdir: gets config.json, metrics.jsonl, tensorboard/, evaluations/, checkpoints/ and
+        result.json.
       progress: where to show progress; a bar on the terminal if None.
       compiled: shared by runs with the same static config; made here if None.
 
@@ -117,15 +133,20 @@ def train(
     """
     workdir = Path(workdir)
     progress = progress or Bar()
-    _claim(config, workdir)
-    compiled = compiled or compile_for(config)
-    finished = workdir / "result.json"
-    if finished.exists():
-        result = json.loads(finished.read_text())
-        if result["step"] == config.steps:
-            return result
+    claim(config, workdir)
+    compiled = for_run(compiled or compile_for(config), config)
+    result = finished_result(config, workdir)
+    if result is not None:
+        return result
     with host_verification(compiled) as verify:
         return _reinforce(config, workdir, compiled, progress, verify)
+
+
+def finished_result(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+    """The contents of result.json, if the run in `workdir` has made all its steps."""
+    path = workdir / "result.json"
+    result = json.loads(path.read_text()) if path.exists() else {}
+    return result if result.get("step") == config.steps else None
 
 
 @contextmanager
@@ -146,14 +167,14 @@ def host_verification(compiled: Compiled):
         yield verify
 
 
-def _claim(config: ConfigDict, workdir: Path) -> None:
+def claim(config: ConfigDict, workdir: Path) -> None:
     """Writes config.json, or checks that the run in this workdir has the same config."""
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "config.json"
     new = json.loads(json.dumps(plain_tree(config.to_dict())))
     if path.exists():
         changed = _differences(json.loads(path.read_text()), new)
-        changed = [c for c in changed if c.split(":")[0].split(".")[0] not in FREE_TO_CHANGE]
+        changed = [c for c in changed if not c.startswith(FREE_TO_CHANGE)]
         if changed:
             raise ConfigError(
                 f"{workdir} holds a run with another config ({'; '.join(changed)}):"
@@ -183,26 +204,28 @@ def warm_start(
       progress: where to show it.
       workdir: of the warm start itself; finished work there is read, not repeated.
     """
+    compiled = for_run(compiled, config)
     parts, imitation = compiled.parts, compiled.imitation
     settings = config.warm_start
     workdir = Path(workdir)
-    _claim(_warm_start_part(config), workdir)
+    claim(warm_start_part(config), workdir)
     like = _abstract_carry(parts, imitation)
     if (workdir / "result.json").exists():
         return _finished_warm_start(workdir, like)
 
     def advance(carry, step, count):
         if parts.task.on_device:
-            carry, metrics = imitation.advance(carry, parts.task, np.int32(step), count)
-            return carry, _lines(metrics)
+            seed = np.uint32(settings.seed)
+            carry, metrics = imitation.advance(carry, parts.task, seed, np.int32(step), count)
+            return carry, [lines_of(metrics)]
         lines = []
         for index in range(step, step + count):
             shown = parts.task.demonstrations(settings.seed, index, settings.batch)
             shown = shown._replace(prompts=shown.prompts._replace(facts=()))
             shown = jax.device_put(shown, batch_sharding(parts.mesh))
             carry, metrics = imitation.learn(carry, shown)
-            lines += _lines(metrics)
-        return carry, lines
+            lines += lines_of(metrics)
+        return carry, [lines]
 
     stage = Stage(
         name="warm start",
@@ -210,6 +233,7 @@ def warm_start(
         steps_per_call=config.steps_per_call,
         advance=advance,
         evaluate=None,
+        split=lambda carry: [carry],
         evaluate_every=settings.steps,
         checkpoint_every=config.checkpoint.every,
         keep=1,
@@ -226,10 +250,12 @@ def warm_start(
     return params
 
 
-def _warm_start_part(config: ConfigDict) -> ConfigDict:
+def warm_start_part(config: ConfigDict) -> ConfigDict:
     """The fields that a warm start depends on; runs that differ in others can share it."""
     part = ConfigDict(config.to_dict())
-    del part.warm_start["workdir"], part.optimizer["learning_rate"]
+    del part.warm_start["workdir"]
+    for field in ("name", "learning_rate", "momentum"):  # the warm start is AdamW at its own rate
+        del part.optimizer[field]
     return ConfigDict({name: part[name] for name in ("warm_start", "optimizer", "model", "task")})
 
 
@@ -268,17 +294,12 @@ def _reinforce(
     hyper = hyperparameters(config, members)
 
     def start():
-        if config.warm_start.steps:
-            directory = config.warm_start.workdir or workdir / "warm_start"
-            params = warm_start(config, compiled, progress, directory)
-        else:
-            params = starting_params(parts)
-        return program.init(hyper, params)
+        return program.init(hyper, first_params(config, compiled, progress, workdir))
 
     def advance(state, step, count):
         if parts.task.on_device:
             state, metrics = program.advance(state, parts.task, hyper, count)
-            return state, _lines(metrics, config)
+            return state, [lines_of(metrics, config)]
         lines = []
         for index in range(step, step + count):
             prompts = parts.task.train_prompts(config.seed, index, config.prompts)
@@ -287,35 +308,71 @@ def _reinforce(
             rewards = np.asarray(verify(prompts.facts, rollouts), np.float32)
             rewards = jax.device_put(rewards, batch_sharding(parts.mesh))
             state, metrics = program.learn(state, hyper, asked, rollouts, rewards)
-            lines += _lines(metrics, config)
-        return state, lines
+            lines += lines_of(metrics, config)
+        return state, [lines]
 
-    stage = Stage(
-        name=workdir.name,
+    def evaluate(state, step):
+        return [evaluation_line(parts, program, state.params, verify, step, workdir)]
+
+    state = run_stage(
+        reinforcement_stage(workdir.name, config, advance, evaluate, lambda s: [kept(s, hyper)]),
+        workdir,
+        start=start,
+        like=kept(abstract_state(parts, members, hyper), hyper),
+        progress=progress,
+        whole=lambda restored: whole(compiled, hyper, restored),
+    )
+    return write_result(config, workdir, state.params)
+
+
+def reinforcement_stage(name: str, config: ConfigDict, advance, evaluate, split) -> Stage:
+    """The RL stage of runs that have `config` in common, as far as a stage goes."""
+    return Stage(
+        name=name,
         steps=config.steps,
         steps_per_call=config.steps_per_call,
         advance=advance,
-        evaluate=lambda state, step: evaluation_line(parts, program, state.params, verify, step),
+        evaluate=evaluate,
+        split=split,
         evaluate_every=config.evaluation.every,
         checkpoint_every=config.checkpoint.every,
         keep=config.checkpoint.keep,
     )
-    state = run_stage(
-        stage,
-        workdir,
-        start=start,
-        like=abstract_state(parts, members, hyper),
-        progress=progress,
-    )
+
+
+def first_params(config: ConfigDict, compiled: Compiled, progress: Progress, workdir: Path):
+    """The policy that RL starts from: after the warm start, if there is one."""
+    if not config.warm_start.steps:
+        return starting_params(compiled.parts)
+    directory = config.warm_start.workdir or workdir / "warm_start"
+    return warm_start(config, compiled, progress, directory)
+
+
+def kept(state: TrainState, hyper: Hyperparameters) -> TrainState:
+    """What a checkpoint holds: nothing that depends on the other runs of a sweep."""
+    own = advantages.own_state(hyper.advantage, state.advantage_state)
+    return state._replace(advantage_state=own)
+
+
+def whole(compiled: Compiled, hyper: Hyperparameters, restored: TrainState) -> TrainState:
+    """The state that a program takes, from what a checkpoint holds: the inverse of `kept`."""
+    states = advantages.all_states(compiled.members, hyper.advantage, restored.advantage_state)
+    # Copied, since leaves of a first state may be one buffer, which cannot be donated twice.
+    states = jax.device_put(jax.tree.map(jnp.copy, states), replicated(compiled.parts.mesh))
+    return restored._replace(advantage_state=states)
+
+
+def write_result(config: ConfigDict, workdir: Path, params) -> dict[str, Any]:
+    """Writes result.json from the last lines of the log."""
     final: dict[str, Any] = {}
     for line in read_lines(workdir / "metrics.jsonl"):
         final |= {k: v for k, v in line.items() if line["step"] == config.steps}
-    result = final | {"step": config.steps, "params_sha256": tree_sha256(state.params)}
+    result = final | {"step": config.steps, "params_sha256": tree_sha256(params)}
     write_json(workdir / "result.json", result)
     return result
 
 
-def _lines(metrics: dict, config: ConfigDict | None = None) -> list[dict]:
+def lines_of(metrics: dict, config: ConfigDict | None = None) -> list[dict]:
     """Splits metrics stacked over steps into one dict per step, on the host.
 
     A metric without the axis of steps belongs to the last step. NaN where a method has no alpha or
@@ -352,7 +409,7 @@ def restore_params(parts: Parts, members, hyper, workdir: str | Path, step: int 
         raise FileNotFoundError(f"there is no run in {workdir}: {directory} is missing")
     checkpoints = Checkpoints(directory, parts.config.checkpoint.keep)
     try:
-        restored = checkpoints.restore(abstract_state(parts, members, hyper), step)
+        restored = checkpoints.restore(kept(abstract_state(parts, members, hyper), hyper), step)
     finally:
         checkpoints.close()
     if restored is None:

@@ -5,6 +5,7 @@ advantage only as a transformation, so that every ablation is the same step.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +32,8 @@ class TrainState(NamedTuple):
       advantage_state: of the advantage transformation(s).
       key: base PRNG key; step keys are folded in from it.
       initial_head: float32 [V, D]; the output head before RL, to measure how it moved.
+      past_params: the parameters of the last k = learner.staleness steps, stacked [k, ...]; those
+        of step t at t mod k. Empty where k = 0.
     """
 
     step: jax.Array
@@ -39,6 +42,7 @@ class TrainState(NamedTuple):
     advantage_state: Any
     key: jax.Array
     initial_head: jax.Array
+    past_params: Any
 
 
 class Hyperparameters(NamedTuple):
@@ -71,6 +75,8 @@ def init_state(model: ModelConfig, settings, members, hyper: Hyperparameters, pa
       params: where training starts.
     """
     optimizer = make_optimizer(settings.optimizer, hyper.learning_rate)
+    lag = settings.learner.staleness
+    repeat = partial(jnp.repeat, repeats=lag, axis=0)
     return TrainState(
         step=jnp.int32(0),
         params=params,
@@ -78,6 +84,28 @@ def init_state(model: ModelConfig, settings, members, hyper: Hyperparameters, pa
         advantage_state=advantages.init(members, hyper.advantage),
         key=jax.random.key(hyper.seed),
         initial_head=jnp.copy(transformer.unembedding(model, params)),
+        past_params=jax.tree.map(lambda p: repeat(p[None]), params) if lag else (),
+    )
+
+
+def behaviour_params(settings, state: TrainState):
+    """The parameters that sample the rollouts of a step: those of `learner.staleness` steps ago.
+
+    Until so many steps have been made they are the initial ones.
+    """
+    lag = settings.learner.staleness
+    if not lag:
+        return state.params
+    return jax.tree.map(lambda past: past[state.step % lag], state.past_params)
+
+
+def remember(settings, state: TrainState):
+    """Past parameters after a step: the present ones take the place of the oldest."""
+    lag = settings.learner.staleness
+    if not lag:
+        return ()
+    return jax.tree.map(
+        lambda past, now: past.at[state.step % lag].set(now), state.past_params, state.params
     )
 
 
@@ -109,8 +137,15 @@ def learn(
     mask = rollouts.token_mask
     entropy = jnp.sum(rollouts.entropies) / jnp.sum(mask)
     weights, advantage_state, readings = advantages.update(
-        members, hyper.advantage, rewards, state.advantage_state, entropy=entropy
+        members,
+        hyper.advantage,
+        rewards,
+        state.advantage_state,
+        entropy=entropy,
+        lengths=jnp.sum(mask, axis=-1),
     )
+    if settings.learner.equalize_mass:
+        weights = advantages.equalize_mass(weights, rewards)
     batch = Batch(
         prompts.tokens, prompts.length, rollouts.tokens, mask, rollouts.log_probs, weights
     )
@@ -165,8 +200,16 @@ def learn(
         params=carry[0],
         opt_state=carry[1],
         advantage_state=advantage_state,
+        past_params=remember(settings, state),
     )
     return state, metrics
+
+
+def imitation_optimizer(settings) -> optax.GradientTransformation:
+    """AdamW at the warm start's learning rate; its other settings are those of the run."""
+    adamw = settings.optimizer.copy_and_resolve_references()
+    adamw.name = "adamw"
+    return make_optimizer(adamw, settings.warm_start.learning_rate)
 
 
 def imitate(model: ModelConfig, settings, params, opt_state, demonstrations):
@@ -201,7 +244,7 @@ def imitate(model: ModelConfig, settings, params, opt_state, demonstrations):
 
     carry, metrics = gradient_update(
         loss,
-        make_optimizer(settings.optimizer, settings.warm_start.learning_rate),
+        imitation_optimizer(settings),
         params,
         opt_state,
         batch,

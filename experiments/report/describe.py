@@ -43,7 +43,8 @@ def methods_table(runs: Sequence[Run]) -> Table:
         call = f"{setting(first.config, 'advantage.name', '–')}({inside})"
         rows.append((method, call, seeds, ", ".join(other) or "–"))
     caption = "The diff of two configs is the experiment: all other settings are equal."
-    return Table(("method", "advantage", "seeds", "other settings"), tuple(rows), caption)
+    head = ("method", "advantage", "seeds", "other settings")
+    return Table(head, tuple(rows), caption, figures=False)
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
@@ -58,7 +59,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
         for run in runs
     )
     caption = "The first 16 digits of the SHA-256 of each run's final parameters."
-    return Table(("run", "steps", "state", "parameters"), rows, caption)
+    return Table(("run", "steps", "state", "parameters"), rows, caption, figures=False)
 
 
 def _runs_and_task(runs: Sequence[Run]) -> str:

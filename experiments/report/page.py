@@ -12,47 +12,38 @@ _CSS = Path(__file__).with_name("page.css")
 
 
 @dataclass(frozen=True)
-class Page:
-    """What the report says, in order."""
+class Section:
+    """A heading, and under it a table or a picture with its caption."""
 
     title: str
-    what_was_run: str
-    results: Table
-    pictures: tuple[Picture, ...]
-    methods: Table
-    runs: Table
+    body: Table | Picture
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page says, in order."""
+
+    title: str
+    lead: str
+    sections: tuple[Section, ...]
     command: str  # that makes this page again
 
 
 def markdown(page: Page) -> str:
     """The page as Markdown; each picture is the PNG file of its name, beside it."""
-    parts = [
-        f"# {page.title}",
-        page.what_was_run,
-        "## Results",
-        as_markdown(page.results),
-        page.results.caption,
-    ]
-    for picture in page.pictures:
-        image = f"![{picture.title}]({picture.name}.png)"
-        parts += [f"## {picture.title}", image, picture.caption]
-    for title, table in (("Methods", page.methods), ("Runs", page.runs)):
-        parts += [f"## {title}", as_markdown(table), table.caption]
+    parts = [f"# {page.title}", page.lead]
+    for title, body in ((section.title, section.body) for section in page.sections):
+        shown = f"![{title}]({body.name}.png)" if isinstance(body, Picture) else as_markdown(body)
+        parts += [f"## {title}", shown, body.caption]
     return "\n\n".join([*parts, f"This page is made by `{page.command}`."]) + "\n"
 
 
 def html(page: Page) -> str:
     """The page as one HTML file that needs nothing else, with the pictures inside."""
-    parts = [
-        f"<h1>{escape(page.title)}</h1>",
-        f"<p>{escape(page.what_was_run)}</p>",
-        "<h2>Results</h2>",
-        _table(page.results, "figures"),
-    ]
-    for picture in page.pictures:
-        parts += [f"<h2>{escape(picture.title)}</h2>", _picture(picture)]
-    for title, table in (("Methods", page.methods), ("Runs", page.runs)):
-        parts += [f"<h2>{title}</h2>", _table(table, "")]
+    parts = [f"<h1>{escape(page.title)}</h1>", f"<p>{escape(page.lead)}</p>"]
+    for title, body in ((section.title, section.body) for section in page.sections):
+        shown = _picture(body) if isinstance(body, Picture) else _table(body)
+        parts += [f"<h2>{escape(title)}</h2>", shown]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -64,7 +55,8 @@ def html(page: Page) -> str:
     )
 
 
-def _table(table: Table, kind: str) -> str:
+def _table(table: Table) -> str:
+    kind = "figures" if table.figures else ""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
     rows = "\n".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-_SEED = re.compile(r"[-_,]?seed[=_-]?\d+")
+SEED = re.compile(r"[-_,]?seed[=_-]?\d+")
 _PASS = re.compile(r"eval/pass@(\d+)")
 
 
@@ -108,7 +108,7 @@ def _load_run(directory: Path, name: str) -> Run:
     lines = _read_lines(directory / "metrics.jsonl")
     return Run(
         name=name or advantage,
-        method=_SEED.sub("", name) or advantage,
+        method=SEED.sub("", name) or advantage,
         config=config,
         train=_ordered(line for line in lines if not _is_evaluation(line)),
         evaluations=_ordered(line for line in lines if _is_evaluation(line)),

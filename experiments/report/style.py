@@ -7,18 +7,18 @@ from experiments.report.runs import Run, by_method, setting
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without black and yellow,
 # which vanish on a dark or on a light page; grey takes their place, and the blue is lighter.
-_ORANGE, _SKY, _GREEN, _BLUE = "#E69F00", "#56B4E9", "#009E73", "#1A80C4"
-_VERMILLION, _PURPLE, _GREY = "#D55E00", "#CC79A7", "#7F7F7F"
-_COLOURS = (_VERMILLION, _BLUE, _GREEN, _ORANGE, _PURPLE, _SKY, _GREY)
+_ORANGE, _SKY, _GREEN, BLUE = "#E69F00", "#56B4E9", "#009E73", "#1A80C4"
+VERMILLION, _PURPLE, GREY = "#D55E00", "#CC79A7", "#7F7F7F"
+_COLOURS = (VERMILLION, BLUE, _GREEN, _ORANGE, _PURPLE, _SKY, GREY)
 _USUAL = {
-    "fade": _VERMILLION,
-    "grpo": _BLUE,
-    "dr_grpo": _BLUE,
+    "fade": VERMILLION,
+    "grpo": BLUE,
+    "dr_grpo": BLUE,
     "power": _GREEN,
     "asym_grpo": _ORANGE,
     "power_asym": _PURPLE,
     "rloo": _SKY,
-    "reinforce": _GREY,
+    "reinforce": GREY,
 }
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
 

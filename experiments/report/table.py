@@ -19,6 +19,7 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str
+    figures: bool = True  # after the first column, to be set to the right
 
 
 def main_table(workdir: Path | str) -> str:
@@ -67,16 +68,17 @@ def as_markdown(table: Table) -> str:
     """The rows as a Markdown table with aligned columns."""
     lines = [table.head, *table.rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.head))]
-    rule = "|".join("-" * (width + 1) + (":" if i else "-") for i, width in enumerate(widths))
-    text = [
-        "| " + " | ".join(_pad(cell, widths[i], i) for i, cell in enumerate(line)) + " |"
+    right = [bool(i) and table.figures for i in range(len(widths))]
+    rule = "|".join("-" * (width + 1) + (":" if r else "-") for r, width in zip(right, widths))
+    rows = (
+        [
+            cell.rjust(width) if r else cell.ljust(width)
+            for cell, r, width in zip(line, right, widths)
+        ]
         for line in lines
-    ]
+    )
+    text = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([text[0], f"|{rule}|", *text[1:]])
-
-
-def _pad(cell: str, width: int, column: int) -> str:
-    return cell.rjust(width) if column else cell.ljust(width)
 
 
 def _percent(estimate: Estimate | None) -> str:

@@ -45,11 +45,13 @@ def write_report(workdir: Path | str, out: Path | str | None = None) -> Path:
         (out / f"{picture.name}.png").write_bytes(to_png(picture))
     content = page.Page(
         title=describe.title(every_run),
-        what_was_run=describe.what_was_run(every_run),
-        results=results_table(every_run),
-        pictures=pictures,
-        methods=describe.methods_table(every_run),
-        runs=describe.runs_table(every_run),
+        lead=describe.what_was_run(every_run),
+        sections=(
+            page.Section("Results", results_table(every_run)),
+            *(page.Section(picture.title, picture) for picture in pictures),
+            page.Section("Methods", describe.methods_table(every_run)),
+            page.Section("Runs", describe.runs_table(every_run)),
+        ),
         command=f"python -m experiments.report --workdir={workdir} --out={out}",
     )
     (out / "report.md").write_text(page.markdown(content), encoding="utf-8")

@@ -117,7 +117,12 @@ class TextTask:
 
         Returns:
           P demonstrations as numpy arrays, tokens [P, max_completion].
+
+        Raises:
+          ValueError: if every worked answer of a kind is longer than max_completion.
         """
+        if any(len(kind.length) == 0 for kind in self.demonstrated):
+            raise ValueError(f"max_completion keeps no demonstration, got {self.max_completion}")
         rows = _pick(self.demonstrated, self.pattern, seed, _DEMONSTRATIONS, step * count, count)
         mask = np.arange(self.max_completion) < rows.shown_length[:, None]
         return Demonstrations(_prompts(rows), rows.shown, mask.astype(np.float32))
@@ -252,8 +257,6 @@ def text_task(
         seed=seed,
         dropped={reason: count for reason, count in dropped.items() if count},
     )
-    if any(len(kind.length) == 0 for kind in task.demonstrated):
-        raise ValueError(f"max_completion keeps no demonstration, got {max_completion}")
     for reason, count in task.dropped.items():
         logging.getLogger(__name__).info("left out: %d %s", count, reason)
     return task

@@ -2,15 +2,19 @@
 
 import importlib
 import re
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import setup
+from experiments import setup, sweep
 from experiments.config import ConfigError, default_config
+from experiments.grid import seeds
+from experiments.optimizer import make_optimizer
 from experiments.progress import Silent
-from experiments.train import compile_for, train
+from experiments.train import compile_for, host_verification, train
 from tests.experiments.conftest import REPOSITORY
 from tests.experiments.tiny_config import get_config as tiny_config
 
@@ -45,12 +49,15 @@ def changed(field, value):
         ("learner.clip_low", 0.0, "config.learner.clip_low must be in (0, 1], got 0.0"),
         ("optimizer.name", "lion", "config.optimizer.name must be one of adamw, sgd, got 'lion'"),
         ("optimizer.learning_rate", 0.0, "config.optimizer.learning_rate must be > 0, got 0.0"),
+        ("optimizer.momentum", 1.0, "config.optimizer.momentum must be in [0, 1), got 1.0"),
+        ("learner.staleness", -1, "config.learner.staleness must be a whole number >= 0, got -1"),
+        ("sweep.seeds", 0, "config.sweep.seeds must be a whole number >= 1, got 0"),
         ("optimizer.b2", 1.0, "config.optimizer.b2 must be in [0, 1), got 1.0"),
         ("model.dtype", "float16", "config.model.dtype must be one of float32, bfloat16"),
         ("evaluation.ks", (1, 9), "config.evaluation.ks must be numbers in 1..config.evaluation.samples = 8"),
         ("evaluation.prompts_per_call", 3, "must be a divisor of config.evaluation.prompts = 8, got 3"),
         ("model.path", "/nowhere.gguf", "config.model.path must be an existing GGUF file"),
-        ("sweep.mode", "threads", "config.sweep.mode must be one of processes, serial, got 'threads'"),
+        ("sweep.mode", "threads", "config.sweep.mode must be one of auto, processes, serial, vmap, got 'threads'"),
     ],
 )  # fmt: skip
 def test_impossible_values(field, value, message):
@@ -159,20 +166,63 @@ def leaves(config, prefix=""):
             yield prefix + name
 
 
-def test_every_field_is_read_somewhere():
-    """Each leaf of the schema is named in code of experiments/ outside config.py itself."""
-    code = "\n".join(
-        p.read_text()
-        for p in sorted((REPOSITORY / "experiments").rglob("*.py"))
-        if p.name != "config.py" and "report" not in p.parts
+def read_by_the_program(monkeypatch):
+    """The set that fills with the fields, by (section's id, name), that running code reads.
+
+    Not counted is what reads every field alike: the checks of config.py, copies and dumps.
+    """
+    seen = set()
+    original = ConfigDict.__getitem__
+
+    def record(self, name):
+        frame = sys._getframe(1)
+        while frame.f_globals["__name__"].startswith("ml_collections"):
+            if frame.f_code.co_name in (
+                "to_dict",
+                "copy_and_resolve_references",
+                "eq_as_configdict",
+            ):
+                return original(self, name)
+            frame = frame.f_back
+        if frame.f_globals["__name__"] not in ("experiments.config", __name__):
+            seen.add((id(self), name))
+        return original(self, name)
+
+    monkeypatch.setattr(ConfigDict, "__getitem__", record)
+    return seen
+
+
+class HostTask(NamedTuple):
+    on_device: bool = False
+
+
+def test_every_field_is_read_by_a_running_program(monkeypatch, tiny, tmp_path):
+    monkeypatch.setattr(
+        sweep, "_run_in_processes", lambda jobs, _, board: sweep._run_serially(jobs, board)
     )
-    schema = default_config()
+    shared = {}  # run_configs copies the config for each run: the copy is what the run reads
+    copy = ConfigDict.copy_and_resolve_references
+
+    def copy_once(self, *args, **kwargs):
+        return shared.setdefault(id(self), self) if self is tiny else copy(self, *args, **kwargs)
+
+    monkeypatch.setattr(ConfigDict, "copy_and_resolve_references", copy_once)
+    seen = read_by_the_program(monkeypatch)
+    for tiny.sweep.mode in ("auto", "vmap"):  # the second finds the run finished
+        sweep.run_sweep(tiny, seeds(tiny), tmp_path)
+    tiny.optimizer.name = "sgd"
+    make_optimizer(tiny.optimizer, 1.0)
+    from_file = compile_for(tiny)
+    from_file = from_file._replace(parts=from_file.parts._replace(task=HostTask()))
+    with host_verification(from_file):
+        pass
     unread = []
-    for field in leaves(schema):
+    for field in leaves(default_config()):
         *path, last = field.split(".")
-        # As settings.section.field, config.section.field, or through a section's local name.
-        owner = rf"(?:{path[-1]}|settings|sizes|config)\b" if path else r"(?:config|settings)\b"
-        if not re.search(rf"{owner}\.{last}\b", code):
+        section = tiny
+        for part in path:
+            section = section[part]
+        if (id(section), last) not in seen:
             unread.append(field)
     assert unread == []
 
@@ -191,7 +241,7 @@ def test_every_config_is_valid_and_documented(name):
 
 
 def test_configs_import_only_experiments():
-    for path in (REPOSITORY / "configs").glob("*.py"):
+    for path in (REPOSITORY / "configs").rglob("*.py"):
         for module in re.findall(r"^(?:from|import) (\S+)", path.read_text(), re.MULTILINE):
             assert module.split(".")[0] in {"experiments", "configs", "os"}, (path, module)
 

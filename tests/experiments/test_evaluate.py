@@ -4,22 +4,24 @@ import json
 from math import comb
 
 import numpy as np
+import pytest
 
 from experiments.held_out import evaluation_line, run_held_out
 from experiments.logs import read_lines
-from experiments.train import compile_for, starting_params
+from experiments.progress import Silent
+from experiments.setup import starting_params
+from experiments.train import compile_for, hyperparameters, restore_params, train
+from tests.experiments.tiny_config import get_config
 
 
 def test_command_evaluates_a_checkpoint_as_the_run_did(command, tmp_path):
-    flags = ("--config=configs/grpo.py:smoke", f"--workdir={tmp_path}", "--config.mesh.data=1")
-    run = command("experiments.run", *flags)
-    _, err = run.communicate(timeout=280)
-    assert run.returncode == 0, err
+    train(get_config(), tmp_path, progress=Silent())
     logged = {
         line["step"]: line
         for line in read_lines(tmp_path / "metrics.jsonl")
         if "eval/entropy" in line
     }
+    flags = ("--config=tests/experiments/tiny_config.py", f"--workdir={tmp_path}")
     for extra, step in (((), 4), (("--step=2",), 2)):
         evaluation = command("experiments.evaluate", *flags, *extra)
         out, err = evaluation.communicate(timeout=280)
@@ -28,10 +30,13 @@ def test_command_evaluates_a_checkpoint_as_the_run_did(command, tmp_path):
         assert line["step"] == step
         for name in ("eval/pass@1", "eval/pass@4", "eval/entropy", "eval/length"):
             assert line[name] == logged[step][name]
-    missing = command("experiments.evaluate", *flags, "--step=3")
-    _, err = missing.communicate(timeout=280)
-    assert missing.returncode == 2
-    assert "no checkpoint of step 3" in err
+
+
+def test_a_checkpoint_that_is_not_there(tiny, tmp_path):
+    train(tiny, tmp_path, progress=Silent())
+    parts, members, _, _ = compile_for(tiny)
+    with pytest.raises(FileNotFoundError, match="no checkpoint of step 3"):
+        restore_params(parts, members, hyperparameters(tiny, members), tmp_path, 3)
 
 
 def test_pass_at_k_counts_subsets(tiny):

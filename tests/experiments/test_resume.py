@@ -21,7 +21,8 @@ OVERRIDES = (
 
 
 def arguments(workdir):
-    return ("experiments.run", f"--config={CONFIG}", f"--workdir={workdir}", *OVERRIDES)
+    flags = (f"--config={CONFIG}", f"--workdir={workdir}", "--noreport")
+    return ("experiments.run", *flags, *OVERRIDES)
 
 
 def metrics(workdir):

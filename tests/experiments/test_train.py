@@ -4,6 +4,7 @@ import json
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from experiments import train as training
 from experiments.logs import read_lines
 from experiments.progress import Silent
 from experiments.stage import NonFiniteError
-from experiments.train import compile_for, hyperparameters, train, warm_start
+from experiments.train import compile_for, hyperparameters, kept, train, warm_start, whole
 from tests.experiments.tiny_config import get_config as tiny_config
 
 METRICS = {
@@ -86,6 +87,35 @@ def test_a_method_gives_the_same_run_alone_and_among_others(program, tmp_path):
     assert alone["params_sha256"] == among["params_sha256"]
 
 
+def test_rank_one_fraction_counts_only_the_tokens_that_were_sampled(program):
+    config, compiled, params = program
+    hyper, state = start(config, compiled, params)
+    prompts = compiled.parts.task.train_prompts(hyper.seed, 0, config.prompts)
+    rollouts = jax.device_get(compiled.program.sample(state, prompts))
+    state, metrics = compiled.program.advance(state, compiled.parts.task, hyper, 1)
+    moved = np.asarray(state.params["head"], np.float64) - params["head"]
+    used = np.unique(rollouts.tokens[rollouts.token_mask > 0])
+    assert 0 < len(used) < len(moved)
+    share = [s[0] ** 2 / np.sum(s**2) for s in (np.linalg.svd(m)[1] for m in (moved[used], moved))]
+    assert abs(share[0] - share[1]) > 1e-3
+    np.testing.assert_allclose(metrics["rank_one_fraction"], share[0], rtol=1e-4)
+
+
+def test_what_a_checkpoint_holds_is_the_whole_run(program):
+    """The states of the methods that the run does not use are left out and made again."""
+    config, compiled, params = program
+    hyper, state = start(config, compiled, params)
+    held = kept(state, hyper)
+    assert len(jax.tree.leaves(held)) < len(jax.tree.leaves(state))
+    again = whole(compiled, hyper, jax.tree.map(jnp.copy, held))
+    chex.assert_trees_all_equal(again, state)
+    ended = [
+        compiled.program.advance(s, compiled.parts.task, hyper, 2)[0].params["final_norm"]
+        for s in (again, state)
+    ]
+    np.testing.assert_array_equal(*ended)
+
+
 def test_steps_run_without_transfers_and_donate_their_state(program):
     config, compiled, params = program
     hyper, state = start(config, compiled, params)
@@ -103,14 +133,14 @@ def test_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(tiny, tmp_p
     train(tiny, tmp_path, progress=Silent())
     longer = tiny.copy_and_resolve_references()
     longer.steps = 8
-    original = training._lines
+    original = training.lines_of
 
     def poisoned(metrics, config=None):
         lines = original(metrics, config)
         lines[-1]["loss"] = float("nan")
         return lines
 
-    monkeypatch.setattr(training, "_lines", poisoned)
+    monkeypatch.setattr(training, "lines_of", poisoned)
     with pytest.raises(NonFiniteError, match=r"loss is nan at step 6; checkpoint 4 is kept"):
         train(longer, tmp_path, progress=Silent())
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]

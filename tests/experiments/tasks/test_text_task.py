@@ -120,7 +120,7 @@ def test_what_leaves_nothing_is_refused():
     with pytest.raises(ValueError, match=r"max_prompt keeps none of 8 training .*got 1;"):
         small_task(max_prompt=1)
     with pytest.raises(ValueError, match="max_completion keeps no demonstration, got 2"):
-        small_task(max_completion=2)
+        small_task(max_completion=2).demonstrations(0, 0, 2)
 
 
 def test_newline_is_one_token():
