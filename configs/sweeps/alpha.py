@@ -1,4 +1,4 @@
-"""The focus α of Power from two warm starts: 5 exponents x 2 initial solve rates x 3 seeds.
+"""The focus α of Power from two warm starts: 5 exponents x 2 initial solve rates x 5 seeds.
 
 Measures what a harder focus does to pass@k, and whether the best α depends on how hard the prompts
 are. α = 1 is GRPO without std.
@@ -11,18 +11,15 @@ at one of the starts excludes 0.
     python -m experiments.run --config=configs/sweeps/alpha.py --workdir=runs/sweeps/alpha
     python -m experiments.run --config=configs/sweeps/alpha.py:smoke --workdir=runs/smoke/alpha
 
-30 runs of 4 to 6 minutes each on one core.
+50 runs of about a minute each on one core.
 """
 
-from experiments.config import default_config, with_mode
+from configs.graph import get_config
 from experiments.grid import axis, methods, product, seeds
 
+__all__ = ["get_config", "sweep"]
+
 ALPHAS = (1.0, 1.5, 2.0, 3.0, 4.0)
-
-
-def get_config(mode: str = ""):
-    """Returns what the runs share; `mode` is empty or "smoke"."""
-    return with_mode(default_config(), mode)
 
 
 def sweep(config):

@@ -27,26 +27,15 @@ clock, and averages that keep 2% of the past instead of 98%, the other reading o
     python -m experiments.run --config=configs/sweeps/core.py --workdir=runs/sweeps/core
     python -m experiments.run --config=configs/sweeps/core.py:smoke --workdir=runs/smoke/core
 
-60 runs of some 100 seconds each on one core. --config.warm_start.steps sets the initial solve rate.
+60 runs of about a minute each on one core. --config.warm_start.steps sets the initial solve rate.
 """
 
+from configs.graph import get_config
 from configs.sweeps.methods import chosen
 from configs.sweeps.tuning import STATIC
-from experiments.config import default_config, with_mode
 from experiments.grid import chain, methods, product, seeds
 
-# The best of configs/sweeps/tuning.py for each of its seven methods: of 3e-4, 6e-4 and 1.2e-3 the
-# middle one, for all. FADE's ablations have FADE's.
-RATE = 6e-4
-
-
-def get_config(mode: str = ""):
-    """Returns what the runs share; `mode` is empty or "smoke"."""
-    config = default_config()
-    config.optimizer.learning_rate = RATE
-    config.steps = 400  # at the tuned rates, the steps in which pass@1 passes its peak or flattens
-    config.evaluation.every = 50
-    return with_mode(config, mode)
+__all__ = ["get_config", "sweep"]
 
 
 def sweep(config):

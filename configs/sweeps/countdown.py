@@ -1,4 +1,4 @@
-"""Static weights and FADE on countdown, four numbers to a target: 7 methods x 3 seeds.
+"""Static weights and FADE on countdown, four numbers to a target: 7 methods x 5 seeds.
 
 Measures whether what the graph task shows holds on another task.
 
@@ -9,7 +9,7 @@ over seeds and prompts of the same difference excludes 0 here with the same sign
     python -m experiments.run --config=configs/sweeps/countdown.py:smoke \
         --workdir=runs/smoke/countdown
 
-21 runs on the task of configs/countdown.py.
+35 runs on the task of configs/countdown.py.
 """
 
 from configs.countdown import get_config

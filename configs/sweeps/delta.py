@@ -1,4 +1,4 @@
-"""The sign axis δ at two focuses: 6 divisors x 2 exponents x 3 seeds.
+"""The sign axis δ at two focuses: 6 divisors x 2 exponents x 5 seeds.
 
 Measures what weighing failures more (δ < 1) or less (δ > 1) does to pass@k, entropy and the rank of
 the output head's update. α = 1 is AsymGRPO(δ); α = 2, δ = 1 is Power(2).
@@ -17,19 +17,16 @@ Criteria, at α = 1 and over seeds and prompts:
     python -m experiments.run --config=configs/sweeps/delta.py --workdir=runs/sweeps/delta
     python -m experiments.run --config=configs/sweeps/delta.py:smoke --workdir=runs/smoke/delta
 
-36 runs of 4 to 6 minutes each on one core.
+60 runs of about a minute each on one core.
 """
 
-from experiments.config import default_config, with_mode
+from configs.graph import get_config
 from experiments.grid import methods, product, seeds
+
+__all__ = ["get_config", "sweep"]
 
 ALPHAS = (1.0, 2.0)
 DELTAS = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
-
-
-def get_config(mode: str = ""):
-    """Returns what the runs share; `mode` is empty or "smoke"."""
-    return with_mode(default_config(), mode)
 
 
 def sweep(config):

@@ -1,4 +1,4 @@
-"""The group size at equal rollouts per step: 4 sizes x 3 methods x 3 seeds.
+"""The group size at equal rollouts per step: 4 sizes x 3 methods x 5 seeds.
 
 Measures whether the order of the methods depends on G; prompts x G is held at that of the config.
 A program is compiled for each size.
@@ -11,11 +11,11 @@ of their final pass@1, or pass@100, exclude 0 at two sizes with different signs.
     python -m experiments.run --config=configs/sweeps/group_size.py:smoke \
         --workdir=runs/smoke/group_size
 
-36 runs of 4 to 6 minutes each on one core.
+60 runs of about a minute each on one core.
 """
 
+from configs import graph
 from configs.sweeps.methods import chosen
-from experiments.config import default_config, with_mode
 from experiments.grid import axis, product, seeds, zipped
 
 SIZES = (4, 8, 16, 32)
@@ -23,7 +23,7 @@ SIZES = (4, 8, 16, 32)
 
 def get_config(mode: str = ""):
     """Returns what the runs share; `mode` is empty or "smoke"."""
-    config = with_mode(default_config(), mode)
+    config = graph.get_config(mode)
     # Enough rollouts for one group of the largest size, in a smoke run too.
     config.prompts = max(config.prompts, max(SIZES) // config.group_size)
     return config

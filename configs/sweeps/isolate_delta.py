@@ -45,8 +45,9 @@ in an arm leaves that arm undecided.
 and clip 2 to 4; some 4 hours of one core in all.
 """
 
+from configs import graph
 from configs.sweeps.methods import chosen
-from experiments.config import default_config, with_mode
+from experiments.config import with_mode
 from experiments.grid import product, seeds
 
 SGD_RATE = 0.1
@@ -55,10 +56,8 @@ NEVER_CLIPPED = {"learner.clip_low": 1.0, "learner.clip_high": 1e6}  # of a rati
 
 def get_config(mode: str = ""):
     """Returns what the runs share; `mode` is empty or "smoke"."""
-    config = default_config()
+    config = graph.get_config()
     config.steps = 300
-    config.optimizer.learning_rate = 6e-4
-    config.evaluation.every = 50
     config.sweep.seeds = 3
     return with_mode(config, mode)
 

@@ -1,4 +1,4 @@
-"""Every method on the graph task: 17 methods x 3 seeds from one warm start.
+"""Every method on the graph task: 17 methods x 5 seeds from one warm start.
 
 Measures pass@1, pass@10, pass@100 and entropy of each method at equal steps and learning rate.
 
@@ -10,16 +10,13 @@ one advantage and are both here as a check: their rows must be equal.
     python -m experiments.run --config=configs/sweeps/methods.py --workdir=runs/sweeps/methods
     python -m experiments.run --config=configs/sweeps/methods.py:smoke --workdir=runs/smoke/methods
 
-51 runs of 4 to 6 minutes each on one core; --shard=i/n splits them over n hosts.
+85 runs of about a minute each on one core; --shard=i/n splits them over n hosts.
 """
 
-from experiments.config import default_config, with_mode
+from configs.graph import get_config
 from experiments.grid import methods, product, seeds
 
-
-def get_config(mode: str = ""):
-    """Returns what the runs share; `mode` is empty or "smoke"."""
-    return with_mode(default_config(), mode)
+__all__ = ["get_config", "sweep"]
 
 
 def advantages(config):

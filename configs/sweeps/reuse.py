@@ -1,4 +1,4 @@
-"""On-policy against reuse: one update per batch of rollouts, or four, x 4 methods x 3 seeds.
+"""On-policy against reuse: one update per batch of rollouts, or four, x 4 methods x 5 seeds.
 
 Measures what the sign ratio does once updates leave the policy that sampled: on-policy only
 w_S + w_F matters in expectation; with four epochs at a clip of 0.2 the clip acts on positive and
@@ -10,17 +10,14 @@ of their final pass@1, or pass@100, exclude 0 with different signs with and with
     python -m experiments.run --config=configs/sweeps/reuse.py --workdir=runs/sweeps/reuse
     python -m experiments.run --config=configs/sweeps/reuse.py:smoke --workdir=runs/smoke/reuse
 
-24 runs of 4 to 12 minutes each on one core.
+40 runs of 1 to 3 minutes each on one core.
 """
 
+from configs.graph import get_config
 from configs.sweeps.methods import chosen
-from experiments.config import default_config, with_mode
 from experiments.grid import axis, product, seeds
 
-
-def get_config(mode: str = ""):
-    """Returns what the runs share; `mode` is empty or "smoke"."""
-    return with_mode(default_config(), mode)
+__all__ = ["get_config", "sweep"]
 
 
 def sweep(config):

@@ -1,0 +1,16 @@
+"""The protocol that the sweeps on the graph task share: their runs compare across sweeps."""
+
+from experiments.config import default_config, with_mode
+
+# The best of configs/sweeps/tuning.py for each of its seven methods: of 3e-4, 6e-4 and 1.2e-3 the
+# middle one, for all.
+LEARNING_RATE = 6e-4
+
+
+def get_config(mode: str = ""):
+    """Returns a run of 400 steps at the tuned rate; `mode` is empty or "smoke"."""
+    config = default_config()
+    config.optimizer.learning_rate = LEARNING_RATE
+    config.steps = 400  # in which pass@1 passes its peak or flattens at this rate
+    config.evaluation.every = 50
+    return with_mode(config, mode)
