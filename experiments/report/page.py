@@ -12,11 +12,21 @@ _CSS = Path(__file__).with_name("page.css")
 
 
 @dataclass(frozen=True)
+class Text:
+    """Paragraphs."""
+
+    paragraphs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading, and under it a table or a picture with its caption."""
+    """A heading, and under it a text, or a table or a picture with its caption.
+
+    Without a title it goes on with the section before it.
+    """
 
     title: str
-    body: Table | Picture
+    body: Table | Picture | Text
 
 
 @dataclass(frozen=True)
@@ -33,17 +43,36 @@ def markdown(page: Page) -> str:
     """The page as Markdown; each picture is the PNG file of its name, beside it."""
     parts = [f"# {page.title}", page.lead]
     for title, body in ((section.title, section.body) for section in page.sections):
-        shown = f"![{title}]({body.name}.png)" if isinstance(body, Picture) else as_markdown(body)
-        parts += [f"## {title}", shown, body.caption]
+        parts += [f"## {title}"] if title else []
+        if isinstance(body, Text):
+            parts += body.paragraphs
+        elif isinstance(body, Picture):
+            parts += [f"![{body.title}]({body.name}.png)", body.caption]
+        else:
+            parts += [as_markdown(body), body.caption]
     return "\n\n".join([*parts, f"This page is made by `{page.command}`."]) + "\n"
 
 
-def html(page: Page) -> str:
-    """The page as one HTML file that needs nothing else, with the pictures inside."""
+def html(page: Page, *, files: bool = False) -> str:
+    """The page as HTML.
+
+    Args:
+      page: what it says.
+      files: show the PNG files beside the page; by default the pictures are inside, so that the
+        one file needs nothing else.
+
+    Returns:
+      The text of the file.
+    """
     parts = [f"<h1>{escape(page.title)}</h1>", f"<p>{escape(page.lead)}</p>"]
     for title, body in ((section.title, section.body) for section in page.sections):
-        shown = _picture(body) if isinstance(body, Picture) else _table(body)
-        parts += [f"<h2>{escape(title)}</h2>", shown]
+        if isinstance(body, Text):
+            shown = "\n".join(f"<p>{escape(text)}</p>" for text in body.paragraphs)
+        elif isinstance(body, Table):
+            shown = _table(body)
+        else:
+            shown = _file(body) if files else _picture(body)
+        parts += [f"<h2>{escape(title)}</h2>", shown] if title else [shown]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -66,6 +95,12 @@ def _table(table: Table) -> str:
         f"<tbody>\n{rows}\n</tbody>\n</table></div>\n"
         f'<p class="caption">{escape(table.caption)}</p>'
     )
+
+
+def _file(picture: Picture) -> str:
+    source = f'src="{escape(picture.name)}.png" alt="{escape(picture.title)}"'
+    caption = f'<p class="caption">{escape(picture.caption)}</p>'
+    return f'<p class="picture"><img loading="lazy" {source}></p>\n{caption}'
 
 
 def _picture(picture: Picture) -> str:

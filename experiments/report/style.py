@@ -21,6 +21,23 @@ _USUAL = {
     "reinforce": GREY,
 }
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
+# The methods of several sweeps, which look the same in all of them: one colour for a family.
+_BY_NAME = {
+    "fade": (VERMILLION, _DASHES[0]),
+    "fade0.5": (VERMILLION, _DASHES[0]),
+    "fade0.25": (VERMILLION, _DASHES[1]),
+    "fade_rate0.98": (VERMILLION, _DASHES[2]),
+    "fade_no_focal": (_PURPLE, _DASHES[0]),
+    "fade_no_suppression": (_SKY, _DASHES[0]),
+    "fade_from_entropy": (_PURPLE, _DASHES[1]),
+    "fade_log_decay": (_SKY, _DASHES[1]),
+    "grpo_no_std": (BLUE, _DASHES[0]),
+    "power3": (_GREEN, _DASHES[0]),
+    "power2": (_GREEN, _DASHES[1]),
+    "asym0.5": (_ORANGE, _DASHES[0]),
+    "asym2": (_ORANGE, _DASHES[1]),
+    "reinforce": (GREY, _DASHES[0]),
+}
 
 # Of everything that is not data. Pictures inside the page have these two replaced by the colours of
 # the reader's light or dark theme.
@@ -39,7 +56,7 @@ class Line:
 
 
 def method_lines(runs: Sequence[Run]) -> dict[str, Line]:
-    """A colour and dashes for each method: the usual one of its advantage where it is free.
+    """A colour and dashes for each method: its own, or the usual one of its advantage where free.
 
     Args:
       runs: of one report, in the order of the sweep.
@@ -49,9 +66,13 @@ def method_lines(runs: Sequence[Run]) -> dict[str, Line]:
     """
     taken: dict[str, tuple[str, tuple[float, ...]]] = {}
     methods = by_method(runs)
+    for method in methods:
+        own = _BY_NAME.get(method)
+        if own and own not in taken.values():
+            taken[method] = own
     for method, members in methods.items():
         colour = _USUAL.get(setting(members[0].config, "advantage.name", ""))
-        if colour and (colour, ()) not in taken.values():
+        if method not in taken and colour and (colour, ()) not in taken.values():
             taken[method] = (colour, ())
     free = [(c, d) for d in _DASHES for c in _COLOURS if (c, d) not in taken.values()]
     rest = [method for method in methods if method not in taken]

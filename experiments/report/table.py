@@ -66,7 +66,7 @@ def results_table(runs: Sequence[Run]) -> Table:
 
 def as_markdown(table: Table) -> str:
     """The rows as a Markdown table with aligned columns."""
-    lines = [table.head, *table.rows]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (table.head, *table.rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.head))]
     right = [bool(i) and table.figures for i in range(len(widths))]
     rule = "|".join("-" * (width + 1) + (":" if r else "-") for r, width in zip(right, widths))

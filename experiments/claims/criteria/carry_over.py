@@ -1,0 +1,52 @@
+"""Whether what the graph task shows of two methods holds on countdown: countdown.py's criterion."""
+
+from itertools import combinations
+
+from experiments.claims import measures
+from experiments.claims.finding import (
+    DOES_NOT,
+    REPRODUCES,
+    UNDECIDED,
+    Figure,
+    Finding,
+    side,
+)
+from experiments.claims.measures import Measure
+from experiments.claims.study import Study, need
+
+METHODS = ("reinforce", "grpo_no_std", "asym0.5", "asym2", "power2", "power3", "fade")
+
+
+def countdown(study: Study) -> Finding:
+    """Every difference of two methods that excludes 0 in core does so on countdown, same sign."""
+    graph, graph_seeds = need(study, "core", METHODS)
+    other, other_seeds = need(study, "countdown", METHODS)
+    read: dict[str, tuple[Measure, str]] = {
+        "final pass@1": (measures.final_pass(1), "points"),
+        f"final pass@{graph.ks[-1]}": (measures.final_pass(graph.ks[-1]), "points"),
+        "final entropy": (measures.final_entropy, "nats"),
+    }
+    carried, reversed_, open_, figures = [], [], [], []
+    for a, b in combinations(METHODS, 2):
+        for name, (measure, unit) in read.items():
+            here = measures.difference((graph, a), (graph, b), measure, graph_seeds)
+            if not side(here):
+                continue
+            there = measures.difference((other, a), (other, b), measure, other_seeds)
+            label = f"{a} − {b}, {name}"
+            group = {1: carried, -1: reversed_}.get(side(here) * side(there), open_)
+            group.append(label)
+            if group is not carried or b == "grpo_no_std" or a == "grpo_no_std":
+                figures += [Figure(f"{label}, graph", here, unit)]
+                figures += [Figure(f"{label}, countdown", there, unit)]
+    found = len(carried) + len(reversed_) + len(open_)
+    sentence = (
+        f"Of {found} differences between two methods that exclude 0 on the graph, {len(carried)} "
+        f"exclude it on countdown with the same sign, {len(reversed_)} with the other, "
+        f"{len(open_)} include it there."
+    )
+    if reversed_:
+        verdict = DOES_NOT
+    else:
+        verdict = REPRODUCES if found and not open_ else UNDECIDED
+    return Finding(verdict, tuple(figures), sentence)

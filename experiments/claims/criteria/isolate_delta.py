@@ -1,0 +1,144 @@
+"""Why the sign ratio matters although h says it should not: the criteria of isolate_delta.py.
+
+D is the pass@100 of a method minus that of RLOO, both where pass@1 first reaches 0.3.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.claims import bootstrap, measures
+from experiments.claims.finding import (
+    DOES_NOT,
+    REPRODUCES,
+    UNDECIDED,
+    Figure,
+    Finding,
+    side,
+)
+from experiments.claims.study import NotRun, Study, need
+from experiments.claims.sweep_data import SweepData
+from experiments.report.intervals import Estimate
+
+SWEEP = "isolate_delta"
+LEVEL = 0.3
+ARMS = ("adam", "batch", "sgd", "sgd_small", "reuse", "clip")
+SAME_H = ("reinforce", "nsr")
+REFERENCE = "rloo"
+
+
+class Gap(NamedTuple):
+    """D of a method in an arm.
+
+    Attributes:
+      resamples: `[resamples + 1]`.
+      estimate: of D; without value or interval where a seed does not reach the level.
+    """
+
+    resamples: np.ndarray
+    estimate: Estimate
+
+
+def gap(study: Study, arm: str, method: str) -> Gap:
+    """D of a method in an arm; all NaN where one of the two misses the level in some seed."""
+    names = (f"{arm}-{method}", f"{arm}-{REFERENCE}")
+    data, seeds = need(study, SWEEP, names)
+    k = data.ks[-1]
+    pair = tuple((data, name) for name in names)
+    resamples, reached = measures.difference_samples(
+        *pair, measures.matched_pass(k, LEVEL), seeds
+    )
+    if reached < len(seeds):
+        resamples = np.full_like(resamples, np.nan)
+    return Gap(resamples, bootstrap.estimate(resamples, len(seeds)))
+
+
+def beyond_h(study: Study) -> Finding:
+    """In arm adam, D of REINFORCE or NSR excludes 0."""
+    figures = tuple(_figure("adam", m, gap(study, "adam", m).estimate) for m in SAME_H)
+    if any(side(figure.estimate) for figure in figures):
+        verdict = REPRODUCES
+    else:
+        verdict = UNDECIDED
+    return Finding(verdict, figures, _reached(study, [("adam", m) for m in SAME_H]))
+
+
+def taken_out(study: Study, arm: str, reference: str) -> Finding:
+    """A cause that an arm takes out: |D| comes nearer to 0 than in the arm it differs from."""
+    return _change(study, arm, reference, -1)
+
+
+def put_in(study: Study, arm: str, reference: str) -> Finding:
+    """A cause that an arm puts in: |D| goes farther from 0 than in the arm it differs from."""
+    return _change(study, arm, reference, 1)
+
+
+def through_h(study: Study) -> Finding:
+    """AsymGRPO's D keeps its sign in the arms where those of REINFORCE and NSR include 0."""
+    figures, signs, quiet, missing = [], {"asym0.5": [], "asym2": []}, [], []
+    for arm in ARMS:
+        try:
+            gaps = [gap(study, arm, method).estimate for method in SAME_H]
+        except NotRun:
+            missing.append(arm)
+            continue
+        if any(side(g) or np.isnan(g.low) for g in gaps):
+            continue
+        quiet.append(arm)
+        for method, found in signs.items():
+            estimate = gap(study, arm, method).estimate
+            found.append(side(estimate))
+            figures.append(_figure(arm, method, estimate))
+    if missing:
+        raise NotRun(f"Sweep {SWEEP}: incomplete, arms without verdict: {', '.join(missing)}.")
+    if not quiet:
+        text = "D of REINFORCE or NSR excludes 0, or has no value, in every arm: nothing to judge."
+        return Finding(UNDECIDED, (), text)
+    kept = all(len(set(found)) == 1 and found[0] != 0 for found in signs.values())
+    turned = any({1, -1} <= set(found) for found in signs.values())
+    verdict = REPRODUCES if kept else DOES_NOT if turned else UNDECIDED
+    return Finding(verdict, tuple(figures), f"Arms where both include 0: {', '.join(quiet)}.")
+
+
+def _change(study: Study, arm: str, reference: str, wanted: int) -> Finding:
+    figures, sides, whole = [], [], []
+    for method in SAME_H:
+        here, there = gap(study, arm, method), gap(study, reference, method)
+        change = np.abs(here.resamples) - np.abs(there.resamples)
+        estimate = bootstrap.estimate(change, here.estimate.count)
+        figures += [
+            _figure(arm, method, here.estimate),
+            Figure(f"{method}, |D| in {arm} − |D| in {reference}", estimate, "points"),
+        ]
+        sides.append(side(estimate))
+        if wanted < 0 and sides[-1] < 0 and not side(here.estimate):
+            whole.append(method)
+    if wanted in sides:
+        verdict = REPRODUCES
+    else:
+        verdict = DOES_NOT if -wanted in sides else UNDECIDED
+    sentence = _reached(study, [(a, m) for a in (arm, reference) for m in SAME_H])
+    if whole:
+        sentence += f" As far as can be told here the whole cause of D of {' and '.join(whole)}."
+    return Finding(verdict, tuple(figures), sentence.strip())
+
+
+def _figure(arm: str, method: str, estimate: Estimate) -> Figure:
+    return Figure(f"D of {method} in {arm}", estimate, "points")
+
+
+def _reached(study: Study, pairs: list[tuple[str, str]]) -> str:
+    """Which methods miss the level, in how many seeds."""
+    names = dict.fromkeys(f"{arm}-{m}" for arm, method in pairs for m in (method, REFERENCE))
+    missed = {name: count for name in names if (count := _missed(study[SWEEP], name))}
+    if not missed:
+        return f"All of them reach pass@1 = {100 * LEVEL:g}%."
+    return f"pass@1 = {100 * LEVEL:g}% is not reached by " + "; ".join(
+        f"{name} in {count} seeds" for name, count in missed.items()
+    ) + "."
+
+
+def _missed(data: SweepData, name: str) -> int:
+    seeds = data.seeds([name])
+    steps = measures.observed((data, name), measures.steps_to([LEVEL] * len(seeds)), seeds)
+    return int(np.isnan(steps).sum())

@@ -1,0 +1,1 @@
+"""What the claims page draws beyond what experiments.report draws."""

@@ -1,0 +1,71 @@
+"""The prediction from h beside what was measured, where both are there."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from experiments.claims.finding import DOES_NOT, NOT_RUN, REPRODUCES, UNDECIDED
+from experiments.report.page import Section, Text
+from experiments.report.picture import Picture
+from experiments.report.table import Table
+from experiments.theory.__main__ import write_comparison
+
+_TITLE = "Prediction from h, and measurement"
+_PICTURE = "prediction_and_measurement"
+
+
+def section(results: Path, out: Path) -> list[Section]:
+    """Writes the comparison of experiments.theory into `out`, and says what came of it.
+
+    Args:
+      results: evaluations.csv of the core sweep.
+      out: directory with prediction.csv.
+    """
+    if not (out / "prediction.csv").exists() or not results.exists():
+        text = "Needs prediction.csv beside this page, and the core sweep."
+        return [Section(_TITLE, Text((f"{NOT_RUN}: {text}",)))]
+    try:
+        write_comparison(results, out)
+    except ValueError as error:
+        return [Section(_TITLE, Text((f"{NOT_RUN}: {error}.",)))]
+    with (out / "order.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    intro = (
+        "On-policy the expected gradient of a prompt depends on the advantage through h(p) alone. "
+        "From h and the solve rates before training, the order of the methods was predicted before "
+        "the core sweep ran (prediction.md, kept as it was). The prediction is right about an "
+        "order if Kendall's τ between predicted and measured values has a 95% interval over seeds "
+        "above 0, wrong if it lies below 0, and undecided otherwise."
+    )
+    table = Table(
+        ("pass@1", "predicted order", "measured order", "Kendall's τ", "verdict"),
+        tuple(
+            (
+                f"{100 * float(row['level']):g}%",
+                row["predicted"],
+                row["measured"],
+                f"{float(row['kendall_tau']):+.2f} [{float(row['low']):+.2f}, "
+                f"{float(row['high']):+.2f}], {row['methods']} methods",
+                _verdict(row),
+            )
+            for row in rows
+        ),
+        "Each row compares the methods that reach the level of pass@1 in the first column. "
+        "solved_share is the predicted share of the gradient that goes to solved prompts: less of "
+        "it should keep more pass@100. `comparison.csv` has every value.",
+        figures=False,
+    )
+    caption = (
+        "At each method's first crossing of the lower level: predicted across, measured up. Circles: "
+        "mean over the seeds; points: each seed. A prediction that is right rises to the right, in "
+        "the last panel falls."
+    )
+    # Drawn by write_comparison; only its name and caption are needed here.
+    picture = Picture(_PICTURE, _TITLE, caption, ())
+    return [Section(_TITLE, Text((intro,))), Section("", table), Section("", picture)]
+
+
+def _verdict(row: Mapping[str, str]) -> str:
+    if float(row["low"]) > 0:
+        return REPRODUCES
+    return DOES_NOT if float(row["high"]) < 0 else UNDECIDED
