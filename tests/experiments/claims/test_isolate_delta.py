@@ -1,0 +1,73 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from experiments.claims.criteria import isolate_delta
+from experiments.claims.finding import DOES_NOT, NOT_RUN, REPRODUCES, UNDECIDED
+from experiments.claims.study import decide
+from tests.experiments.claims.synthetic import Truth
+
+BASE = Truth(rate=0.6)
+FAR = replace(BASE, share=0.5, rate=0.96)  # the same pass@1 all the way, at fewer prompts
+
+
+def _study(sweep, **special):
+    """Every method of every arm like RLOO, but for some."""
+    names = [f"{arm}-{m}" for arm in isolate_delta.ARMS for m in ("rloo", "nsr", "reinforce")]
+    names += [f"{arm}-asym{delta}" for arm in isolate_delta.ARMS for delta in ("0.5", "2")]
+    truths = dict.fromkeys(names, BASE) | {k.replace("__", "-"): t for k, t in special.items()}
+    return {"isolate_delta": sweep("isolate_delta", truths, seeds=range(3), noise=0.0)}
+
+
+def test_d_is_the_difference_of_pass_at_100_at_30_per_cent(sweep):
+    study = _study(sweep, adam__reinforce=FAR)
+    data = study["isolate_delta"]
+    levels = []
+    for name in ("adam-reinforce", "adam-rloo"):
+        lines = data.methods[name][0].evaluations
+        ones, hundreds = ([line[f"eval/pass@{k}"] for line in lines] for k in (1, 100))
+        levels.append(np.interp(0.3, ones, hundreds))
+    found = isolate_delta.gap(study, "adam", "reinforce").estimate
+    assert found.value == pytest.approx(levels[0] - levels[1], abs=2e-3)
+    assert found.value < -0.1
+
+
+def test_the_ratio_matters_where_d_excludes_0(sweep):
+    assert isolate_delta.beyond_h(_study(sweep, adam__reinforce=FAR)).verdict == REPRODUCES
+    assert isolate_delta.beyond_h(_study(sweep)).verdict == UNDECIDED
+
+
+def test_a_cause_that_is_taken_out(sweep):
+    study = _study(sweep, adam__reinforce=FAR)
+    found = isolate_delta.taken_out(study, "sgd", "adam")
+    assert found.verdict == REPRODUCES
+    assert "whole cause of D of reinforce" in found.sentence
+    other = _study(sweep, sgd__reinforce=FAR)
+    assert isolate_delta.taken_out(other, "sgd", "adam").verdict == DOES_NOT
+
+
+def test_a_cause_that_is_put_in(sweep):
+    assert isolate_delta.put_in(_study(sweep, reuse__nsr=FAR), "reuse", "adam").verdict == REPRODUCES
+    assert isolate_delta.put_in(_study(sweep), "reuse", "adam").verdict == UNDECIDED
+
+
+def test_a_method_that_misses_the_level_leaves_the_arm_undecided(sweep):
+    study = _study(sweep, sgd__reinforce=replace(BASE, rate=0.2), sgd__nsr=replace(BASE, rate=0.2))
+    found = isolate_delta.taken_out(study, "sgd", "adam")
+    assert found.verdict == UNDECIDED
+    assert "not reached by sgd-reinforce in 3 seeds; sgd-nsr in 3 seeds" in found.sentence
+
+
+def test_asym_grpo_through_h_alone(sweep):
+    lower = {f"{arm}__asym{d}": FAR for arm in isolate_delta.ARMS for d in ("0.5", "2")}
+    assert isolate_delta.through_h(_study(sweep, **lower)).verdict == REPRODUCES
+    assert isolate_delta.through_h(_study(sweep)).verdict == UNDECIDED
+    turned = lower | {"clip__asym2": replace(BASE, share=0.95, rate=0.51)}
+    assert isolate_delta.through_h(_study(sweep, **turned)).verdict == DOES_NOT
+
+
+def test_three_seeds_are_enough_and_two_are_not(sweep):
+    assert decide(isolate_delta.beyond_h, _study(sweep)).verdict != NOT_RUN
+    data = sweep("short", dict.fromkeys(("adam-rloo", "adam-nsr", "adam-reinforce"), BASE), seeds=(0, 1))
+    assert decide(isolate_delta.beyond_h, {"isolate_delta": data}).verdict == NOT_RUN
