@@ -1,7 +1,8 @@
 """Means over seeds and held-out prompts, with 95% bootstrap intervals over both at once.
 
 A resample draws the seeds and the prompts again, each with replacement: the pigeonhole bootstrap of
-crossed samples (Owen 2007, doi 10.1214/07-AOAS122), mildly conservative (arXiv 1106.2125). All methods of a comparison get the same resamples: their runs are paired by seed, and share the
+crossed samples (Owen 2007, doi 10.1214/07-AOAS122), mildly conservative (arXiv 1106.2125). All
+methods of a comparison get the same resamples: their runs are paired by seed, and share the
 prompts. A statistic is an array `[resamples + 1, seeds]`, of which row 0 is that of the sample
 itself and the others those of the resampled prompts; only the mean over seeds is left to take.
 

@@ -58,8 +58,8 @@ _FAILURE = (
     "other side."
 )
 _FIRST = (
-    "FADE's first evaluation at or above the final pass@1 of the best of GRPO without std, AsymGRPO "
-    "and Power comes earlier than that method's own in every seed, and its final pass@1, pass@10 "
+    "FADE's first evaluation at or above the final pass@1 of the best of GRPO without std, "
+    "AsymGRPO and Power comes earlier than that method's own in every seed, and its final pass@1, pass@10 "
     "and pass@100 are each within the interval of the best of them or above."
 )
 _ABLATION = (
@@ -141,7 +141,9 @@ CLAIMS: tuple[Claim, ...] = (
         "δ = 1, the interval excluding 0, and the final rank-one fraction is higher in every seed.",
         axes.delta_failure_bias,
     ),
-    Claim("claim2", f"{_RANK} On a pre-trained model.", "arithmetic", _FAILURE, _failure("arithmetic")),
+    Claim(
+        "claim2", f"{_RANK} On a pre-trained model.", "arithmetic", _FAILURE, _failure("arithmetic")
+    ),
     Claim(
         "claim3",
         _FOCUS,

@@ -164,6 +164,4 @@ def _rates(sweep: SweepData, run: Run, k: int, drawn: Draw) -> np.ndarray:
     """pass@k at each evaluation of a run in every resample, `[resamples + 1, evaluations]`."""
     counts = sweep.counts[run.name]
     table = np.stack([counts[step] for step in sorted(counts)])
-    return bootstrap.resampled(
-        bootstrap.pass_rates(table, sweep.num_samples, k), drawn.prompts
-    )
+    return bootstrap.resampled(bootstrap.pass_rates(table, sweep.num_samples, k), drawn.prompts)

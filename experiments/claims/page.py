@@ -27,21 +27,22 @@ _LEAD = (
 )
 _RULES = (
     "A verdict needs 5 finished seeds of every method it reads (3 in the sweeps isolate_delta and "
-    "arithmetic, planned so); otherwise the row says what there is, and its verdict is `not run`.",
+    "arithmetic, planned so); otherwise the row says what there is, and its verdict is `not run`. "
     "Where a criterion says only when a claim holds, it fails (`does not`) if an interval excludes "
     "0 on the other side, and is `undecided` otherwise.",
-    "The plainest reading was taken where a criterion leaves room. Claim 3 on core says what is "
-    "read and not what decides: the verdict is on pass@100 at the matched pass@1 of 35.3% (the "
-    "level that prediction.md fixed before the runs), above GRPO without std by an interval that "
-    "excludes 0 for both exponents; the final pass@1 stands beside it. Claim 5: the level is, in "
-    "each seed, the best static method's own final pass@1 of that seed; 'best of them' is by mean "
-    "pass@1 for the steps, and by each pass@k for that pass@k; 'within the interval or above' means "
-    "FADE's mean is not below the lower end of that method's interval; it fails if FADE is earlier "
-    "in no seed or below in one pass@k, and is undecided if it is earlier in some seeds only. "
-    "Claim 4: it fails if another cell is ahead of the named one by an interval that excludes 0. "
+    "The plainest reading was taken where a criterion leaves room. Claim 3 on core: the file says "
+    "what is read and not what decides; the verdict is on pass@100 at the matched pass@1 of 35.3% "
+    "(the level that prediction.md fixed before the runs), which must be above that of GRPO without "
+    "std by an interval that excludes 0 for both exponents. The final pass@1 stands beside it.",
+    "Claim 4: it fails if another cell is ahead of the named one by an interval that excludes 0.",
+    "Claim 5: the level is, in each seed, the best static method's own final pass@1 in that seed. "
+    "'The best of them' is by mean pass@1 for the steps, and by each pass@k for that pass@k. "
+    "'Within the interval or above': FADE's mean is not below the lower end of that method's "
+    "interval. It fails if FADE is earlier in no seed, or below in one pass@k, and is undecided if "
+    "it is earlier in some seeds only.",
     "Where the evaluation has no pass@100, it is the largest k there is, and step 50 is the nearest "
-    "evaluation. A cause in isolate_delta is one if it is for REINFORCE or for NSR; a method that "
-    "misses the level in a seed leaves its arm without D.",
+    "evaluation. In isolate_delta something is a cause if it is one for REINFORCE or for NSR; a "
+    "method that misses the level in a seed leaves its arm without D.",
 )
 
 Drawn = tuple[Picture, dict]
@@ -89,7 +90,13 @@ def _claim_sections(title: str, members: Sequence[tuple[Claim, Finding]]) -> lis
     table = Table(
         ("statement", "sweep", "criterion", "verdict", "what came out"),
         tuple(
-            (claim.statement, claim.sweep, claim.criterion, tables.said(claim, finding), finding.sentence)
+            (
+                claim.statement,
+                claim.sweep,
+                claim.criterion,
+                tables.said(claim, finding),
+                finding.sentence,
+            )
             for claim, finding in members
         ),
         _commands(members),
@@ -110,10 +117,16 @@ def _commands(members: Sequence[tuple[Claim, Finding]]) -> str:
     return f"To run it again: {commands}. The figures and the picture: the command below this page."
 
 
-def _drawn(group: str, members: Sequence[tuple[Claim, Finding]], study: Study) -> list[Drawn | None]:
+def _drawn(
+    group: str, members: Sequence[tuple[Claim, Finding]], study: Study
+) -> list[Drawn | None]:
     """The pictures of a group of claims."""
     core, there = study.get("core"), [m for m in members if m[1].verdict != NOT_RUN]
-    found = [] if group in ("settings", "carry") else [_rows(rows.differences(group, TITLES[group], there))]
+    found = (
+        []
+        if group in ("settings", "carry")
+        else [_rows(rows.differences(group, TITLES[group], there))]
+    )
     if group == "claim6" and core is not None:
         ablations = [m for m in core.methods if m.startswith("fade")]
         title = "FADE and its ablations over steps"

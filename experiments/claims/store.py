@@ -27,6 +27,7 @@ _OWN = ("run", "method", "finished", "params_sha256", "rank_one_fraction", "firs
 # Names of a machine, or of how a sweep was made: they make no difference to the result.
 _LEFT_OUT = ("warm_start.workdir", "sweep.mode", "sweep.workers", "sweep.runs_together")
 _MISSING = 65535
+_RATE = "optimizer.learning_rate"
 
 
 def sweeps_in(directory: Path) -> list[Path]:
@@ -107,19 +108,21 @@ def read_tidy(directory: Path) -> SweepData:
 
 
 def _evaluation_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The rate is there where runs differ in it, as in results.csv; experiments.theory reads it."""
+    rates = {run.name: setting(run.config, _RATE) for run in runs}
     rows = []
     for run in runs:
         own = {"run": run.name, "method": run.method}
-        rate = setting(run.config, "optimizer.learning_rate")
+        own |= {_RATE: rates[run.name]} if len(set(rates.values())) > 1 else {}
         for line in run.evaluations:
             figures = {
-                key.removeprefix("eval/"): f"{value:.6g}"
+                key.removeprefix("eval/"): f"{value:.5g}"
                 for key, value in line.items()
                 if key.startswith("eval/")
                 and not key.endswith(("_low", "_high", "seconds"))
                 and value is not None
             }
-            rows.append(own | {"optimizer.learning_rate": rate, "step": line["step"]} | figures)
+            rows.append(own | {"step": line["step"]} | figures)
     return rows
 
 
@@ -185,7 +188,7 @@ def _training_line(row: dict[str, str]) -> dict[str, Any]:
 
 
 def _evaluation_line(row: dict[str, str]) -> dict[str, Any]:
-    own = ("run", "method", "optimizer.learning_rate", "step")
+    own = ("run", "method", _RATE, "step")
     figures = {f"eval/{k}": float(v) for k, v in row.items() if k not in own and v}
     return {"step": int(row["step"])} | figures
 

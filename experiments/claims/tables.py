@@ -168,7 +168,9 @@ def coverage_table(study: Study) -> Table:
     """What was run and what was not, a row for each sweep that was planned."""
     rows = []
     for name in dict.fromkeys([*SWEEPS, *study]):
-        command = f"python -m experiments.run --config=configs/sweeps/{name}.py --workdir=DIR/{name}"
+        command = (
+            f"python -m experiments.run --config=configs/sweeps/{name}.py --workdir=DIR/{name}"
+        )
         if name not in study:
             rows.append((name, "not run", "–", command))
             continue
@@ -181,7 +183,9 @@ def coverage_table(study: Study) -> Table:
         if len(data.finished) < len(data.runs):
             state += f", {len(data.runs) - len(data.finished)} runs not finished"
         seeds = seeds_text(data, list(data.methods)) if len(set(counts)) > 1 else f"{counts[0]}"
-        rows.append((name, f"{state}: {len(data.finished)} of {len(data.runs)} runs", seeds, command))
+        rows.append(
+            (name, f"{state}: {len(data.finished)} of {len(data.runs)} runs", seeds, command)
+        )
     caption = (
         "Seeds: finished ones of each method, or number: methods. A verdict needs 5, of "
         "isolate_delta and arithmetic 3."

@@ -36,7 +36,9 @@ def write_claims(workdir: Path | str, out: Path | str) -> Path:
     if not sweeps:
         data = workdir
         if not store.tidy_in(data):
-            raise FileNotFoundError(f"no sweeps in {workdir}: a sweep is a directory with sweep.json")
+            raise FileNotFoundError(
+                f"no sweeps in {workdir}: a sweep is a directory with sweep.json"
+            )
     for sweep in sweeps:
         if any(sweep.glob("runs/*/metrics.jsonl")):
             store.write_tidy(sweep, data / sweep.name)

@@ -12,7 +12,9 @@ from experiments.report.write import write_report
 def main(arguments: list[str] | None = None) -> None:
     """Writes the report, prints the main table and says where the page is."""
     parser = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__)
-    parser.add_argument("--workdir", type=Path, required=True, help="of a run or a sweep, or of several sweeps")
+    parser.add_argument(
+        "--workdir", type=Path, required=True, help="of a run or a sweep, or of several sweeps"
+    )
     parser.add_argument("--out", type=Path, help="where the page goes (default: WORKDIR/report)")
     options = parser.parse_args(arguments)
     try:

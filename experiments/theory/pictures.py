@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experiments.report.picture import Panel, Picture
+from experiments.report.pictures.names import name_points
 from experiments.report.style import Line
 from experiments.theory.dynamics import Path
 
@@ -54,6 +55,7 @@ def comparison_picture(rows: Sequence[Mapping], level: float, lines: Mapping[str
 
     def points(predicted: str, measured: str, scale: float):
         def draw(axes):
+            named = {}
             for row in rows:
                 if row["level"] != level:
                     continue
@@ -62,14 +64,8 @@ def comparison_picture(rows: Sequence[Mapping], level: float, lines: Mapping[str
                 colour = lines[row["method"]].colour
                 axes.plot([x] * len(y), y, ".", color=colour, alpha=0.5, markersize=5)
                 axes.plot([x], [np.mean(y)], "o", color=colour, markersize=8, mfc="none")
-                axes.annotate(
-                    row["method"],
-                    (x, np.mean(y)),
-                    fontsize=6,
-                    xytext=(4, 3),
-                    textcoords="offset points",
-                    color=colour,
-                )
+                named[row["method"]] = (x, float(np.mean(y)))
+            name_points(axes, named, {method: line.colour for method, line in lines.items()})
 
         return draw
 

@@ -1,5 +1,6 @@
 """The sweeps along one axis: delta (claims 1, 2 and 4), alpha (claim 3), and FADE's target."""
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -113,9 +114,11 @@ def best_focus(study: Study) -> Finding:
     best = {
         start: max(
             ALPHAS,
-            key=lambda alpha: measures.value(
-                (data, f"{start}-power{alpha:g}"), measures.final_pass(1), seeds
-            ).value,
+            key=lambda alpha: (
+                measures.value(
+                    (data, f"{start}-power{alpha:g}"), measures.final_pass(1), seeds
+                ).value
+            ),
         )
         for start in starts
     }
@@ -172,7 +175,7 @@ def earlier_bias(study: Study) -> Finding:
         runs = {name: data.methods[name][seed] for name in names}
         order = sorted(names, key=lambda name: _target(runs[name]))
         steps = [(runs[name].result or {}).get("first_suppressed", np.inf) for name in order]
-        breaks += any(later > earlier for earlier, later in zip(steps, steps[1:]))
+        breaks += any(later > earlier for earlier, later in itertools.pairwise(steps))
         for name, step in zip(order, steps, strict=True):
             firsts[name].append(step)
     sentence = "First step with δ < 1, mean over seeds: " + ", ".join(

@@ -45,8 +45,5 @@ def countdown(study: Study) -> Finding:
         f"exclude it on countdown with the same sign, {len(reversed_)} with the other, "
         f"{len(open_)} include it there."
     )
-    if reversed_:
-        verdict = DOES_NOT
-    else:
-        verdict = REPRODUCES if found and not open_ else UNDECIDED
+    verdict = DOES_NOT if reversed_ else REPRODUCES if found and not open_ else UNDECIDED
     return Finding(verdict, tuple(figures), sentence)

@@ -45,9 +45,7 @@ def gap(study: Study, arm: str, method: str) -> Gap:
     data, seeds = need(study, SWEEP, names)
     k = data.ks[-1]
     pair = tuple((data, name) for name in names)
-    resamples, reached = measures.difference_samples(
-        *pair, measures.matched_pass(k, LEVEL), seeds
-    )
+    resamples, reached = measures.difference_samples(*pair, measures.matched_pass(k, LEVEL), seeds)
     if reached < len(seeds):
         resamples = np.full_like(resamples, np.nan)
     return Gap(resamples, bootstrap.estimate(resamples, len(seeds)))
@@ -56,10 +54,7 @@ def gap(study: Study, arm: str, method: str) -> Gap:
 def beyond_h(study: Study) -> Finding:
     """In arm adam, D of REINFORCE or NSR excludes 0."""
     figures = tuple(_figure("adam", m, gap(study, "adam", m).estimate) for m in SAME_H)
-    if any(side(figure.estimate) for figure in figures):
-        verdict = REPRODUCES
-    else:
-        verdict = UNDECIDED
+    verdict = REPRODUCES if any(side(figure.estimate) for figure in figures) else UNDECIDED
     return Finding(verdict, figures, _reached(study, [("adam", m) for m in SAME_H]))
 
 
@@ -113,10 +108,7 @@ def _change(study: Study, arm: str, reference: str, wanted: int) -> Finding:
         sides.append(side(estimate))
         if wanted < 0 and sides[-1] < 0 and not side(here.estimate):
             whole.append(method)
-    if wanted in sides:
-        verdict = REPRODUCES
-    else:
-        verdict = DOES_NOT if -wanted in sides else UNDECIDED
+    verdict = REPRODUCES if wanted in sides else DOES_NOT if -wanted in sides else UNDECIDED
     sentence = _reached(study, [(a, m) for a in (arm, reference) for m in SAME_H])
     if whole:
         sentence += f" As far as can be told here the whole cause of D of {' and '.join(whole)}."
@@ -133,9 +125,11 @@ def _reached(study: Study, pairs: list[tuple[str, str]]) -> str:
     missed = {name: count for name in names if (count := _missed(study[SWEEP], name))}
     if not missed:
         return f"All of them reach pass@1 = {100 * LEVEL:g}%."
-    return f"pass@1 = {100 * LEVEL:g}% is not reached by " + "; ".join(
-        f"{name} in {count} seeds" for name, count in missed.items()
-    ) + "."
+    return (
+        f"pass@1 = {100 * LEVEL:g}% is not reached by "
+        + "; ".join(f"{name} in {count} seeds" for name, count in missed.items())
+        + "."
+    )
 
 
 def _missed(data: SweepData, name: str) -> int:

@@ -70,7 +70,9 @@ def staleness(study: Study) -> Finding:
                 figures.append(Figure(f"{method}: {lag} − lag0, final pass@1", estimate, "points"))
                 bears.setdefault(lag, []).append(side(estimate) >= 0)
     apart = [lag for lag, pair in bears.items() if len(set(pair)) == 2]
-    sentence = f"Lags that one of the two bears and the other does not: {', '.join(apart) or 'none'}."
+    sentence = (
+        f"Lags that one of the two bears and the other does not: {', '.join(apart) or 'none'}."
+    )
     return Finding(REPRODUCES if apart else DOES_NOT, tuple(figures), sentence)
 
 
@@ -97,9 +99,7 @@ def scale_of_differences(study: Study) -> Finding:
     raw, equal = (_pairs(data, seeds, names) for names in _raw_and_equal(settings, "sgd"))
     there = [pair for pair, figure in raw.items() if side(figure.estimate)]
     scale = [pair for pair in there if not side(equal[pair].estimate)]
-    sentence = (
-        f"Of {len(there)} differences that exclude 0 raw, {len(scale)} include 0 equalised."
-    )
+    sentence = f"Of {len(there)} differences that exclude 0 raw, {len(scale)} include 0 equalised."
     figures = tuple(found[pair] for pair in there for found in (raw, equal))
     return Finding(REPRODUCES if scale else DOES_NOT if there else UNDECIDED, figures, sentence)
 
@@ -168,9 +168,7 @@ def _pairs(
     return {
         (a, b, k): Figure(
             f"{names[a]} − {names[b]}, final pass@{k}",
-            measures.difference(
-                (data, names[a]), (data, names[b]), measures.final_pass(k), seeds
-            ),
+            measures.difference((data, names[a]), (data, names[b]), measures.final_pass(k), seeds),
             "points",
         )
         for a, b in combinations(names, 2)

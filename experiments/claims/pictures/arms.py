@@ -44,10 +44,10 @@ def gaps(study: Study) -> Picture | None:
         axes.grid(visible=False, axis="x")
 
     caption = (
-        f"D: pass@100 of a method minus that of RLOO, in points, both where pass@1 first reaches "
-        f"{100 * LEVEL:g}%; 95% bootstrap intervals over seeds and prompts. REINFORCE, NSR and RLOO "
-        "have the same h: without noise, finite steps, reuse and Adam they would lie on 0. A method "
-        "or RLOO that misses the level in a seed has no D in that arm."
+        f"D: pass@100 of a method minus that of RLOO, in points, both where pass@1 first "
+        f"reaches {100 * LEVEL:g}%; 95% bootstrap intervals over seeds and prompts. REINFORCE, NSR "
+        "and RLOO have the same h: without noise, finite steps, reuse and Adam they would lie on "
+        "0. A method or RLOO that misses the level in a seed has no D in that arm."
     )
     panel = Panel("", "arm", "D, points", draw)
     return Picture("isolate_arms", "D in each arm", caption, (panel,), tuple(lines.values()))

@@ -27,7 +27,10 @@ def over_steps(
         return None
     percent = {"scale": 100}
     found = panels(
-        *(curve_panel(runs, f"eval/pass@{k}", f"pass@{k}, held out", "%", **percent) for k in data.ks),
+        *(
+            curve_panel(runs, f"eval/pass@{k}", f"pass@{k}, held out", "%", **percent)
+            for k in data.ks
+        ),
         curve_panel(runs, "eval/entropy", "token entropy, held out", "nats", limits=(0, None)),
         curve_panel(runs, "rank_one_fraction", "head: rank-one fraction", "share"),
         *(

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from experiments.claims import measures
 from experiments.claims.sweep_data import SweepData
 from experiments.report.picture import Panel, Picture
+from experiments.report.pictures.names import name_points
 from experiments.report.style import GREY, method_lines
 
 _WITH_METHODS = ("core", "methods", "countdown", "arithmetic")
@@ -51,30 +52,12 @@ def _panel(data: SweepData) -> Panel:
             colour = lines[method].colour
             across, up = 100 * x.value, 100 * y.value
             axes.plot([100 * x.low, 100 * x.high], [up, up], color=colour, linewidth=0.8, alpha=0.5)
-            axes.plot([across] * 2, [100 * y.low, 100 * y.high], color=colour, linewidth=0.8, alpha=0.5)
+            axes.plot(
+                [across] * 2, [100 * y.low, 100 * y.high], color=colour, linewidth=0.8, alpha=0.5
+            )
             fill = "white" if lines[method].dashes else colour
             axes.plot([across], [up], "o", color=colour, mfc=fill, markersize=6)
-        _name(axes, {m: (100 * x.value, 100 * y.value) for m, (x, y) in values.items()}, lines)
+        named = {m: (100 * x.value, 100 * y.value) for m, (x, y) in values.items()}
+        name_points(axes, named, {m: line.colour for m, line in lines.items()})
 
     return Panel(f"{data.name}: pass@{k} against pass@1", "pass@1, %", f"pass@{k}, %", draw)
-
-
-def _name(axes: Axes, points: dict[str, tuple[float, float]], lines) -> None:
-    """Names in a column at the right, by height, each with a thin line to its point."""
-    low, high = axes.get_ylim()
-    left, right = axes.get_xlim()
-    width = right - left
-    axes.set_xlim(left, right + 0.45 * width)
-    order = sorted(points, key=lambda m: points[m][1])
-    for place, method in zip(np.linspace(0.04, 0.96, max(len(order), 2)), order):
-        y = low + place * (high - low)
-        colour = lines[method].colour
-        axes.plot(
-            [points[method][0], right + 0.03 * width],
-            [points[method][1], y],
-            color=colour,
-            linewidth=0.5,
-            alpha=0.6,
-            zorder=0,
-        )
-        axes.text(right + 0.04 * width, y, method, fontsize=7, color=colour, va="center")

@@ -1,6 +1,7 @@
 """Sweeps with known solve rates: a share of the prompts is solved at one rate, the others never."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,8 +106,9 @@ def _lines(directory, truth, seed, noise, prompts, last, steps, every, ks, sampl
 
 
 def _pass(counts, samples: int, k: int) -> float:
-    """By the definition: 1 - C(n-c, k)/C(n, k), as a product of whole fractions."""
-    missed = [np.prod([max(samples - c - i, 0) / (samples - i) for i in range(k)]) for c in counts]
+    """By the definition: 1 - C(n-c, k)/C(n, k), in whole numbers."""
+    subsets = math.comb(samples, k)
+    missed = [math.comb(samples - int(c), k) / subsets for c in counts]
     return float(1 - np.mean(missed))
 
 

@@ -57,7 +57,9 @@ def test_delta_claim_4_fails_where_another_cell_is_ahead(sweep):
 
 
 def _alpha(sweep, **special):
-    names = [f"{start}-power{alpha:g}" for start in ("start140", "start280") for alpha in axes.ALPHAS]
+    names = [
+        f"{start}-power{alpha:g}" for start in ("start140", "start280") for alpha in axes.ALPHAS
+    ]
     truths = dict.fromkeys(names, BASE) | {k.replace("_", "-"): t for k, t in special.items()}
     return {"alpha": sweep("alpha", truths, noise=0.0)}
 

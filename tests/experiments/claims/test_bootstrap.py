@@ -52,7 +52,8 @@ def test_pairing_takes_out_what_two_methods_share():
     """Prompts differ by far more than the methods do; the difference is the same on each."""
     counts = np.tile(np.repeat([5, 90], 20), (5, 1))
     found = _interval(counts + 5, counts, 100, 1)
-    assert found.low == pytest.approx(0.05) and found.high == pytest.approx(0.05)
+    assert found.low == pytest.approx(0.05)
+    assert found.high == pytest.approx(0.05)
 
 
 def test_a_comparison_of_five_seeds_takes_well_under_a_second():
@@ -91,4 +92,5 @@ def test_seeds_without_a_value_are_left_out_of_the_mean():
 
 def test_one_seed_has_no_interval():
     found = bootstrap.estimate(np.array([0.4, 0.3, 0.5]), 1)
-    assert found.value == 0.4 and np.isnan(found.low)
+    assert found.value == 0.4
+    assert np.isnan(found.low)

@@ -48,7 +48,9 @@ def test_a_cause_that_is_taken_out(sweep):
 
 
 def test_a_cause_that_is_put_in(sweep):
-    assert isolate_delta.put_in(_study(sweep, reuse__nsr=FAR), "reuse", "adam").verdict == REPRODUCES
+    assert (
+        isolate_delta.put_in(_study(sweep, reuse__nsr=FAR), "reuse", "adam").verdict == REPRODUCES
+    )
     assert isolate_delta.put_in(_study(sweep), "reuse", "adam").verdict == UNDECIDED
 
 
@@ -69,5 +71,7 @@ def test_asym_grpo_through_h_alone(sweep):
 
 def test_three_seeds_are_enough_and_two_are_not(sweep):
     assert decide(isolate_delta.beyond_h, _study(sweep)).verdict != NOT_RUN
-    data = sweep("short", dict.fromkeys(("adam-rloo", "adam-nsr", "adam-reinforce"), BASE), seeds=(0, 1))
+    data = sweep(
+        "short", dict.fromkeys(("adam-rloo", "adam-nsr", "adam-reinforce"), BASE), seeds=(0, 1)
+    )
     assert decide(isolate_delta.beyond_h, {"isolate_delta": data}).verdict == NOT_RUN

@@ -92,7 +92,8 @@ def test_a_sweep_without_five_seeds_is_not_run_and_says_what_there_is(sweep):
     data = sweep("core", {"fade": BASE, "other": BASE}, unfinished=("other-seed3",))
     found = decide(lambda s: static_weights.ablation(s, "core", "fade", "other"), {"core": data})
     assert found.verdict == NOT_RUN
-    assert "4 of the 5 seeds" in found.sentence and "4: other; 5: fade" in found.sentence
+    assert "4 of the 5 seeds" in found.sentence
+    assert "4: other; 5: fade" in found.sentence
 
 
 def test_an_absent_sweep_is_not_run():

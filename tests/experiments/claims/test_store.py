@@ -15,14 +15,18 @@ def test_what_is_read_back_is_what_the_runs_logged(tmp_path):
     store.write_tidy(workdir, tmp_path / "data" / "core")
     data = store.read_tidy(tmp_path / "data" / "core")
 
-    assert data.name == "core" and data.num_samples == 128 and data.ks == [1, 10, 100]
+    assert data.name == "core"
+    assert data.num_samples == 128
+    assert data.ks == [1, 10, 100]
     assert [run.name for run in data.runs] == ["a-seed0", "a-seed1", "b-seed0", "b-seed1"]
     assert {m: list(runs) for m, runs in data.methods.items()} == {"a": [0], "b": [0, 1]}
     assert data.seeds(["a", "b"]) == [0]
     run = data.methods["b"][1]
     assert setting(run.config, "advantage.kwargs.rate") == 0.5
-    assert setting(run.config, "advantage.name") == "fade" and setting(run.config, "seed") == 1
-    assert setting(run.config, "steps") == 100 and run.last_step == 100
+    assert setting(run.config, "advantage.name") == "fade"
+    assert setting(run.config, "seed") == 1
+    assert setting(run.config, "steps") == 100
+    assert run.last_step == 100
     assert setting(run.config, "warm_start.workdir") is None  # of one machine
     assert run.result["first_suppressed"] == 40
     for step in (0, 25, 100):
@@ -32,7 +36,7 @@ def test_what_is_read_back_is_what_the_runs_logged(tmp_path):
     ends = [line for line in logged if "eval/pass@1" in line]
     for key in ("eval/pass@1", "eval/pass@100", "eval/entropy"):
         read = [line[key] for line in run.evaluations]
-        assert read == pytest.approx([line[key] for line in ends], rel=1e-5)
+        assert read == pytest.approx([line[key] for line in ends], rel=1e-4)
 
 
 def test_writing_twice_gives_the_same_bytes(tmp_path):
@@ -54,7 +58,8 @@ def test_a_sweep_of_which_nothing_finished_is_read_as_planned(tmp_path):
     workdir = write_sweep(tmp_path / "x", {"a": Truth()}, seeds=(0,), unfinished=("a-seed0",))
     store.write_tidy(workdir, tmp_path / "out")
     data = store.read_tidy(tmp_path / "out")
-    assert data.methods == {"a": {}} and len(data.runs) == 1
+    assert data.methods == {"a": {}}
+    assert len(data.runs) == 1
 
 
 def test_thinning_keeps_the_ends_and_takes_means_between():

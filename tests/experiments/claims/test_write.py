@@ -66,7 +66,8 @@ def test_a_sweep_that_comes_later_joins_those_that_are_there(page, sweeps, tmp_p
     write_sweep(tmp_path / "one/alpha", {"start140-power1": BASE}, seeds=(0,))
     write_claims(tmp_path / "one", tmp_path / "out")
     text = (tmp_path / "out/README.md").read_text()
-    assert "## Sweep alpha" in text and "## Sweep core" in text
+    assert "## Sweep alpha" in text
+    assert "## Sweep core" in text
 
 
 def test_verdicts_and_what_was_not_run_are_on_the_page(page):
@@ -97,11 +98,13 @@ def test_the_front_of_hand_made_points():
 
 
 def test_what_is_a_study(sweeps, page):
-    assert is_study(sweeps) and is_study(page / "data")
+    assert is_study(sweeps)
+    assert is_study(page / "data")
     assert not is_study(sweeps / "core")  # one sweep, which the other report is of
 
 
 def test_the_command_says_what_is_wrong(tmp_path):
     command = [sys.executable, "-m", "experiments.report", f"--workdir={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.returncode and "no metrics in" in done.stderr
+    assert done.returncode
+    assert "no metrics in" in done.stderr
