@@ -59,8 +59,8 @@ _FAILURE = (
 )
 _FIRST = (
     "FADE's first evaluation at or above the final pass@1 of the best of GRPO without std, "
-    "AsymGRPO and Power comes earlier than that method's own in every seed, and its final pass@1, pass@10 "
-    "and pass@100 are each within the interval of the best of them or above."
+    "AsymGRPO and Power comes earlier than that method's own in every seed, and its final pass@1, "
+    "pass@10 and pass@100 are each within the interval of the best of them or above."
 )
 _ABLATION = (
     "Its final pass@1 or pass@100 is below FADE's, the interval excluding 0, and neither is above "

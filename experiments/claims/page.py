@@ -32,16 +32,16 @@ _RULES = (
     "0 on the other side, and is `undecided` otherwise.",
     "The plainest reading was taken where a criterion leaves room. Claim 3 on core: the file says "
     "what is read and not what decides; the verdict is on pass@100 at the matched pass@1 of 35.3% "
-    "(the level that prediction.md fixed before the runs), which must be above that of GRPO without "
-    "std by an interval that excludes 0 for both exponents. The final pass@1 stands beside it.",
+    "(the level that prediction.md fixed before the runs), which must be above that of GRPO "
+    "without std by an interval that excludes 0 for both exponents. The final pass@1 stands beside it.",
     "Claim 4: it fails if another cell is ahead of the named one by an interval that excludes 0.",
     "Claim 5: the level is, in each seed, the best static method's own final pass@1 in that seed. "
     "'The best of them' is by mean pass@1 for the steps, and by each pass@k for that pass@k. "
     "'Within the interval or above': FADE's mean is not below the lower end of that method's "
     "interval. It fails if FADE is earlier in no seed, or below in one pass@k, and is undecided if "
     "it is earlier in some seeds only.",
-    "Where the evaluation has no pass@100, it is the largest k there is, and step 50 is the nearest "
-    "evaluation. In isolate_delta something is a cause if it is one for REINFORCE or for NSR; a "
+    "Where the evaluation has no pass@100, it is the largest k there is, and step 50 is the "
+    "nearest evaluation. In isolate_delta something is a cause if it is one for REINFORCE or for NSR; a "
     "method that misses the level in a seed leaves its arm without D.",
 )
 
@@ -95,7 +95,7 @@ def _claim_sections(title: str, members: Sequence[tuple[Claim, Finding]]) -> lis
                 claim.sweep,
                 claim.criterion,
                 tables.said(claim, finding),
-                finding.sentence,
+                tables.outcome(finding),
             )
             for claim, finding in members
         ),

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.claims import measures
 from experiments.claims.claim import Claim
-from experiments.claims.finding import NOT_RUN, Finding
+from experiments.claims.finding import Finding
 from experiments.claims.levels import matched_levels
 from experiments.claims.study import Study, needed_seeds, seeds_text
 from experiments.claims.sweep_data import SweepData
@@ -32,12 +32,13 @@ SWEEPS = (
     "scale",
 )
 _BALANCED = "grpo_no_std"
+_SHORT = 30  # letters
 
 
 def verdicts(findings: Sequence[tuple[Claim, Finding]]) -> Table:
     """A row for each claim: where it is read, and what came out."""
     rows = [
-        (_number(claim), claim.statement, claim.sweep, f"{said(claim, finding)}", _short(finding))
+        (_number(claim), claim.statement, claim.sweep, f"{said(claim, finding)}", outcome(finding))
         for claim, finding in findings
     ]
     caption = (
@@ -61,10 +62,11 @@ def _number(claim: Claim) -> str:
     return claim.group.removeprefix("claim") if claim.group.startswith("claim") else "–"
 
 
-def _short(finding: Finding) -> str:
-    if finding.verdict == NOT_RUN or not finding.figures or len(finding.figures) > 4:
+def outcome(finding: Finding) -> str:
+    """The sentence; where it is short, the figures after it."""
+    if len(finding.sentence) > _SHORT:
         return finding.sentence
-    return "; ".join(str(figure) for figure in finding.figures)
+    return " ".join([finding.sentence, "; ".join(map(str, finding.figures))]).strip()
 
 
 def figures_table(findings: Sequence[tuple[Claim, Finding]]) -> Table:

@@ -57,8 +57,8 @@ def section(results: Path, out: Path) -> list[Section]:
     )
     caption = (
         "At each method's first crossing of the lower level: predicted across, measured up. "
-        "Circles: mean over the seeds; points: each seed. A prediction that is right rises to the right, in "
-        "the last panel falls."
+        "Circles: mean over the seeds; points: each seed. A prediction that is right rises to "
+        "the right, in the last panel falls."
     )
     # Drawn by write_comparison; only its name and caption are needed here.
     picture = Picture(_PICTURE, _TITLE, caption, ())

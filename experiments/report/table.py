@@ -10,6 +10,7 @@ from experiments.report.intervals import Estimate
 from experiments.report.runs import Run, by_method, furthest, load_runs, pass_ks, series, setting
 
 ENTROPY = "eval/entropy"
+_WIDEST = 60  # cells are padded up to here: a column of long texts is not one to read in a terminal
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def results_table(runs: Sequence[Run]) -> Table:
 def as_markdown(table: Table) -> str:
     """The rows as a Markdown table with aligned columns."""
     lines = [[cell.replace("|", "\\|") for cell in line] for line in (table.head, *table.rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(table.head))]
+    widths = [min(max(map(len, column)), _WIDEST) for column in zip(*lines)]
     right = [bool(i) and table.figures for i in range(len(widths))]
     rule = "|".join("-" * (width + 1) + (":" if r else "-") for r, width in zip(right, widths))
     rows = (

@@ -25,6 +25,7 @@ LEVEL = 0.3
 ARMS = ("adam", "batch", "sgd", "sgd_small", "reuse", "clip")
 SAME_H = ("reinforce", "nsr")
 REFERENCE = "rloo"
+_MOVES = {1: "farther from 0", -1: "nearer to 0", 0: "neither way for sure"}
 
 
 class Gap(NamedTuple):
@@ -96,7 +97,7 @@ def through_h(study: Study) -> Finding:
 
 
 def _change(study: Study, arm: str, reference: str, wanted: int) -> Finding:
-    figures, sides, whole = [], [], []
+    figures, sides, moves, whole = [], [], [], []
     for method in SAME_H:
         here, there = gap(study, arm, method), gap(study, reference, method)
         change = np.abs(here.resamples) - np.abs(there.resamples)
@@ -106,10 +107,12 @@ def _change(study: Study, arm: str, reference: str, wanted: int) -> Finding:
             Figure(f"{method}, |D| in {arm} − |D| in {reference}", estimate, "points"),
         ]
         sides.append(side(estimate))
+        moves.append(f"{method} {_MOVES[sides[-1]]}")
         if wanted < 0 and sides[-1] < 0 and not side(here.estimate):
             whole.append(method)
     verdict = REPRODUCES if wanted in sides else DOES_NOT if -wanted in sides else UNDECIDED
-    sentence = _reached(study, [(a, m) for a in (arm, reference) for m in SAME_H])
+    sentence = f"|D| moves from {reference} to {arm}: {', '.join(moves)}. "
+    sentence += _reached(study, [(a, m) for a in (arm, reference) for m in SAME_H])
     if whole:
         sentence += f" As far as can be told here the whole cause of D of {' and '.join(whole)}."
     return Finding(verdict, tuple(figures), sentence.strip())

@@ -16,7 +16,7 @@ from experiments.claims.finding import (
     Figure,
     Finding,
     all_of,
-    interval_text,
+    side,
 )
 from experiments.claims.levels import matched_levels
 from experiments.claims.study import Study, need
@@ -46,7 +46,7 @@ def success_bias(study: Study, sweep: str, methods: Sequence[str]) -> Finding:
             Figure(f"{method} − {BALANCED}, final entropy", entropy, "nats"),
             Figure(f"{method} − {BALANCED}, final pass@{k}", diversity, "points"),
         ]
-    return Finding(all_of(figures, [-1] * len(figures)), tuple(figures), _listed(figures))
+    return Finding(all_of(figures, [-1] * len(figures)), tuple(figures), "")
 
 
 def failure_bias(study: Study, sweep: str) -> Finding:
@@ -59,7 +59,7 @@ def failure_bias(study: Study, sweep: str) -> Finding:
         Figure(f"asym0.5 − {BALANCED}, pass@1 at step {_nearest(data, EARLY)}", early, "points"),
         Figure(f"asym0.5 − {BALANCED}, final rank-one fraction", rank, "share"),
     )
-    return Finding(all_of(figures, (1, 1)), figures, _listed(figures))
+    return Finding(all_of(figures, (1, 1)), figures, "")
 
 
 def hard_focus(study: Study, sweep: str) -> Finding:
@@ -76,7 +76,7 @@ def hard_focus(study: Study, sweep: str) -> Finding:
         at_level.append(Figure(label, gain, "points"))
         prices.append(Figure(f"{method} − {BALANCED}, final pass@1", price, "points"))
     figures = (*at_level, *prices)
-    return Finding(all_of(at_level, (1, 1)), figures, _listed(figures))
+    return Finding(all_of(at_level, (1, 1)), figures, "")
 
 
 def fade_first(study: Study, sweep: str, fade: str) -> Finding:
@@ -104,7 +104,7 @@ def fade_first(study: Study, sweep: str, fade: str) -> Finding:
             "steps",
         )
     ]
-    behind = []
+    behind, paired = [], []
     for k in data.ks:
         measure = measures.final_pass(k)
         every = {m: measures.value((data, m), measure, seeds) for m in static}
@@ -114,17 +114,20 @@ def fade_first(study: Study, sweep: str, fade: str) -> Finding:
         label = f"{fade} − {top}, the best static method's, final pass@{k}"
         estimate = measures.difference((data, fade), (data, top), measure, seeds)
         figures.append(Figure(label, estimate, "points"))
+        if side(estimate) < 0:
+            paired.append(f"pass@{k}")
     if earlier == len(seeds) and not behind:
         verdict = REPRODUCES
     elif earlier == 0 or behind:
         verdict = DOES_NOT
     else:
         verdict = UNDECIDED
-    below = " and ".join(behind) or "none of pass@k"
     sentence = (
         f"The best static method in pass@1 is {best}. {fade} has an evaluation at or above its "
         f"final pass@1 earlier than {best} itself in {earlier} of {len(seeds)} seeds (and at all "
-        f"in {reached}); below the interval of the best static method ends {below}."
+        f"in {reached}). It ends below the interval of the best static method in "
+        f"{', '.join(behind) or 'no pass@k'}; paired, it is below by an interval that excludes 0 in "
+        f"{', '.join(paired) or 'no pass@k'}."
     )
     return Finding(verdict, tuple(figures), sentence)
 
@@ -140,7 +143,7 @@ def ablation(study: Study, sweep: str, fade: str, name: str) -> Finding:
     below = any(figure.estimate.high < 0 for figure in figures)
     above = any(figure.estimate.low > 0 for figure in figures)
     verdict = DOES_NOT if above else REPRODUCES if below else UNDECIDED
-    return Finding(verdict, tuple(figures), _listed(figures))
+    return Finding(verdict, tuple(figures), "")
 
 
 def _planned(study: Study, sweep: str) -> list[str]:
@@ -161,8 +164,3 @@ def _first_steps(data: SweepData, method: str, best: str, seeds: Sequence[int]) 
         rates = {step: counts[step].mean() / data.num_samples for step in sorted(counts)}
         found.append(min((s for s, rate in rates.items() if rate >= level - 1e-9), default=np.inf))
     return np.array(found)
-
-
-def _listed(figures: Sequence[Figure]) -> str:
-    parts = [f"{figure.label}: {interval_text(figure.estimate, figure.unit)}" for figure in figures]
-    return "; ".join(parts) + "."
