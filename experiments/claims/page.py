@@ -33,7 +33,8 @@ _RULES = (
     "The plainest reading was taken where a criterion leaves room. Claim 3 on core: the file says "
     "what is read and not what decides; the verdict is on pass@100 at the matched pass@1 of 35.3% "
     "(the level that prediction.md fixed before the runs), which must be above that of GRPO "
-    "without std by an interval that excludes 0 for both exponents. The final pass@1 stands beside it.",
+    "without std by an interval that excludes 0 for both exponents. The final pass@1 "
+    "stands beside it.",
     "Claim 4: it fails if another cell is ahead of the named one by an interval that excludes 0.",
     "Claim 5: the level is, in each seed, the best static method's own final pass@1 in that seed. "
     "'The best of them' is by mean pass@1 for the steps, and by each pass@k for that pass@k. "
@@ -41,8 +42,8 @@ _RULES = (
     "interval. It fails if FADE is earlier in no seed, or below in one pass@k, and is undecided if "
     "it is earlier in some seeds only.",
     "Where the evaluation has no pass@100, it is the largest k there is, and step 50 is the "
-    "nearest evaluation. In isolate_delta something is a cause if it is one for REINFORCE or for NSR; a "
-    "method that misses the level in a seed leaves its arm without D.",
+    "nearest evaluation. In isolate_delta something is a cause if it is one for REINFORCE or for "
+    "NSR; a method that misses the level in a seed leaves its arm without D.",
 )
 
 Drawn = tuple[Picture, dict]
@@ -130,7 +131,8 @@ def _drawn(
     if group == "claim6" and core is not None:
         ablations = [m for m in core.methods if m.startswith("fade")]
         title = "FADE and its ablations over steps"
-        found.append(_plain(curves.over_steps(core, "ablations", title, ablations, schedules=True)))
+        picture = curves.over_steps(core, "ablations", title, ablations, schedules=True)
+        found.append(_plain(picture, columns=4))
     if group == "claim4" and "delta" in study:
         found.append(_plain(along.delta(study["delta"])))
     if group == "claim3" and "alpha" in study:
@@ -162,12 +164,12 @@ def _sweep_pictures(name: str, sweep: SweepData) -> list[Drawn | None]:
     title = f"{name}: static weights and FADE over steps"
     drawn = [_plain(curves.over_steps(sweep, f"{name}_steps", title, methods, schedules=False))]
     if name == "core" and runs:
-        drawn += [_plain(masses(runs)), _plain(solve_rates(runs))]
+        drawn += [_plain(masses(runs)), _plain(solve_rates(runs), columns=4)]
     return drawn
 
 
-def _plain(picture: Picture | None) -> Drawn | None:
-    return None if picture is None else (picture, {})
+def _plain(picture: Picture | None, **look: int) -> Drawn | None:
+    return None if picture is None else (picture, look)
 
 
 def _rows(found: tuple[Picture, int] | None) -> Drawn | None:

@@ -77,14 +77,20 @@ def thin(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
       lines with `step` (of a part, its middle), the `CURVES` that are there, to four digits, and
-      the sum of the solve-rate histograms.
+      the sum of the solve-rate histograms, those of the ends with the parts beside them.
     """
     if len(lines) <= POINTS:
         parts = [[line] for line in lines]
     else:
         cuts = np.array_split(np.arange(1, len(lines) - 1), POINTS - 2)
         parts = [[lines[0]], *([lines[i] for i in cut] for cut in cuts), [lines[-1]]]
-    return [_mean_line(part) for part in parts]
+    thinned = [_mean_line(part) for part in parts]
+    if len(parts) == POINTS:  # the counts of one step are too few to be a column of a picture
+        for end, beside in ((0, 1), (-1, -2)):
+            alone = thinned[end].pop(HISTOGRAM, None)
+            if alone is not None and HISTOGRAM in thinned[beside]:
+                thinned[beside][HISTOGRAM] = np.add(alone, thinned[beside][HISTOGRAM]).tolist()
+    return thinned
 
 
 def _mean_line(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -126,8 +126,8 @@ def fade_first(study: Study, sweep: str, fade: str) -> Finding:
         f"The best static method in pass@1 is {best}. {fade} has an evaluation at or above its "
         f"final pass@1 earlier than {best} itself in {earlier} of {len(seeds)} seeds (and at all "
         f"in {reached}). It ends below the interval of the best static method in "
-        f"{', '.join(behind) or 'no pass@k'}; paired, it is below by an interval that excludes 0 in "
-        f"{', '.join(paired) or 'no pass@k'}."
+        f"{', '.join(behind) or 'no pass@k'}; paired, it is below by an interval that excludes 0 "
+        f"in {', '.join(paired) or 'no pass@k'}."
     )
     return Finding(verdict, tuple(figures), sentence)
 
