@@ -91,13 +91,6 @@ def final_rank_one(sweep: SweepData, runs: Sequence[Run], drawn: Draw) -> np.nda
     return np.array([[(run.result or {}).get("rank_one_fraction", np.nan) for run in runs]])
 
 
-def best_pass(k: int) -> Measure:
-    """The largest pass@k of all evaluations of a run."""
-    return lambda sweep, runs, drawn: np.stack(
-        [_rates(sweep, run, k, drawn).max(-1) for run in runs], -1
-    )
-
-
 def samples(arm: Arm, measure: Measure, seeds: Sequence[int]) -> np.ndarray:
     """The mean over seeds of a measure in every resample, `[resamples + 1]`."""
     statistic, drawn = per_seed(arm, measure, seeds)

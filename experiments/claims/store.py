@@ -26,6 +26,9 @@ from experiments.report.runs import Run, load_runs, setting
 _OWN = ("run", "method", "finished", "params_sha256", "rank_one_fraction", "first_suppressed")
 # Names of a machine, or of how a sweep was made: they make no difference to the result.
 _LEFT_OUT = ("warm_start.workdir", "sweep.mode", "sweep.workers", "sweep.runs_together")
+# Sweeps that are compared at matched pass@1, which takes every evaluation. Of the others the
+# criteria read the first two and the last.
+_EVERY_EVALUATION = ("core", "methods", "countdown", "arithmetic", "isolate_delta")
 _MISSING = 65535
 _RATE = "optimizer.learning_rate"
 
@@ -116,7 +119,7 @@ def _evaluation_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
         own |= {_RATE: rates[run.name]} if len(set(rates.values())) > 1 else {}
         for line in run.evaluations:
             figures = {
-                key.removeprefix("eval/"): f"{value:.5g}"
+                key.removeprefix("eval/"): f"{value:.4g}"
                 for key, value in line.items()
                 if key.startswith("eval/")
                 and not key.endswith(("_low", "_high", "seconds"))
@@ -140,6 +143,8 @@ def _training_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def _counts_file(workdir: Path, runs: Sequence[Run]) -> bytes:
     """Deflate finds the evaluations before training, which runs of one warm start share."""
     found = {run.name: _counts(workdir / "runs" / run.name, run) for run in runs}
+    if workdir.name not in _EVERY_EVALUATION:
+        found = {name: (_needed(counts), n) for name, (counts, n) in found.items()}
     most = max((len(counts) for counts, _ in found.values()), default=0)
     prompts = {len(row) for counts, _ in found.values() for row in counts.values()}
     samples = {n for _, n in found.values()}
@@ -177,6 +182,11 @@ def _counts(directory: Path, run: Run) -> tuple[dict[int, np.ndarray], int]:
     if len(samples) != 1:
         raise ValueError(f"run {run.name}: evaluations differ in num_samples, {sorted(samples)}")
     return counts, samples.pop()
+
+
+def _needed(counts: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    steps = sorted(counts)
+    return {step: counts[step] for step in sorted({*steps[:2], steps[-1]})}
 
 
 def _training_line(row: dict[str, str]) -> dict[str, Any]:

@@ -18,8 +18,6 @@ CURVES = (
     "mass_failure",
     "sign_ratio",
     "rank_one_fraction",
-    "solve_rate",
-    "zero_variance_fraction",
 )
 HISTOGRAM = "solve_rate_histogram"
 
@@ -76,7 +74,7 @@ def thin(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
       lines: of the training part of metrics.jsonl, in the order of their steps.
 
     Returns:
-      lines with `step` (of a part, its middle), the `CURVES` that are there, to four digits, and
+      lines with `step` (of a part, its middle), the `CURVES` that are there, to three digits, and
       the sum of the solve-rate histograms, those of the ends with the parts beside them.
     """
     if len(lines) <= POINTS:
@@ -98,7 +96,7 @@ def _mean_line(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for key in CURVES:
         values = [x[key] for x in lines if x.get(key) is not None]
         if values:
-            line[key] = float(f"{np.mean(values):.4g}")
+            line[key] = float(f"{np.mean(values):.3g}")
     histograms = [x[HISTOGRAM] for x in lines if x.get(HISTOGRAM) is not None]
     if histograms:
         line[HISTOGRAM] = np.sum(histograms, 0).tolist()
