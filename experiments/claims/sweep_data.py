@@ -20,6 +20,7 @@ CURVES = (
     "rank_one_fraction",
 )
 HISTOGRAM = "solve_rate_histogram"
+_AT_START = ("step", "alpha", "delta")  # these begin with a jump, which a mean would hide
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,27 +69,19 @@ def seed_of(run: Run) -> int:
 
 
 def thin(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most `POINTS` lines: the first, the last, and means of equal parts of those between.
+    """At most `POINTS` lines: means of equal parts, and before them alpha and delta at the start.
 
     Args:
       lines: of the training part of metrics.jsonl, in the order of their steps.
 
     Returns:
       lines with `step` (of a part, its middle), the `CURVES` that are there, to three digits, and
-      the sum of the solve-rate histograms, those of the ends with the parts beside them.
+      the sum of the solve-rate histograms.
     """
-    if len(lines) <= POINTS:
-        parts = [[line] for line in lines]
-    else:
-        cuts = np.array_split(np.arange(1, len(lines) - 1), POINTS - 2)
-        parts = [[lines[0]], *([lines[i] for i in cut] for cut in cuts), [lines[-1]]]
-    thinned = [_mean_line(part) for part in parts]
-    if len(parts) == POINTS:  # the counts of one step are too few to be a column of a picture
-        for end, beside in ((0, 1), (-1, -2)):
-            alone = thinned[end].pop(HISTOGRAM, None)
-            if alone is not None and HISTOGRAM in thinned[beside]:
-                thinned[beside][HISTOGRAM] = np.add(alone, thinned[beside][HISTOGRAM]).tolist()
-    return thinned
+    parts = np.array_split(np.arange(len(lines)), min(POINTS - 1, len(lines)) or 1)
+    means = [_mean_line([lines[i] for i in part]) for part in parts if len(part)]
+    start = _mean_line([{k: v for k, v in lines[0].items() if k in _AT_START}]) if lines else {}
+    return [start, *means] if len(start) > 1 and len(lines) >= POINTS else means
 
 
 def _mean_line(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:

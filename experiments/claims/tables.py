@@ -99,7 +99,8 @@ def methods_table(data: SweepData) -> Table:
         "Last held-out evaluation of each method, in brackets the 95% bootstrap interval of the "
         "mean over seeds and held-out prompts (of the entropy: over seeds). Intervals of two "
         "methods share their prompts, so they overlap more than the methods do: the paired "
-        "differences above compare. Best pass@1: the largest of a run's evaluations, with the t-interval over seeds."
+        "differences above compare. Best pass@1: the largest of a run's evaluations, with the "
+        "t-interval over seeds."
     )
     return Table(head, tuple(rows), caption)
 

@@ -70,18 +70,17 @@ def test_of_other_sweeps_the_counts_of_the_first_two_and_the_last_evaluation(tmp
     assert [line["step"] for line in data.runs[0].evaluations] == [0, 25, 50, 75, 100]
 
 
-def test_thinning_keeps_the_ends_and_takes_means_between():
+def test_thinning_takes_means_of_parts_and_keeps_where_alpha_begins():
     lines = [
-        {"step": s, "entropy": float(s), "solve_rate_histogram": [1, s]} for s in range(1, 201)
+        {"step": s, "entropy": float(s), "alpha": 2.0 + (s == 1), "solve_rate_histogram": [1, s]}
+        for s in range(1, 191)
     ]
-    kept = thin(lines)
-    assert len(kept) == POINTS
-    assert (kept[0]["entropy"], kept[-1]["entropy"]) == (1, 200)
-    assert kept[1]["entropy"] == 7  # the mean of 2 to 12, the first of 18 parts of 198 lines
-    histograms = [line["solve_rate_histogram"] for line in kept[1:-1]]
-    assert sum(first for first, _ in histograms) == 200  # no prompt is lost
-    assert histograms[0] == [12, 78]  # of 1 to 12
-    assert "solve_rate_histogram" not in kept[0]
+    start, *means = thin(lines)
+    assert start == {"step": 1, "alpha": 3.0}
+    assert len(means) == POINTS - 1  # of 10 lines each
+    assert means[1]["entropy"] == 15.5
+    assert means[1]["alpha"] == 2
+    assert means[1]["solve_rate_histogram"] == [10, 155]
 
 
 def test_thinning_leaves_out_what_was_not_logged():
