@@ -1,5 +1,6 @@
 """Synthetic sweeps, made once and read as the page reads them."""
 
+import itertools
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -13,9 +14,12 @@ from tests.experiments.claims.synthetic import Truth, write_sweep
 def sweep(tmp_path) -> Callable[..., SweepData]:
     """Writes a sweep, its tidy data, and reads that."""
 
+    numbers = itertools.count()
+
     def made(name: str, truths: Mapping[str, Truth], **settings) -> SweepData:
-        workdir = write_sweep(tmp_path / "runs" / name, truths, **settings)
-        store.write_tidy(workdir, tmp_path / "data" / name)
-        return store.read_tidy(tmp_path / "data" / name)
+        directory = tmp_path / str(next(numbers))
+        workdir = write_sweep(directory / "runs" / name, truths, **settings)
+        store.write_tidy(workdir, directory / "data" / name)
+        return store.read_tidy(directory / "data" / name)
 
     return made
