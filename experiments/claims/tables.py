@@ -126,7 +126,7 @@ def steps_table(data: SweepData) -> Table | None:
         seeds = data.seeds([method])
         steps = measures.observed((data, method), measures.steps_to([level] * len(seeds)), seeds)
         reached = steps[np.isfinite(steps)]
-        mean = mean_interval(reached) if len(reached) else None
+        mean = mean_interval(reached.tolist()) if len(reached) else None
         missed = len(steps) - len(reached)
         rows.append(
             (

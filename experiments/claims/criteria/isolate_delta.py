@@ -45,7 +45,7 @@ def gap(study: Study, arm: str, method: str) -> Gap:
     names = (f"{arm}-{method}", f"{arm}-{REFERENCE}")
     data, seeds = need(study, SWEEP, names)
     k = data.ks[-1]
-    pair = tuple((data, name) for name in names)
+    pair = (data, names[0]), (data, names[1])
     resamples, reached = measures.difference_samples(*pair, measures.matched_pass(k, LEVEL), seeds)
     if reached < len(seeds):
         resamples = np.full_like(resamples, np.nan)

@@ -25,10 +25,9 @@ def over_steps(
     runs = [run for run in data.finished if run.method in methods]
     if not runs:
         return None
-    percent = {"scale": 100}
     found = panels(
         *(
-            curve_panel(runs, f"eval/pass@{k}", f"pass@{k}, held out", "%", **percent)
+            curve_panel(runs, f"eval/pass@{k}", f"pass@{k}, held out", "%", scale=100)
             for k in data.ks
         ),
         curve_panel(runs, "eval/entropy", "token entropy, held out", "nats", limits=(0, None)),

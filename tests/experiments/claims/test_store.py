@@ -28,6 +28,7 @@ def test_what_is_read_back_is_what_the_runs_logged(tmp_path):
     assert setting(run.config, "steps") == 100
     assert run.last_step == 100
     assert setting(run.config, "warm_start.workdir") is None  # of one machine
+    assert run.result is not None
     assert run.result["first_suppressed"] == 40
     for step in (0, 25, 100):
         with np.load(workdir / f"runs/b-seed1/evaluations/{step}.npz") as file:
