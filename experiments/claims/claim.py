@@ -10,9 +10,9 @@ from experiments.claims.study import Study
 ABLATIONS = {
     "fade_no_focal": "without the focus α",
     "fade_no_suppression": "without the suppression δ",
-    "fade_from_entropy": "α and δ both from the entropy",
-    "fade_log_decay": "α and δ by a clock instead of feedback",
-    "fade_rate0.98": "averages that keep 2% of the past instead of 98%",
+    "fade_from_entropy": "with α and δ both from the entropy",
+    "fade_log_decay": "with α and δ by a clock instead of feedback",
+    "fade_rate0.98": "with averages that keep 2% of the past instead of 98%",
 }
 
 

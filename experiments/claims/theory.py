@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.claims.finding import DOES_NOT, NOT_RUN, REPRODUCES, UNDECIDED
+from experiments.claims.finding import NOT_RUN, UNDECIDED
 from experiments.report.page import Section, Text
 from experiments.report.picture import Picture
 from experiments.report.table import Table
@@ -50,7 +50,8 @@ def section(results: Path, out: Path) -> list[Section]:
             )
             for row in rows
         ),
-        "Each row compares the methods that reach the level of pass@1 in the first column. "
+        "Each row compares the methods that reach the level of pass@1 in the first column, by those "
+        "of their runs that do; an interval without width is that of single runs, and undecided. "
         "solved_share is the predicted share of the gradient that goes to solved prompts: less of "
         "it should keep more pass@100. `comparison.csv` has every value.",
         figures=False,
@@ -66,6 +67,7 @@ def section(results: Path, out: Path) -> list[Section]:
 
 
 def _verdict(row: Mapping[str, str]) -> str:
-    if float(row["low"]) > 0:
-        return REPRODUCES
-    return DOES_NOT if float(row["high"]) < 0 else UNDECIDED
+    low, high = float(row["low"]), float(row["high"])
+    if low == high:  # one run of each method, or so: nothing was drawn again
+        return UNDECIDED
+    return "right" if low > 0 else "wrong" if high < 0 else UNDECIDED

@@ -1,4 +1,7 @@
-"""From a workdir to tables, pictures and one page: `python -m experiments.report --workdir=DIR`."""
+"""From a workdir to tables, pictures and one page: `python -m experiments.report --workdir=DIR`.
+
+A directory of several sweeps gets the page of experiments.claims instead.
+"""
 
 from experiments.report.table import main_table
 from experiments.report.write import write_report
