@@ -106,6 +106,7 @@ def default_config() -> ConfigDict:
     config.sweep.workers = 0  # of processes; 0: one per core
     config.sweep.runs_together = 0  # most runs in one vmapped program; 0: all of a shape
     config.sweep.seeds = 5  # of a sweep file that has an axis of seeds
+    config.sweep.reuse = ""  # directory of sweeps; their finished runs of equal configs are copied
     return config.lock()  # a field that is not here is an error
 
 
