@@ -1,8 +1,8 @@
 """The advantage as a traced choice: one compiled program serves every method of a sweep.
 
 A member is a factory, of `fade_jax.transforms` or one's own, with its static arguments; its
-floating-point arguments are traced. A program is compiled for a tuple of members, and each run brings a `Choice`:
-the index of its member and the values of the traced arguments.
+floating-point arguments are traced. A program is compiled for a tuple of members, and each run
+brings a `Choice`: the index of its member and the values of the traced arguments.
 """
 
 from collections.abc import Mapping, Sequence
