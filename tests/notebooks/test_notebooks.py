@@ -163,7 +163,7 @@ def test_on_colab_it_clones_and_installs(name, tmp_path, monkeypatch):
     here = setup.replace('REPOSITORY = ""', 'REPOSITORY = "https://example.org/it.git"')
     exec(here, {})
     clone, install = asked
-    assert clone == "git clone --depth=1 https://example.org/it.git fade_jax_clone".split()
+    assert clone == ["git", "clone", "--depth=1", "https://example.org/it.git", "fade_jax_clone"]
     assert "fade_jax_clone[experiments]" in install
     assert sys.path[0] == str(tmp_path / "fade_jax_clone")
     exec(here, {})  # again, as after a restart: nothing is fetched twice
