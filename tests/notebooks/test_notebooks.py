@@ -139,7 +139,7 @@ def bring_your_own_advantage(executed):
         "my_advantages.spare_the_hard"
     }
     page = (workdir / "report" / "report.md").read_text()
-    assert "my_advantages.spare_the_hard(strength=1)" in page
+    assert "my_advantages.spare_the_hard(strength=1.0)" in page
     assert "Without exact curves" not in page
     assert executed.output.count("PngImageFile") == 1
 
