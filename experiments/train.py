@@ -186,7 +186,7 @@ def claim(config: ConfigDict, workdir: Path) -> None:
     path = workdir / "config.json"
     new = json.loads(json.dumps(plain_tree(config.to_dict())))
     if path.exists():
-        changed = _differences(json.loads(path.read_text()), new)
+        changed = differences(json.loads(path.read_text()), new)
         changed = [c for c in changed if not c.startswith(FREE_TO_CHANGE)]
         if changed:
             raise ConfigError(
@@ -196,12 +196,13 @@ def claim(config: ConfigDict, workdir: Path) -> None:
     write_json(path, new)
 
 
-def _differences(old: Any, new: Any, field: str = "") -> list[str]:
+def differences(old: Any, new: Any, field: str = "") -> list[str]:
+    """What differs between two configs as nested dicts: "field: old there, new here" each."""
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             d
             for name in sorted(old.keys() | new.keys())
-            for d in _differences(old.get(name), new.get(name), f"{field}.{name}".lstrip("."))
+            for d in differences(old.get(name), new.get(name), f"{field}.{name}".lstrip("."))
         ]
     return [] if old == new else [f"{field}: {old!r} there, {new!r} here"]
 
