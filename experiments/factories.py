@@ -7,7 +7,8 @@ function serve, told apart by their first parameter:
     def mine(rewards, strength=1.0): ...  # an advantage, [..., group] to the same; lifted
     def mine(strength=1.0): ...  # a factory, returns a fade_jax.transforms.AdvantageTransformation
 
-The other parameters are config.advantage.kwargs.
+The other parameters are config.advantage.kwargs. A run is known by the name and these alone: a
+function that has been edited wants a new name or a new workdir.
 """
 
 import importlib
