@@ -45,7 +45,9 @@ def default_config() -> ConfigDict:
     config.sampling.top_p = 1.0
     config.sampling.top_k = 0  # 0: no truncation
 
-    # getattr(fade_jax.transforms, name)(**kwargs)
+    # A factory of fade_jax.transforms, called with **kwargs; or, dotted, a function of one's own
+    # such as my_advantages.mine: a factory too, or a plain advantage of (rewards, **kwargs). It is
+    # imported as `python -m` imports: from the directory of the command, or what is installed.
     config.advantage = ConfigDict({"name": "fade", "kwargs": {}})
 
     config.learner = ConfigDict()
