@@ -12,5 +12,7 @@ def get_config(mode: str = ""):
     config = default_config()
     config.optimizer.learning_rate = LEARNING_RATE
     config.steps = 400  # in which pass@1 passes its peak or flattens at this rate
+    config.learner.microbatches = 4  # a quarter faster on a CPU, and twice where groups are solved
     config.evaluation.every = 50
+    config.evaluation.prompts_per_call = 4  # of 128 samples each, as many as fit a CPU's cache
     return with_mode(config, mode)

@@ -1,8 +1,8 @@
 """The advantage as a traced choice: one compiled program serves every method of a sweep.
 
-A member is a factory of `fade_jax.transforms` with its static arguments; its floating-point
-arguments are traced. A program is compiled for a tuple of members, and each run brings a `Choice`:
-the index of its member and the values of the traced arguments.
+A member is a factory, of `fade_jax.transforms` or one's own, with its static arguments; its
+floating-point arguments are traced. A program is compiled for a tuple of members, and each run
+brings a `Choice`: the index of its member and the values of the traced arguments.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,8 @@ import numpy as np
 import optax
 
 from experiments.config import ConfigError, check_arguments
-from fade_jax import center, transforms
-
-# What fade_jax.transforms exports beside factories that a config can call.
-NOT_A_METHOD = ("chain", "stateless")
+from experiments.factories import factory_of
+from fade_jax import center
 
 
 class Member(NamedTuple):
@@ -36,17 +34,17 @@ class Choice(NamedTuple):
 
 
 def member_of(name: str, kwargs: Mapping[str, Any]) -> Member:
-    """Returns the member for `getattr(transforms, name)(**kwargs)`.
+    """Returns the member for `factory_of(name)(**kwargs)`.
 
     Raises:
       ConfigError: if there is no such factory, or it does not take these arguments or values.
     """
-    factories = [n for n in transforms.__all__ if n[0].islower() and n not in NOT_A_METHOD]
-    if name not in factories:
-        raise ConfigError(f"config.advantage.name must be one of {factories}, got {name!r}")
-    check_arguments(getattr(transforms, name), kwargs, "advantage.kwargs")
+    factory = factory_of(name)
+    check_arguments(factory, kwargs, "advantage.kwargs")
     try:
-        getattr(transforms, name)(**kwargs)
+        factory(**kwargs)
+    except ConfigError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"config.advantage.kwargs of {name}: {error}") from error
     traced = tuple(sorted(k for k, v in kwargs.items() if isinstance(v, float)))
@@ -106,7 +104,7 @@ def all_states(members: Sequence[Member], choice: Choice, own) -> tuple:
 
 
 def _build(member: Member, arguments: Mapping[str, Any]):
-    return getattr(transforms, member.name)(**dict(member.static), **arguments)
+    return factory_of(member.name)(**dict(member.static), **arguments)
 
 
 def init(members: Sequence[Member], choice: Choice) -> tuple:

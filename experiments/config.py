@@ -45,13 +45,17 @@ def default_config() -> ConfigDict:
     config.sampling.top_p = 1.0
     config.sampling.top_k = 0  # 0: no truncation
 
-    # getattr(fade_jax.transforms, name)(**kwargs)
+    # A factory of fade_jax.transforms, called with **kwargs; or, dotted, a function of one's own
+    # such as my_advantages.mine: a factory too, or a plain advantage of (rewards, **kwargs). It is
+    # imported as `python -m` imports: from the directory of the command, or what is installed.
     config.advantage = ConfigDict({"name": "fade", "kwargs": {}})
 
     config.learner = ConfigDict()
     config.learner.epochs = 1  # passes over a batch of rollouts
     config.learner.minibatches = 1  # optimiser updates per pass
-    config.learner.microbatches = 1  # gradient accumulation inside a minibatch, to save memory
+    # Gradient accumulation inside a minibatch: saves memory, keeps to a CPU's cache, and leaves out
+    # the parts whose advantages are all 0.
+    config.learner.microbatches = 1
     config.learner.clip_low = 0.2  # the ratio is clipped to [1 - clip_low, 1 + clip_high]
     config.learner.clip_high = 0.2
     config.learner.reduction = "sequence_sum"  # of the token losses (experiments/reductions.py)
@@ -104,6 +108,7 @@ def default_config() -> ConfigDict:
     config.sweep.workers = 0  # of processes; 0: one per core
     config.sweep.runs_together = 0  # most runs in one vmapped program; 0: all of a shape
     config.sweep.seeds = 5  # of a sweep file that has an axis of seeds
+    config.sweep.reuse = ""  # directory of sweeps; their finished runs of equal configs are copied
     return config.lock()  # a field that is not here is an error
 
 
@@ -129,6 +134,7 @@ def smoke_run(config: ConfigDict) -> ConfigDict:
     config.steps_per_call = 2
     config.prompts = 4
     config.group_size = 4
+    config.learner.microbatches = 1
     config.model.d_model = 32
     config.model.d_ff = 64
     config.warm_start.steps = min(config.warm_start.steps, 4)
@@ -149,7 +155,6 @@ def smoke_language_model(config: ConfigDict) -> ConfigDict:
     config.steps = 2
     config.steps_per_call = 1
     config.prompts = 2
-    config.learner.microbatches = 1
     config.warm_start.steps = min(config.warm_start.steps, 1)
     config.warm_start.batch = 2
     config.task.kwargs.max_completion = min(config.task.kwargs.max_completion, 16)

@@ -90,7 +90,7 @@ def chain(*sweeps: Mapping[str, Overrides]) -> Sweep:
 
 
 def methods(advantages: Mapping[str, tuple[str, Mapping[str, Any]]]) -> Sweep:
-    """One run for each advantage: (name, kwargs) of `fade_jax.transforms`, by run name."""
+    """One run for each advantage: (name, kwargs) of config.advantage, by run name."""
     values = [{"name": name, "kwargs": dict(kwargs)} for name, kwargs in advantages.values()]
     return axis("advantage", values, advantages)
 

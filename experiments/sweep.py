@@ -22,6 +22,7 @@ from experiments.config import ConfigError
 from experiments.jobs import Job, jobs_of, methods_of, next_job
 from experiments.logs import write_json
 from experiments.progress import Board, Progress, Reporter
+from experiments.reuse import take_over
 from experiments.stage import Stopped
 from experiments.together import train_together
 from experiments.train import Compiled, compile_for, train, warm_start
@@ -57,6 +58,9 @@ def run_sweep(
         workdir / "sweep.json",
         {"runs": [{"name": name, "overrides": dict(o)} for name, o in runs.items()]},
     )
+    if base.sweep.reuse:
+        taken = take_over(jobs, Path(base.sweep.reuse).expanduser())
+        print(f"{len(taken)} runs copied from {base.sweep.reuse}")
     board = Board({job.name: _steps(job) for job in jobs})
     try:
         if mode == "processes":

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,26 +81,38 @@ def hyperparameters(config: ConfigDict, members) -> Hyperparameters:
 
 
 def check_gives_gradient(config: ConfigDict) -> None:
-    """Raises ConfigError when every group of this size gets advantages that are all 0 or NaN."""
+    """Runs the advantage once, on groups of every number of successes.
+
+    Raises:
+      ConfigError: when all advantages are 0 or some are not finite, or when the advantage cannot be
+        compiled or changes the shape of the rewards.
+    """
     name, kwargs = config.advantage.name, config.advantage.kwargs.to_dict()
     members = advantages.members_of([(name, kwargs)])
     choice = advantages.choose(members, name, kwargs)
     size = config.group_size
     rewards = np.tril(np.ones((size + 1, size), np.float32), -1)
+    update = partial(advantages.update, members)
+    states = advantages.init(members, choice)
+    statistics = {"entropy": np.float32(1.0), "lengths": np.ones_like(rewards)}
     try:
-        weights, _, _ = advantages.update(
-            members,
-            choice,
-            rewards,
-            advantages.init(members, choice),
-            entropy=np.float32(1.0),
-            lengths=np.ones_like(rewards),
-        )
+        jax.eval_shape(update, choice, rewards, states, **statistics)  # as programs will
+        weights, _, _ = update(choice, rewards, states, **statistics)
+    except jax.errors.JAXTypeError as error:
+        raise ConfigError(
+            f"config.advantage.name = {name!r} must be traceable by jax, in its floating-point"
+            f" arguments too (jnp for np, jnp.where for if): {str(error).splitlines()[0]}"
+        ) from error
     except ValueError as error:
         raise ConfigError(
             f"config.group_size = {size} with config.advantage.name = {name!r}: {error}"
         ) from error
     weights = np.asarray(weights)
+    if weights.shape != rewards.shape:
+        raise ConfigError(
+            f"config.advantage.name = {name!r} must return the shape of the rewards,"
+            f" {rewards.shape}, got {weights.shape}"
+        )
     if not np.all(np.isfinite(weights)) or not np.any(weights):
         raise ConfigError(
             f"config.group_size must be large enough to give a gradient with"
@@ -173,7 +186,7 @@ def claim(config: ConfigDict, workdir: Path) -> None:
     path = workdir / "config.json"
     new = json.loads(json.dumps(plain_tree(config.to_dict())))
     if path.exists():
-        changed = _differences(json.loads(path.read_text()), new)
+        changed = differences(json.loads(path.read_text()), new)
         changed = [c for c in changed if not c.startswith(FREE_TO_CHANGE)]
         if changed:
             raise ConfigError(
@@ -183,12 +196,13 @@ def claim(config: ConfigDict, workdir: Path) -> None:
     write_json(path, new)
 
 
-def _differences(old: Any, new: Any, field: str = "") -> list[str]:
+def differences(old: Any, new: Any, field: str = "") -> list[str]:
+    """What differs between two configs as nested dicts: "field: old there, new here" each."""
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             d
             for name in sorted(old.keys() | new.keys())
-            for d in _differences(old.get(name), new.get(name), f"{field}.{name}".lstrip("."))
+            for d in differences(old.get(name), new.get(name), f"{field}.{name}".lstrip("."))
         ]
     return [] if old == new else [f"{field}: {old!r} there, {new!r} here"]
 

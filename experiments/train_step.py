@@ -274,7 +274,8 @@ def gradient_update(
       opt_state: of `optimizer`.
       batch: leading axis P.
       denominator: of the whole batch.
-      microbatches: number of equal parts of the batch that are held in memory one after another.
+      microbatches: number of equal parts of the batch that are held in memory one after another;
+        from 2 on, parts without a gradient take no time.
 
     Returns:
       ((params, opt_state), metrics): loss, clipped (a count) and gradient_norm (before clipping).
@@ -283,13 +284,19 @@ def gradient_update(
     if microbatches == 1:
         (total, clipped), gradient = value_and_grad(params, batch)
     else:
-        parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), batch)
+        # Groups whose advantages are all 0 add nothing to loss or gradient: they come last, and the
+        # microbatches that hold nothing else are left out.
+        counts = jnp.any(batch.advantages != 0, axis=-1)
+        order = jnp.argsort(~counts, stable=True)
+        parts = jax.tree.map(lambda x: x[order].reshape(microbatches, -1, *x.shape[1:]), batch)
+        needed = -(-jnp.sum(counts) // (counts.size // microbatches))
 
-        def accumulate(sums, part):
-            return jax.tree.map(jnp.add, sums, value_and_grad(params, part)), None
+        def accumulate(index, sums):
+            part = jax.tree.map(lambda x: x[index], parts)
+            return jax.tree.map(jnp.add, sums, value_and_grad(params, part))
 
         zeros = (jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, params)
-        ((total, clipped), gradient), _ = jax.lax.scan(accumulate, zeros, parts)
+        (total, clipped), gradient = jax.lax.fori_loop(0, needed, accumulate, zeros)
     gradient = jax.tree.map(lambda g: g / denominator, gradient)
     updates, opt_state = optimizer.update(gradient, opt_state, params)
     metrics = {

@@ -12,13 +12,18 @@ over seeds and prompts of the same difference excludes 0 here with the same sign
 35 runs on the task of configs/countdown.py.
 """
 
-from configs.countdown import get_config
+from configs import graph
 from configs.sweeps.methods import chosen
+from configs.sweeps.tuning import STATIC
+from experiments.config import with_mode
 from experiments.grid import product, seeds
 
-__all__ = ["get_config", "sweep"]
 
-STATIC = ("reinforce", "grpo_no_std", "asym0.5", "asym2", "power2", "power3")
+def get_config(mode: str = ""):
+    """Returns what the runs share; `mode` is empty or "smoke"."""
+    config = graph.get_config()
+    config.task.name = "countdown"
+    return with_mode(config, mode)
 
 
 def sweep(config):

@@ -6,10 +6,10 @@ from pathlib import Path as FilePath
 
 import numpy as np
 
+from experiments.factories import factory_of
 from experiments.logs import replacing
 from experiments.theory.dynamics import Path, simulate
 from experiments.theory.start import Start
-from fade_jax import transforms
 
 Advantages = Mapping[str, tuple[str, Mapping]]
 
@@ -39,7 +39,7 @@ def step_size(start: Start, group_size: int, anchor: tuple[str, int, float] = AN
     name, steps, reached = anchor
     fine = 0.01
     path = simulate(
-        getattr(transforms, name)(),
+        factory_of(name)(),
         start.solve_rate,
         start.weight,
         group_size=group_size,
@@ -58,7 +58,7 @@ def predict(
     """The path of every method, all at one step size."""
     return {
         method: simulate(
-            getattr(transforms, name)(**kwargs),
+            factory_of(name)(**kwargs),
             start.solve_rate,
             start.weight,
             group_size=group_size,

@@ -44,6 +44,7 @@ from fade_jax.transforms.named import (
     rloo,
     w_reinforce,
 )
+from fade_jax.transforms.unbiased import pass_at_k_weight, scheduled_pass_at_k, shrinkage
 
 __all__ = [
     "AdvantageState",
@@ -69,6 +70,7 @@ __all__ = [
     "nsr",
     "opo",
     "pass_at_k_training",
+    "pass_at_k_weight",
     "pkpo",
     "power",
     "power_asym",
@@ -77,6 +79,8 @@ __all__ = [
     "reinforce",
     "reinforce_plus_plus",
     "rloo",
+    "scheduled_pass_at_k",
+    "shrinkage",
     "standardize",
     "stateless",
     "suppress",

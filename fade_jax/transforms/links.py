@@ -176,7 +176,7 @@ def focal(alpha: ScheduleLike) -> AdvantageTransformation:
         **statistics: Any,
     ) -> tuple[jax.Array, FocalState]:
         rewards = advantages if rewards is None else rewards
-        state = FocalState(*_advance(schedule, state, rewards, where, statistics))
+        state = FocalState(*advance(schedule, state, rewards, where, statistics))
         weight = plain.focal_weight(group_mean(rewards, where), state.alpha)
         return weight * as_group(advantages, where)[0], state
 
@@ -215,20 +215,20 @@ def suppress(delta: ScheduleLike) -> AdvantageTransformation:
         **statistics: Any,
     ) -> tuple[jax.Array, SuppressState]:
         rewards = advantages if rewards is None else rewards
-        state = SuppressState(*_advance(schedule, state, rewards, where, statistics))
+        state = SuppressState(*advance(schedule, state, rewards, where, statistics))
         return plain.suppress_negatives(as_group(advantages, where)[0], state.delta), state
 
     return AdvantageTransformation(init, update)
 
 
-def _advance(
+def advance(
     schedule: Schedule,
     state: FocalState | SuppressState,
     rewards: ArrayLike,
     where: ArrayLike | None,
     statistics: dict[str, Any],
 ) -> tuple[jax.Array, Any]:
-    """Step a schedule; a batch without a single rollout leaves everything as it was."""
+    """A schedule's value and state after a batch; one without a rollout changes neither."""
     statistics = {"solve_rate": batch_mean(rewards, where), **statistics}
     value, schedule_state = schedule.update(state.schedule, **statistics)
     after = jnp.asarray(value, dtype=jnp.float32), schedule_state

@@ -138,6 +138,8 @@ def test_every_sweep_file_can_run(name, tmp_path):
     assert f"--config=configs/sweeps/{name}.py:smoke" in module.__doc__
     for mode in ("", "smoke"):
         config = module.get_config(mode)
+        if config.model.path:
+            config.model.path = str(tmp_path)  # the weights need not be here
         jobs = jobs_of(config, module.sweep(config), tmp_path)
         seeds = {job.config.seed for job in jobs}
         tuning_seed = getattr(module, "SEED", None)  # no result may come from it

@@ -3,6 +3,7 @@
 import csv
 import json
 import queue
+import shutil
 import threading
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pytest
 from experiments import sweep as sweeps
 from experiments.config import ConfigError
 from experiments.grid import axis
-from experiments.jobs import Job
+from experiments.jobs import Job, jobs_of
 from experiments.logs import read_lines
 from experiments.results import write_results
+from experiments.reuse import take_over
 from experiments.sweep import run_sweep
 from experiments.together import train_together
 from tests.conftest import COMPILATION_CACHE
@@ -53,6 +55,25 @@ def serial_fixture(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("serial")
     run_sweep(config_of("serial", 4), RUNS, workdir)
     return workdir
+
+
+def test_finished_runs_of_other_sweeps_are_taken_over(serial, tmp_path):
+    (tmp_path / "sweeps").mkdir()
+    shutil.copytree(serial, tmp_path / "sweeps" / "old")
+    (tmp_path / "sweeps/old/runs/slow/result.json").unlink()  # not finished
+    runs = {
+        "equal": RUNS["fade-seed1"],
+        "other": RUNS["fade-seed1"] | {"optimizer.learning_rate": 5e-4},
+        "unfinished": RUNS["slow"],
+    }
+    jobs = jobs_of(config_of("serial", 4), runs, tmp_path / "new")
+    assert take_over(jobs, tmp_path / "sweeps") == ["equal"]
+    assert [p.name for p in (tmp_path / "new/runs").iterdir()] == ["equal"]
+    assert result(tmp_path / "new", "equal") == result(serial, "fade-seed1")
+    longer = jobs_of(config_of("serial", 6), runs, tmp_path / "longer")
+    assert take_over(longer, tmp_path / "sweeps") == []
+    with pytest.raises(ConfigError, match=r"config\.sweep\.reuse must be a directory of sweeps"):
+        take_over(jobs, tmp_path / "nowhere")
 
 
 def test_runs_share_their_warm_starts_and_differ(serial):
@@ -185,7 +206,7 @@ def deal(jobs, workers, do):
     return problems
 
 
-def jobs_of(shapes, needs=None):
+def dealt(shapes, needs=None):
     config = tiny_config()
     jobs = [
         Job(n, config, Path(n), shapes[0], None, False) for n in dict.fromkeys(needs or ()) if n
@@ -207,7 +228,7 @@ def test_every_job_is_done_once_and_after_its_warm_start():
             done.append(job.name)
         return "done", None
 
-    jobs = jobs_of("aabbc", ["w1", "w2", "w1", "w2", "w1"])
+    jobs = dealt("aabbc", ["w1", "w2", "w1", "w2", "w1"])
     assert deal(jobs, 3, do) == {}
     assert sorted(done) == sorted(job.name for job in jobs)
 
@@ -216,7 +237,7 @@ def test_a_failed_run_stays_alone_and_a_failed_warm_start_takes_its_runs_along()
     def do(_, job):
         return ("failed", "why") if job.name in ("run0", "w2") else ("done", None)
 
-    problems = deal(jobs_of("aaaa", ["w1", "w2", "w1", "w2"]), 2, do)
+    problems = deal(dealt("aaaa", ["w1", "w2", "w1", "w2"]), 2, do)
     assert problems.pop("run0") == problems.pop("w2") == ("failed", "why")
     assert set(problems) == {"run1", "run3"}
     assert problems["run1"] == ("failed", "its w2 failed")
@@ -231,7 +252,7 @@ def test_a_worker_that_dies_is_named_and_the_others_go_on():
         done.append(job.name)
         return "done", None
 
-    problems = deal(jobs_of("abab"), 2, do)
+    problems = deal(dealt("abab"), 2, do)
     assert problems == {"run1": ("failed", "its process ended with exit code -9")}
     assert sorted(done) == ["run0", "run2", "run3"]
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments import advantages, train_step
@@ -134,6 +135,35 @@ def test_microbatches_give_the_same_update(case, reduction):
     for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(parts.params), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6)
     np.testing.assert_allclose(metrics["loss"], part_metrics["loss"], rtol=1e-5, atol=1e-7)
+
+
+def test_microbatches_without_a_gradient_are_left_out():
+    """Groups 0, 2 and 3 have no advantage: computing their microbatch would bring in a NaN."""
+    advantages = jnp.array([[0.0, 0.0], [3.0, -1.0], [0.0, 0.0], [0.0, 0.0]])
+    empty = jnp.zeros((4, 2, 1))
+    batch = train_step.Batch(empty, empty, empty, empty, empty, advantages)
+
+    def loss(params, part):
+        total = params * jnp.sum(part.advantages)
+        return jnp.where(jnp.any(part.advantages), total, jnp.nan), jnp.float32(0)
+
+    def update(advantages):
+        return train_step.gradient_update(
+            loss,
+            optax.sgd(0.5),
+            jnp.float32(1.0),
+            optax.sgd(0.5).init(jnp.float32(1.0)),
+            batch._replace(advantages=advantages),
+            denominator=jnp.float32(4.0),
+            microbatches=2,
+        )
+
+    (params, _), metrics = jax.jit(update)(advantages)
+    assert float(params) == 1.0 - 0.5 * 2.0 / 4.0
+    assert float(metrics["loss"]) == 2.0 / 4.0
+    (params, _), metrics = jax.jit(update)(jnp.zeros_like(advantages))
+    assert float(params) == 1.0
+    assert float(metrics["loss"]) == 0.0
 
 
 def test_reductions_weigh_tokens_as_their_formulas_say(case):

@@ -26,6 +26,11 @@ TRANSFORMATIONS = {case.name: case.transformation for case in CASES if case.name
     "fade_without_suppression": transforms.fade_without_suppression(rate=0.5),
     "fade_from_entropy": transforms.fade_from_entropy(rate=0.5),
     "fade_log_decay": transforms.fade_log_decay(steps=10),
+    "shrinkage": transforms.shrinkage(a=0.5, b=2.0),
+    "pass_at_k_weight": transforms.chain(
+        transforms.shrinkage(), transforms.pass_at_k_weight(k=2.5)
+    ),
+    "scheduled_pass_at_k": transforms.scheduled_pass_at_k(rate=0.5),
     "by_step": transforms.chain(
         transforms.center(),
         transforms.focal(by_step(lambda step: 1.0 + 0.1 * step)),

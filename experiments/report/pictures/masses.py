@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 import fade_jax
+from experiments.factories import factory_of, is_own
 from experiments.report.picture import Panel, Picture
 from experiments.report.pictures.lines import (
     curve_panel,
@@ -18,7 +19,6 @@ from experiments.report.pictures.lines import (
 )
 from experiments.report.runs import Run, by_method, furthest, series, setting
 from experiments.report.style import method_lines
-from fade_jax import transforms
 from fade_jax.decomposition import GradientMasses, gradient_masses
 
 _SOLVE_RATES = np.linspace(0, 1, 101)
@@ -47,7 +47,10 @@ def masses(runs: Sequence[Run]) -> Picture | None:
     )
     without = [method for method, pairs in exact.items() if not pairs]
     if without:
-        caption += f" Without exact curves (not a function of one group): {', '.join(without)}."
+        caption += (
+            " Without exact curves (not a function of one group, or one's own and moving, or not "
+            f"to be imported here): {', '.join(without)}."
+        )
     return Picture("masses", "Gradient masses", caption, found, legend(runs))
 
 
@@ -59,7 +62,7 @@ def exact_masses(runs: Sequence[Run]) -> list[GradientMasses]:
 
     Returns:
       One pair of masses; two, at the first and at the last step, where alpha or delta move; none
-      where the advantage is not a function of one group's rewards.
+      where the advantage is not a function of one group's rewards, or is not here.
     """
     run = furthest(runs)[0]
     group = setting(run.config, "group_size", 0)
@@ -72,15 +75,17 @@ def exact_masses(runs: Sequence[Run]) -> list[GradientMasses]:
 
 
 def advantage_functions(run: Run) -> list[Callable[[jax.Array], jax.Array]]:
-    """The advantage of a run; frozen at its first and at its last (α, δ) where these move."""
+    """The advantage of a run; frozen at its first and at its last (α, δ) where these move.
+
+    Raises:
+      ConfigError: if the advantage cannot be imported here.
+    """
+    name, kwargs = (setting(run.config, f"advantage.{field}") for field in ("name", "kwargs"))
     alphas, deltas = (series(run.train, key)[1] for key in ("alpha", "delta"))
     if any(len(values) and np.ptp(values) > 0 for values in (alphas, deltas)):
-        return [_frozen(alphas, deltas, at) for at in (0, -1)]
-    name, kwargs = (setting(run.config, f"advantage.{field}") for field in ("name", "kwargs"))
-    transformation = getattr(transforms, str(name), None)
-    if transformation is None:
-        return []
-    link = transformation(**(kwargs or {}))
+        # What α and δ do in an advantage that is not ours is not known here.
+        return [] if is_own(name) else [_frozen(alphas, deltas, at) for at in (0, -1)]
+    link = factory_of(str(name))(**(kwargs or {}))
 
     def advantage(rewards: jax.Array) -> jax.Array:
         return link.update(rewards, link.init())[0]

@@ -1,0 +1,159 @@
+"""Objectives reached without bias at a finite group, from the successes among the *other* rollouts.
+
+With K₋ᵢ the successes of the group without rollout i, an advantage b(K₋ᵢ) (r_i - c(K₋ᵢ)) has
+E ĝ = h(p) ∇p with h(p) = E b(K₋ᵢ) whatever the baseline c is, since neither depends on r_i. What
+`fade_jax.synthesis` tabulates for a fixed objective is here for one that moves.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from fade_jax.checks import check_positive, check_value
+from fade_jax.groups import as_group, group_count
+from fade_jax.schedules import Schedule, alpha_from_solve_rate, as_schedule
+from fade_jax.transforms.links import (
+    AdvantageTransformation,
+    FocalState,
+    ScheduleLike,
+    advance,
+    chain,
+    stateless,
+)
+
+
+def shrinkage(a: ArrayLike = 1.0, b: ArrayLike = 1.0) -> AdvantageTransformation:
+    """REINFORCE with the posterior mean of the solve rate, given the other rollouts, as baseline.
+
+        A_i = r_i - (K₋ᵢ + a) / (G - 1 + a + b);   h = 1 at any group size
+
+    Of all unbiased estimates of ∇p it has the least second moment of A over prompts whose solve
+    rates are Beta(a, b); as a and b go to 0 it becomes RLOO. Unlike RLOO it also learns from groups
+    without variance.
+
+    Args:
+      a: pseudo-count of successes, above 0; 1 and 1 is a uniform density of solve rates.
+      b: pseudo-count of failures, above 0.
+
+    Returns:
+      a transformation without state, for binary rewards.
+
+    Raises:
+      ValueError: if `a` or `b` is not above 0.
+    """
+    check_positive("a", a)
+    check_positive("b", b)
+
+    def fn(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+        rewards, where = as_group(rewards, where)
+        others, other_successes = _others(rewards, where)
+        baseline = (other_successes + a) / (others + jnp.asarray(a) + b)
+        return jnp.where(where, rewards - baseline, 0)
+
+    return stateless(fn)
+
+
+def pass_at_k_weight(k: ScheduleLike) -> AdvantageTransformation:
+    """Multiply by the unbiased estimate of k q^{k-1} from the other rollouts.
+
+        b(K₋ᵢ) = k C(G-1-K₋ᵢ, k-1) / C(G-1, k-1)
+
+    Behind `shrinkage` the objective is pass@k, exactly. Between two whole numbers it is
+    interpolated, so that the objective is the same mixture of two pass@k; `focal` is the estimate
+    that plugs the group's own solve rate in, and has a bias of order 1/G.
+
+    Args:
+      k: at least 1; a number, a schedule or an optax schedule. Schedules may read `solve_rate`,
+        the mean reward of the batch. A group with fewer than k rollouts gets 0.
+
+    Returns:
+      a transformation whose state holds k as `alpha`, for binary rewards.
+
+    Raises:
+      ValueError: if a number is below 1.
+
+    From arXiv:2505.15201 for a whole k.
+    """
+    if not isinstance(k, Schedule) and not callable(k):
+        check_value("k", k, "a finite number of at least 1", lambda x: x >= 1)
+    schedule = as_schedule(k)
+
+    def init() -> FocalState:
+        start = schedule.init()
+        return FocalState(start.value, start)
+
+    def update(
+        advantages: ArrayLike,
+        state: FocalState,
+        rewards: ArrayLike | None = None,
+        *,
+        where: ArrayLike | None = None,
+        **statistics: Any,
+    ) -> tuple[jax.Array, FocalState]:
+        rewards = advantages if rewards is None else rewards
+        state = FocalState(*advance(schedule, state, rewards, where, statistics))
+        others, other_successes = _others(*as_group(rewards, where))
+        weight = _interpolated(state.alpha, others, other_successes)
+        return weight * as_group(advantages, where)[0], state
+
+    return AdvantageTransformation(init, update)
+
+
+def scheduled_pass_at_k(
+    *,
+    k_max: ArrayLike = 3.0,
+    rate: ArrayLike = 0.02,
+    initial_solve_rate: ArrayLike = 0.5,
+    a: ArrayLike = 1.0,
+    b: ArrayLike = 1.0,
+) -> AdvantageTransformation:
+    """Ascend pass@k with a k that falls from k_max to 1 as the solve rate rises.
+
+        k = clip(3(1-p̂) / (2p̂), 1, k_max),   A_i = b_k(K₋ᵢ) (r_i - (K₋ᵢ + a)/(G - 1 + a + b))
+
+    The schedule is FADE's for α (arXiv:2607.01490). Its focal weight q^{α-1} is that of pass@α, so
+    this is FADE without suppression of negatives, with an objective that can be named at every
+    step and no bias at a finite group.
+
+    Args:
+      k_max: upper bound of k, at least 1.
+      rate: weight of a new batch in p̂, in (0, 1].
+      initial_solve_rate: p̂ before the first batch, in [0, 1].
+      a: as in `shrinkage`.
+      b: as in `shrinkage`.
+
+    Returns:
+      a transformation whose state holds k as `alpha`, for binary rewards.
+
+    Raises:
+      ValueError: if a value is outside its range.
+    """
+    k = alpha_from_solve_rate(k_max, rate, initial_solve_rate)
+    return chain(shrinkage(a, b), pass_at_k_weight(k))
+
+
+def _others(rewards: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The rollouts that count beside rollout i `[..., 1]`, and their successes `[..., group]`."""
+    solved = jnp.sum(jnp.where(where, rewards, 0), axis=-1, keepdims=True)
+    return jnp.maximum(group_count(where) - 1, 0), solved - jnp.where(where, rewards, 0)
+
+
+def _interpolated(k: jax.Array, others: jax.Array, other_successes: jax.Array) -> jax.Array:
+    """(1-f) b_⌊k⌋ + f b_⌊k⌋₊₁ with f = k - ⌊k⌋, `[..., group]`."""
+    failures = others - other_successes
+    below = jnp.floor(k)
+
+    # C(m, k-1)/C(n, k-1) = Π_{i<k-1} (m-i)/(n-i): the factors that k asks for, of all there can be.
+    def multiply(i: jax.Array, ways: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        factor = jnp.maximum(failures - i, 0) / jnp.maximum(others - i, 1)
+        return (
+            jnp.where(i < below - 1, ways[0] * factor, ways[0]),
+            jnp.where(i < below, ways[1] * factor, ways[1]),
+        )
+
+    one = jnp.ones_like(failures)
+    ways_below, ways_above = jax.lax.fori_loop(0, failures.shape[-1], multiply, (one, one))
+    fraction = k - below
+    return (1 - fraction) * below * ways_below + fraction * (below + 1) * ways_above
