@@ -22,11 +22,16 @@ __all__ = ["get_config", "sweep"]
 ALPHAS = (1.0, 1.5, 2.0, 3.0, 4.0)
 
 
+def _power(alpha):
+    """The advantage by the name that configs/sweeps/core.py has for it, so that runs are shared."""
+    return ("power", {"alpha": alpha}) if alpha != 1 else ("dr_grpo", {})
+
+
 def sweep(config):
     """Returns the overrides of each run, by name."""
     steps = config.warm_start.steps
     return product(
         axis("warm_start.steps", (steps // 2, steps), "start"),
-        methods({f"power{alpha:g}": ("power", {"alpha": alpha}) for alpha in ALPHAS}),
+        methods({f"power{alpha:g}": _power(alpha) for alpha in ALPHAS}),
         seeds(config),
     )

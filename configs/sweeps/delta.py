@@ -29,11 +29,16 @@ ALPHAS = (1.0, 2.0)
 DELTAS = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
 
 
+def _cell(alpha, delta):
+    """The advantage by the name that configs/sweeps/core.py has for it, so that runs are shared."""
+    if alpha == 1:
+        return ("asym_grpo", {"delta": delta}) if delta != 1 else ("dr_grpo", {})
+    if delta == 1:
+        return "power", {"alpha": alpha}
+    return "power_asym", {"alpha": alpha, "delta": delta}
+
+
 def sweep(config):
     """Returns the overrides of each run, by name."""
-    cells = {
-        f"alpha{alpha:g}-delta{delta:g}": ("power_asym", {"alpha": alpha, "delta": delta})
-        for alpha in ALPHAS
-        for delta in DELTAS
-    }
+    cells = {f"alpha{a:g}-delta{d:g}": _cell(a, d) for a in ALPHAS for d in DELTAS}
     return product(methods(cells), seeds(config))
