@@ -51,9 +51,9 @@ def section(results: Path, out: Path) -> list[Section]:
             for row in rows
         ),
         "Each row compares the methods that reach the level of pass@1 in the first column, by "
-        "those of their runs that do; an interval without width is that of single runs: undecided. "
-        "solved_share is the predicted share of the gradient that goes to solved prompts: less of "
-        "it should keep more pass@100. `comparison.csv` has every value.",
+        "those of their runs that do; an interval without width is that of single runs, and "
+        "undecided. solved_share is the predicted share of the gradient that goes to solved "
+        "prompts: less of it should keep more pass@100. `comparison.csv` has every value.",
         figures=False,
     )
     caption = (
