@@ -58,14 +58,21 @@ def make_program(parts: Parts, members) -> Program:
     everywhere = sharding.replicated(mesh)
     by_prompt = sharding.batch_sharding(mesh)
     state_shardings = _state_shardings(parts, members)
+    # Rollouts read the parameters once for each token: gathered for each, a token would take as
+    # long as its all-gather.
+    sampling_shardings = sharding.whole_over_fsdp(state_shardings.params)
 
     def split(tree):
         """Lays arrays with a leading axis of prompts out over the mesh."""
         return jax.lax.with_sharding_constraint(tree, by_prompt)
 
     def draw(params, prompts, key, group_size):
-        return split(
-            sample(
+        params = transformer.sampling_copy(model, params)
+        # Cast first, then gathered: without the first line XLA gathers float32.
+        params = jax.lax.with_sharding_constraint(params, state_shardings.params)
+        params = jax.lax.with_sharding_constraint(params, sampling_shardings)
+        with sharding.layout(mesh):
+            rollouts = sample(
                 model,
                 params,
                 prompts.tokens,
@@ -79,7 +86,7 @@ def make_program(parts: Parts, members) -> Program:
                 top_p=config.sampling.top_p,
                 top_k=config.sampling.top_k,
             )
-        )
+        return split(rollouts)
 
     def sample_step(state: TrainState, prompts) -> Rollouts:
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0)
@@ -87,7 +94,9 @@ def make_program(parts: Parts, members) -> Program:
         return draw(behaviour, prompts, key, config.group_size)
 
     def learn_step(state, hyper, prompts, rollouts, rewards):
-        return train_step.learn(model, config, members, state, hyper, prompts, rollouts, rewards)
+        arguments = state, hyper, prompts, rollouts, rewards
+        with sharding.layout(mesh):
+            return train_step.learn(model, config, members, *arguments)
 
     def emitted(rollouts: Rollouts):
         """Which tokens of the vocabulary the rollouts hold, bool [V]."""
@@ -183,7 +192,8 @@ def make_imitation(parts: Parts) -> Imitation:
 
     def learn(carry, demonstrations):
         demonstrations = jax.lax.with_sharding_constraint(demonstrations, by_prompt)
-        return train_step.imitate(model, config, *carry, demonstrations)
+        with sharding.layout(parts.mesh):
+            return train_step.imitate(model, config, *carry, demonstrations)
 
     def advance(carry, task, seed, first_step, steps):
         def step(carry, index):

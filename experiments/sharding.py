@@ -3,6 +3,8 @@
 One device is a mesh of one: the same code path serves a laptop and a pod.
 """
 
+import contextlib
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -47,6 +49,37 @@ def make_mesh(sizes, devices=None) -> Mesh:
     return jax.make_mesh(
         (data, fsdp, tensor), MESH_AXES, (AxisType.Auto,) * 3, devices=devices[:count]
     )
+
+
+def layout(mesh: Mesh) -> contextlib.AbstractContextManager:
+    """Makes `by_prompt` lay arrays out over `mesh` in what is traced inside."""
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def by_prompt(x: jax.Array, *rest) -> jax.Array:
+    """Splits an activation [P, ...] by its prompts; outside of a `layout` it stays as it is.
+
+    Parameters are split over the same mesh axis as the prompts, fsdp. Left to itself XLA would at
+    times rather split the width of the activations too, and every device would hold all prompts.
+
+    Args:
+      x: an activation whose leading axis is the prompts.
+      *rest: mesh axis, or None for whole, of every other axis; left to XLA if not given.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    rest = rest or (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*BATCH, *rest))
+
+
+def whole_over_fsdp(shardings):
+    """The same shardings without a split over fsdp: every data rank holds whole parameters."""
+
+    def without(sharding):
+        spec = (None if axis == "fsdp" else axis for axis in sharding.spec)
+        return NamedSharding(sharding.mesh, PartitionSpec(*spec))
+
+    return jax.tree.map(without, shardings)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments import sharding
 from experiments.models import rotary
 from experiments.models.config import ModelConfig
 
@@ -38,7 +39,42 @@ def rms_norm(x, scale, eps):
     return (wide * inverse * scale).astype(x.dtype)
 
 
+# Queries whose scores are held at a time: [P, G, heads, 8192, 8192] would not fit any device.
+_QUERIES = 512
+
+
 def attention(query, sources):
+    """`_attention` in blocks of queries, each computed anew in the backward pass (2112.05682).
+
+    The arguments and the result are those of `_attention`; up to 2 blocks are one.
+    """
+    count = query.shape[2]
+    if count <= 2 * _QUERIES:
+        return _attention(query, sources)
+    blocks = -(-count // _QUERIES)
+    extra = blocks * _QUERIES - count
+
+    def split(x, axis):
+        """[..., Q, ...] to [blocks, ..., queries, ...], the last block filled with zeros."""
+        x = jnp.pad(x, [(0, extra if i == axis else 0) for i in range(x.ndim)])
+        x = x.reshape(*x.shape[:axis], blocks, _QUERIES, *x.shape[axis + 1 :])
+        return jnp.moveaxis(x, axis, 0)
+
+    masks = [mask for _, _, mask in sources]
+    by_query = [mask.ndim > 2 and mask.shape[-3] == count for mask in masks]
+    parts = [split(mask, mask.ndim - 3) for mask, own in zip(masks, by_query) if own]
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def block(inputs):
+        part, own_masks = inputs[0], iter(inputs[1])
+        kept = [next(own_masks) if own else mask for mask, own in zip(masks, by_query)]
+        return _attention(part, [(k, v, mask) for (k, v, _), mask in zip(sources, kept)])
+
+    out = jnp.moveaxis(jax.lax.map(block, (split(query, 2), parts)), 0, 2)
+    return out.reshape(*query.shape[:2], -1, *query.shape[3:])[:, :, :count]
+
+
+def _attention(query, sources):
     """Softmax attention over several sources of keys and values at once.
 
     out = Σ_j e_j v_j / Σ_j e_j,  e_j = exp(q·k_j - max), j over the keys of all sources. No source
@@ -119,9 +155,11 @@ class Block(nn.Module):
             if c.qkv_bias:
                 bias = parameter(f"{name}_bias", nn.initializers.zeros, count * c.head_dim)
                 out = out + bias.astype(dtype)
-            return out.reshape(*value.shape[:-1], count, c.head_dim)
+            out = out.reshape(*value.shape[:-1], count, c.head_dim)
+            return sharding.by_prompt(out)
 
-        y = norm("attention_norm", x)
+        x = sharding.by_prompt(x, None, None, None)
+        y = sharding.by_prompt(norm("attention_norm", x), None, None, None)
         query = heads("query", y, c.num_heads)
         key = heads("key", y, c.num_kv_heads)
         value = heads("value", y, c.num_kv_heads)
@@ -133,13 +171,15 @@ class Block(nn.Module):
         new = jnp.swapaxes(key, 2, 3), jnp.swapaxes(value, 2, 3)
         y = attention(query, [(*kv, mask) for kv, mask in zip((*past, new), masks)])
         weight = parameter("output", back, c.num_heads * c.head_dim, c.d_model)
-        x = x + _linear(y.reshape(*x.shape[:3], -1), weight)
+        y = sharding.by_prompt(y.reshape(*x.shape[:3], -1))
+        x = sharding.by_prompt(x + _linear(y, weight), None, None, None)
 
-        y = norm("mlp_norm", x)
-        gate = _linear(y, parameter("gate", project, c.d_model, c.d_ff))
-        up = _linear(y, parameter("up", project, c.d_model, c.d_ff))
+        y = sharding.by_prompt(norm("mlp_norm", x), None, None, None)
+        gate = sharding.by_prompt(_linear(y, parameter("gate", project, c.d_model, c.d_ff)))
+        up = sharding.by_prompt(_linear(y, parameter("up", project, c.d_model, c.d_ff)))
         weight = parameter("down", back, c.d_ff, c.d_model)
-        return x + _linear(nn.silu(gate) * up, weight), new
+        x = x + _linear(nn.silu(gate) * up, weight)
+        return sharding.by_prompt(x, None, None, None), new
 
 
 def _linear(x, weight):
@@ -173,7 +213,7 @@ class Transformer(nn.Module):
         embedding = self.param("embedding", initializer, table, jnp.float32)
         if not c.tied_head:
             self.param("head", initializer, table, jnp.float32)
-        x = jnp.asarray(embedding)[tokens].astype(c.dtype)
+        x = sharding.by_prompt(jnp.asarray(embedding)[tokens].astype(c.dtype), None, None, None)
         block = nn.remat(Block, prevent_cse=False) if c.remat else Block
         layers = nn.scan(
             block,
@@ -184,7 +224,7 @@ class Transformer(nn.Module):
         )(c, name="layers")
         x, new = layers(x, past, masks, angles)
         scale = self.param("final_norm", nn.initializers.ones, (c.d_model,), jnp.float32)
-        return rms_norm(x, scale, c.norm_eps), new
+        return sharding.by_prompt(rms_norm(x, scale, c.norm_eps), None, None, None), new
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -304,6 +344,25 @@ def decode(config, params, prefix, cache, tokens, index):
 def unembedding(config, params):
     """The output head's rows [V, D]: logits = hidden @ unembedding.T."""
     return params["embedding" if config.tied_head else "head"]
+
+
+def sampling_copy(config, params):
+    """The parameters in the type that they are computed in, for many passes without an update.
+
+    What comes out of a pass is the same: norms and the output head stay float32, and every other
+    parameter is cast where it is used.
+
+    Args:
+      config: a ModelConfig.
+      params: as from init_params.
+    """
+    kept = "embedding" if config.tied_head else "head"
+
+    def cast(path, leaf):
+        name = path[-1].key
+        return leaf if name == kept or name.endswith("norm") else leaf.astype(config.dtype)
+
+    return jax.tree.map_with_path(cast, params)
 
 
 def _causal(steps):
