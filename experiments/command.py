@@ -1,12 +1,24 @@
-"""How a command fails: one clear line, no traceback, for what a user can mend."""
+"""What commands share: the module of --config, and one clear line for what a user can mend."""
 
+import importlib.util
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from absl import app, logging
+from absl import app, flags, logging
+from ml_collections import config_flags
 
 from experiments.config import ConfigError
 from experiments.stage import NonFiniteError, Stopped
+
+
+def config_module():
+    """The module of --config, for the functions that it has beside get_config."""
+    path = Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0])
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def one_line_errors(main: Callable) -> None:

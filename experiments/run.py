@@ -12,28 +12,18 @@ run from the i-th on, for n hosts with i = 0..n-1; they may write to one directo
 be copied into one. --noreport leaves out the report, which experiments.report draws.
 """
 
-import importlib.util
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
-from experiments.command import one_line_errors
+from experiments.command import config_module, one_line_errors
 from experiments.config import ConfigError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file of the run or sweep.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for all that the run writes.")
 _REPORT = flags.DEFINE_boolean("report", True, "Draw the report at the end.")
 _SHARD = flags.DEFINE_string("shard", "0/1", "Part i/n of the runs of a sweep, i = 0..n-1.")
-
-
-def config_module():
-    """The module of --config, for the functions that it has beside get_config."""
-    path = Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0])
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def main(argv):

@@ -43,14 +43,7 @@ def prepare(config: ConfigDict) -> Parts:
     """
     validate(config)
     mesh = sharding.make_mesh(config.mesh)
-    sharding.check_batch(mesh, "config.prompts", config.prompts)
-    per_update = config.prompts // (config.learner.minibatches * config.learner.microbatches)
-    sharding.check_batch(mesh, "the prompts of a microbatch", per_update)
-    sharding.check_batch(
-        mesh, "config.evaluation.prompts_per_call", config.evaluation.prompts_per_call
-    )
-    if config.warm_start.steps:
-        sharding.check_batch(mesh, "config.warm_start.batch", config.warm_start.batch)
+    check_batches(config, mesh)
     module = f"experiments.tasks.{config.task.name}"
     if importlib.util.find_spec(module) is None:
         raise ConfigError(f"config.task.name: there is no module {module}")
@@ -79,6 +72,18 @@ def prepare(config: ConfigDict) -> Parts:
             f" fit the model's context of {model.max_positions}"
         )
     return Parts(config, mesh, task, model, weights)
+
+
+def check_batches(config: ConfigDict, mesh: jax.sharding.Mesh) -> None:
+    """Raises ConfigError when a batch of the run cannot be split evenly over the mesh."""
+    sharding.check_batch(mesh, "config.prompts", config.prompts)
+    per_update = config.prompts // (config.learner.minibatches * config.learner.microbatches)
+    sharding.check_batch(mesh, "the prompts of a microbatch", per_update)
+    sharding.check_batch(
+        mesh, "config.evaluation.prompts_per_call", config.evaluation.prompts_per_call
+    )
+    if config.warm_start.steps:
+        sharding.check_batch(mesh, "config.warm_start.batch", config.warm_start.batch)
 
 
 def _fresh_model(sizes: ConfigDict, task) -> ModelConfig:

@@ -40,24 +40,29 @@ def rms_norm(x, scale, eps):
 
 
 # Queries whose scores are held at a time: [P, G, heads, 8192, 8192] would not fit any device.
-_QUERIES = 512
+QUERIES = 512
+
+
+def query_blocks(count):
+    """The number of blocks in which `attention` goes over `count` queries; up to 2 are one."""
+    return 1 if count <= 2 * QUERIES else -(-count // QUERIES)
 
 
 def attention(query, sources):
     """`_attention` in blocks of queries, each computed anew in the backward pass (2112.05682).
 
-    The arguments and the result are those of `_attention`; up to 2 blocks are one.
+    The arguments and the result are those of `_attention`.
     """
     count = query.shape[2]
-    if count <= 2 * _QUERIES:
+    blocks = query_blocks(count)
+    if blocks == 1:
         return _attention(query, sources)
-    blocks = -(-count // _QUERIES)
-    extra = blocks * _QUERIES - count
+    extra = blocks * QUERIES - count
 
     def split(x, axis):
         """[..., Q, ...] to [blocks, ..., queries, ...], the last block filled with zeros."""
         x = jnp.pad(x, [(0, extra if i == axis else 0) for i in range(x.ndim)])
-        x = x.reshape(*x.shape[:axis], blocks, _QUERIES, *x.shape[axis + 1 :])
+        x = x.reshape(*x.shape[:axis], blocks, QUERIES, *x.shape[axis + 1 :])
         return jnp.moveaxis(x, axis, 0)
 
     masks = [mask for _, _, mask in sources]

@@ -1,0 +1,1 @@
+"""Memory, work and time of a run on devices that are not here; see __main__."""

@@ -1,0 +1,86 @@
+"""Floating-point operations of the matrix products of one device, by formula.
+
+For a token, with L layers, D width, H query heads and Hkv heads of keys of width d, F the SwiGLU's
+width, V the vocabulary, and K keys that its scores are computed for:
+
+    projections  2 L (2 D H d + 2 D Hkv d + 3 D F)
+    attention    4 L H d K
+    head         2 D V
+
+K counts masked keys too: the scores of the whole square are computed. Everything elementwise
+is left out. The tensor axis shares all of it.
+"""
+
+from typing import NamedTuple
+
+from experiments.models.config import ModelConfig
+from experiments.models.transformer import query_blocks
+from experiments.plan.work import Work
+
+
+class Flops(NamedTuple):
+    """FLOP on one device in one step."""
+
+    projections: float
+    attention: float
+    head: float
+
+    @property
+    def total(self) -> float:
+        """Of all three."""
+        return sum(self)
+
+
+def layer_products(model: ModelConfig) -> float:
+    """FLOP of one token in the projections and the SwiGLU of one layer."""
+    width = (2 * model.num_heads + 2 * model.num_kv_heads) * model.head_dim
+    return 2 * model.d_model * (width + 3 * model.d_ff)
+
+
+def _scores(model: ModelConfig, queries: float, keys: float) -> float:
+    return 4 * model.num_layers * model.num_heads * model.head_dim * queries * keys
+
+
+def forward(work: Work) -> Flops:
+    """One pass over prompts and completions with the log-probabilities, as `learn` makes it."""
+    model, sequences = work.model, work.prompts * work.group
+    extended = work.completion - 1  # the last token predicts nothing
+    tokens = work.prompts * work.prompt + sequences * extended
+    attention = _scores(model, work.prompts * work.prompt, work.prompt)
+    attention += _scores(model, sequences * extended, work.prompt + extended)
+    return Flops(
+        model.num_layers * layer_products(model) * tokens / work.tensor,
+        attention / work.tensor,
+        2 * model.d_model * model.vocab_size * sequences * work.completion / work.tensor,
+    )
+
+
+def learn_flops(work: Work) -> Flops:
+    """The train step: forward, twice that backward, and what the backward pass computes anew.
+
+    With remat all products of a layer but its last, `down`; attention once more inside blocks of
+    queries; the head's logits.
+    """
+    model, once = work.model, forward(work)
+    down = 2 * model.d_model * model.d_ff / layer_products(model)
+    anew = 1 - down if model.remat else 0
+    blocks = query_blocks(work.completion - 1) > 1
+    return Flops(
+        once.projections * (3 + anew) * work.epochs,
+        once.attention * (3 + model.remat + blocks) * work.epochs,
+        once.head * 4 * work.epochs,
+    )
+
+
+def sample_flops(work: Work) -> Flops:
+    """The rollout step: prompts once, then every token over the whole of its cache."""
+    model, sequences = work.model, work.prompts * work.group
+    steps = work.completion - 1
+    tokens = work.prompts * work.prompt + sequences * steps
+    attention = _scores(model, work.prompts * work.prompt, work.prompt)
+    attention += _scores(model, sequences * steps, work.prompt + work.completion + 1)
+    return Flops(
+        model.num_layers * layer_products(model) * tokens / work.tensor,
+        attention / work.tensor,
+        2 * model.d_model * model.vocab_size * (work.prompts + sequences * steps) / work.tensor,
+    )
