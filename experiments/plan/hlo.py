@@ -25,8 +25,6 @@ _HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
 _CALLED = re.compile(
     r"(body|condition|to_apply|calls|true_computation|false_computation)=%?([\w.-]+)"
 )
-    r"(body|condition|to_apply|calls|true_computation|false_computation)=%?([\w.-]+)"
-)
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 

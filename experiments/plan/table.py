@@ -99,7 +99,7 @@ def _memory_rows(plans: Sequence[Plan]) -> list[tuple[str, ...]]:
         filled = [f"{100 * peak_bytes(p) / device.memory:.0f}%" for p in plans]
         rows.append((f"of the memory of one {device.name}", *filled))
     labels = [
-        (step, f"{label} step: temporary, CPU's compiler (measured)") for step, label in _STEPS
+        (step, f"{label} step: temporary, compiler for CPU (measured)") for step, label in _STEPS
     ]
     return rows + _rows(labels, plans, lambda p, step: p.compiled[step]["temporary"])
 
