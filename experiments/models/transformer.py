@@ -40,7 +40,7 @@ def rms_norm(x, scale, eps):
 
 
 # Queries whose scores are held at a time: [P, G, heads, 8192, 8192] would not fit any device.
-QUERIES = 512
+QUERIES = 256
 
 
 def query_blocks(count):

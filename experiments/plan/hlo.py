@@ -207,19 +207,22 @@ def _first_group(rest: str) -> tuple[int, ...]:
 
 
 def _mesh_group(text: str) -> tuple[int, ...]:
+    """Of `mesh['x'=2,'y'=4], device_ids=([4,2]T(1,0)) {'x'}`; without device_ids, in order."""
     match = re.match(r"mesh\[([^\]]*)\](.*?)\{([^}]*)\}", text)
     axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", match[1])}
-    names = re.findall(r"'(\w+)'(?!=)", match[3])
-    order = re.search(r"device_ids=\(([\d,]+)\)", match[2] + match[1])
-    ids = np.arange(int(np.prod(list(axes.values()))))
-    if order:
-        ids = np.array(_numbers(order[1]))
-    ids = ids.reshape(list(axes.values()))
-    others = [i for i, name in enumerate(axes) if name not in names]
+    names = re.findall(r"'(\w+)'", match[3])
+    sizes = list(axes.values())
+    ids = np.arange(int(np.prod(sizes)))
+    order = re.search(r"device_ids=\((?:\[([\d,]+)\](?:T\(([\d,]+)\))?|([\d,]+))\)", match[2])
+    if order and order[3]:
+        ids = np.array(_numbers(order[3]))
+    elif order and order[2]:
+        ids = ids.reshape(_numbers(order[1])).transpose(_numbers(order[2]))
     chosen = [list(axes).index(name) for name in names]
-    ids = ids.transpose(others + chosen)
-    count = int(np.prod([axes[name] for name in names]))
-    return tuple(ids.reshape(-1, count)[0].tolist())
+    others = [i for i in range(len(sizes)) if i not in chosen]
+    count = int(np.prod([sizes[i] for i in chosen]))
+    ids = ids.reshape(sizes).transpose(others + chosen).reshape(-1, count)
+    return tuple(ids[0].tolist())
 
 
 def _numbers(text: str) -> list[int]:

@@ -1,0 +1,80 @@
+"""The formulas against the compiler's count of programs in which every loop runs once."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments.models import transformer
+from experiments.models.config import ModelConfig
+from experiments.plan.flops import forward, learn_flops, sample_flops
+from experiments.plan.work import Work
+from experiments.rollout import completion_log_probs, sample
+
+MODEL = ModelConfig(
+    vocab_size=1024,  # one chunk of the head
+    num_layers=1,
+    d_model=512,
+    num_heads=8,
+    num_kv_heads=4,
+    head_dim=64,
+    d_ff=1024,
+    tied_head=False,
+    max_positions=512,
+    remat=True,
+)
+
+
+def work(model, completion):
+    return Work(
+        model,
+        prompts=2,
+        group=2,
+        prompt=64,
+        completion=completion,
+        tensor=1,
+        updates=1,
+        microbatches=1,
+        epochs=1,
+        item=4,
+    )
+
+
+def counted(function, *shapes):
+    params = jax.eval_shape(lambda: transformer.init_params(MODEL, jax.random.key(0)))
+    return jax.jit(function).lower(params, *shapes).cost_analysis()["flops"]
+
+
+def prompts():
+    return jax.ShapeDtypeStruct((2, 64), jnp.int32), jax.ShapeDtypeStruct((2,), jnp.int32)
+
+
+@pytest.mark.parametrize("remat", [True, False])
+def test_train_step(remat):
+    model = MODEL if remat else ModelConfig(**(MODEL.__dict__ | {"remat": False}))
+    completions = jax.ShapeDtypeStruct((2, 2, 129), jnp.int32)
+
+    def loss(params, *batch):
+        return jnp.sum(completion_log_probs(model, params, *batch))
+
+    flops = counted(loss, *prompts(), completions)
+    assert flops == pytest.approx(forward(work(model, 129)).total, rel=0.05)
+    flops = counted(jax.grad(loss), *prompts(), completions)
+    assert flops == pytest.approx(learn_flops(work(model, 129)).total, rel=0.05)
+
+
+def test_rollout_step_of_one_decoded_token():
+    def draw(params, tokens, length):
+        key = jax.random.key(0)
+        limits = {"group_size": 2, "max_tokens": 2, "eos_id": 1, "pad_id": 0}
+        return sample(MODEL, params, tokens, length, key, **limits)
+
+    flops = counted(draw, *prompts())
+    assert flops == pytest.approx(sample_flops(work(MODEL, 2)).total, rel=0.05)
+
+
+def test_tensor_axis_shares_the_work_and_layers_multiply_it():
+    one = learn_flops(work(MODEL, 129))
+    deep = learn_flops(work(ModelConfig(**(MODEL.__dict__ | {"num_layers": 3})), 129))
+    half = learn_flops(work(MODEL, 129)._replace(tensor=2))
+    assert deep.total - deep.head == pytest.approx(3 * (one.total - one.head))
+    assert half.total == pytest.approx(one.total / 2)

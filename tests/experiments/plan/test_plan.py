@@ -1,0 +1,208 @@
+"""A scaled-down model on eight fake devices: what a plan says against what was compiled."""
+
+import importlib
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments.config import ConfigError
+from experiments.models import transformer
+from experiments.models.config import ModelConfig
+from experiments.plan import lowering, memory
+from experiments.plan.estimate import Plan
+from experiments.plan.hlo import collectives
+from experiments.plan.meshes import device_count, with_mesh
+from experiments.plan.page import save_plans, write_page
+from experiments.plan.rates import DEVICES, link_rate
+from experiments.plan.table import peak_bytes
+from experiments.plan.work import work_of
+
+L, D, HEADS, KV_HEADS, HEAD, F, V = 3, 64, 4, 2, 16, 128, 256
+MODEL = ModelConfig(
+    vocab_size=V,
+    num_layers=L,
+    d_model=D,
+    num_heads=HEADS,
+    num_kv_heads=KV_HEADS,
+    head_dim=HEAD,
+    d_ff=F,
+    tied_head=False,
+    qkv_bias=True,
+    max_positions=64,
+)
+P, G, S, T = 16, 4, 8, 24
+
+
+def config(mesh):
+    config = importlib.import_module("configs.qwen2_5_7b").get_config("smoke")
+    config.prompts, config.group_size = P, G
+    config.task.kwargs.max_prompt, config.task.kwargs.max_completion = S, T
+    config.evaluation.prompts = config.evaluation.prompts_per_call = 8
+    return with_mesh(config, mesh)
+
+
+@pytest.fixture(scope="module", name="parts")
+def parts_fixture():
+    return lowering.abstract_parts(config("data=1,fsdp=4,tensor=2,learner.microbatches=2"), MODEL)
+
+
+@pytest.fixture(scope="module", name="compiled")
+def compiled_fixture(parts):
+    return lowering.compile_steps(parts)
+
+
+def parameters_by_hand(fsdp, tensor):
+    """Numbers of one device: [.., embed] over fsdp; heads, SwiGLU and vocabulary over tensor."""
+    attention = D * HEADS * HEAD * 2 + D * KV_HEADS * HEAD * 2
+    biases = HEADS * HEAD + 2 * KV_HEADS * HEAD
+    matrices = L * (attention + 3 * D * F) + 2 * V * D
+    norms = (2 * L + 1) * D
+    return matrices // (fsdp * tensor) + norms // fsdp + L * biases // tensor
+
+
+def test_state_is_the_sum_over_the_shards_and_the_arguments_of_the_program(parts, compiled):
+    state = lowering.abstract_state(parts)[2]
+    resident = memory.resident(state)
+    shard = 4 * parameters_by_hand(4, 2)
+    assert resident.weights == shard
+    counters = 2 * 4  # of Adam and of the warm-up
+    assert resident.optimizer == 2 * shard + counters
+    head = 4 * V * D // 8
+    assert head < resident.rest < head + 64
+    batch = P // 4 * 4 * (S + 1 + 4 * G * T + G)  # prompts, lengths, four of rollouts, rewards
+    scalars = compiled["learn"].arguments - sum(resident) - batch
+    assert 0 < scalars <= 64  # hyperparameters and the key
+    assert compiled["learn"].outputs < 1024  # the state is donated
+
+
+def test_one_copy_of_the_weights_is_gathered_for_a_rollout(parts, compiled):
+    found = collectives(compiled["sample"].partitioned)
+    work = work_of(parts)
+    matrices = L * (D * (2 * HEADS + 2 * KV_HEADS) * HEAD + 3 * D * F)
+    copy = (2 * matrices + 2 * V * D + 4 * V * D) // 2  # bfloat16, the head float32; tensor = 2
+    assert memory.copy_bytes(work) == copy
+    norms = 4 * (2 * L + 1) * D
+    weights = [c for c in found if c.kind == "all-gather" and c.dtype in ("bf16", "f32")]
+    assert sum(c.moved * c.times for c in weights) == 3 / 4 * (copy + norms)
+    in_the_loop = [c for c in found if c.times >= T - 1 and c.kind == "all-gather"]
+    assert max((c.moved for c in in_the_loop), default=0) < 1024
+
+
+def test_train_step_gathers_bfloat16_and_reduces_no_activation_over_fsdp(compiled):
+    found = collectives(compiled["learn"].partitioned, unknown_trips=2)
+    fsdp = [c for c in found if c.group == (0, 2, 4, 6)]
+    assert max(c.times for c in fsdp) >= 2 * L
+    matrices = [c for c in fsdp if c.kind == "all-gather" and c.times >= 2 * L]
+    large = [c for c in matrices if c.moved > 2 * D]
+    assert large
+    assert {c.dtype for c in large if c.times % L == 0} == {"bf16"}
+    largest = max(c.moved for c in fsdp if c.kind == "all-reduce" and c.times >= 2 * L)
+    assert largest <= 2 * 3 / 4 * 2 * D * F  # the gradient of a matrix in bfloat16
+
+
+def test_modelled_memory_is_near_what_the_compiler_needs_in_float32(monkeypatch):
+    """In float32, where the CPU's compiler widens nothing, and with scores that fill the memory."""
+    wide = config("fsdp=8,learner.microbatches=2,model.dtype='float32'")
+    wide.task.kwargs.max_completion = 200
+    model = ModelConfig(**(MODEL.__dict__ | {"max_positions": 256, "num_heads": 4}))
+    parts = lowering.abstract_parts(wide, model)
+    compiled = lowering.compile_steps(parts)
+    work, state = work_of(parts), lowering.abstract_state(parts)[2]
+    modelled = sum(memory.learning(work, state))
+    assert compiled["learn"].temporary == pytest.approx(modelled, rel=0.5)
+    modelled = sum(memory.sampling(work))
+    assert compiled["sample"].temporary == pytest.approx(modelled, rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        ("fsdp=3", "config.prompts must be a multiple of config.mesh.data x config.mesh.fsdp = 3"),
+        ("fsdp=8,learner.microbatches=4", "the prompts of a microbatch must be a multiple"),
+        ("tensor=3", "config.mesh.tensor = 3 must divide the vocab dimension 256"),
+        ("fsdp=16", "config.mesh needs 16 devices, there are 8"),
+        ("fsdp=8,learner.microbatches=3", "config.learner.microbatches must be a divisor"),
+        ("model=2", "--mesh must be like data=1,fsdp=8,tensor=1"),
+        ("fsdp", "--mesh: fsdp cannot be ''"),
+        ("fsdp=0", "--mesh: fsdp must be a whole number >= 1, got 0"),
+        ("fsdp=2,learner.microbatch=1", "learner.microbatches=4, got 'learner.microbatch=1'"),
+    ],
+)
+def test_mesh_that_does_not_fit(mesh, message):
+    with pytest.raises(ConfigError) as error:
+        lowering.compile_steps(lowering.abstract_parts(config(mesh), MODEL))
+    assert message in str(error.value)
+
+
+def test_mesh_of_a_plan():
+    planned = config("fsdp=4, tensor=2,learner.microbatches=4")
+    assert planned.mesh.to_dict() == {"data": 1, "fsdp": 4, "tensor": 2}
+    assert (planned.learner.microbatches, device_count(planned)) == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("qwen2_5_7b", 7_615_616_512), ("qwen2_5_32b", 32_763_876_352)]
+)
+def test_architectures_have_the_published_number_of_parameters(name, count):
+    model = importlib.import_module(f"configs.{name}").architecture()
+    shapes = jax.eval_shape(lambda: transformer.init_params(model, jax.random.key(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+
+
+def test_ring_beyond_the_node_shares_the_network_ports_of_its_members():
+    h100, v5p = DEVICES
+    assert link_rate(h100, tuple(range(8))) == 450e9
+    assert link_rate(h100, tuple(range(16))) == 8 * 50e9
+    assert link_rate(h100, (0, 4, 8, 12)) == 2 * 50e9
+    assert link_rate(h100, (0, 8, 16)) == 50e9
+    assert link_rate(v5p, tuple(range(256))) == v5p.link_rate
+
+
+def test_page_holds_what_was_saved(tmp_path):
+    parts = {"weights": 1e9, "optimizer": 2e9, "rest": 0}
+    steps = {"sample": {"all-gather": 7e9}, "learn": {"all-gather": 9.5e9}}
+    work = {"projections": 1e12, "attention": 2e12, "head": 3e12}
+    seconds = dict.fromkeys(
+        [
+            "prefill",
+            "decode",
+            "sample_collectives",
+            "products",
+            "scores",
+            "learn_collectives",
+            "rollout",
+            "learn",
+            "learn_overlapped",
+        ],
+        4.25,
+    )
+    compiled = {"arguments": 3e9, "outputs": 0, "temporary": 1e9, "seconds": 12.0}
+    plan = Plan(
+        "toy",
+        {"data": 1, "fsdp": 8, "tensor": 2},
+        {"prompts": 8, "group_size": 4, "microbatches": 2, "prompt": 16, "completion": 32}
+        | {"dtype": "bfloat16", "remat": True},
+        parts,
+        {"gradients": 5e9, "residuals": 6e9, "layer": 0, "attention": 0, "head": 0},
+        {"copy": 1e9, "cache": 2e9, "logits": 0},
+        {"sample": work, "learn": work},
+        steps,
+        {"sample": compiled, "learn": compiled},
+        {device.name: seconds for device in DEVICES},
+    )
+    assert peak_bytes(plan) == 14e9
+    save_plans(
+        tmp_path, [plan], "python -m experiments.plan --config=toy.py --mesh=fsdp=8,tensor=2"
+    )
+    page = write_page(tmp_path).read_text()
+    assert json.loads((tmp_path / "toy.json").read_text())["plans"][0]["mesh"]["fsdp"] == 8
+    assert "    python -m experiments.plan --config=toy.py --mesh=fsdp=8,tensor=2" in page
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    assert ["", "16 devices: data 1, fsdp 8, tensor 2; 2 microbatches"] in rows
+    assert ["**peak** (modelled)", "14.0"] in rows
+    assert ["train step: all-gather", "9.5"] in rows
+    assert ["H100 SXM, **train step**, nothing overlapped", "4.2"] in rows
+    assert ["of the memory of one H100 SXM", "18%"] in rows
