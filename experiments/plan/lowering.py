@@ -4,6 +4,7 @@
 allocated, and the devices are fake ones of the CPU.
 """
 
+import contextlib
 import dataclasses
 import tempfile
 import time
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from experiments import advantages, program, setup, sharding
@@ -127,7 +129,20 @@ def _compile(function, *arguments) -> Compiled:
 
 def partitioned(lowered):
     """Compiles; returns the HLO text after partitioning, and the compiled program."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _no_cached_programs():
         compiled = lowered.compile(compiler_options=_OPTIONS | {"xla_dump_to": folder})
         (path,) = Path(folder).glob(_PARTITIONED)
         return path.read_text(), compiled
+
+
+@contextlib.contextmanager
+def _no_cached_programs():
+    """A program from the cache of compiled ones is not partitioned again, and leaves no text."""
+    enabled = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # JAX asks the setting once
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", enabled)
+        compilation_cache.reset_cache()

@@ -212,6 +212,35 @@ def test_bfloat16_computes_in_bfloat16_and_stays_near_float32():
     assert np.linalg.norm(near - exact) < 0.2 * np.linalg.norm(exact)
 
 
+def test_blocks_of_queries_change_nothing(monkeypatch):
+    """7 and 5 queries in blocks of 1 or 3, the last of them not full."""
+    config = dataclasses.replace(BASE, **EVERYTHING)
+    params = random_params(config)
+    inputs = batch()
+    expected = full(config, params, *inputs), gradient(config, params, *inputs)
+    for queries in (1, 3):
+        monkeypatch.setattr(transformer, "QUERIES", queries)
+        jax.clear_caches()
+        assert transformer.query_blocks(7) == -(-7 // queries)
+        found = full(config, params, *inputs), gradient(config, params, *inputs)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), found, expected)
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_sampling_copy_gives_the_same_bits(tied):
+    config = dataclasses.replace(BASE, dtype="bfloat16", qkv_bias=True, tied_head=tied)
+    params = random_params(config)
+    copy = transformer.sampling_copy(config, params)
+    assert copy["layers"]["query"].dtype == jnp.bfloat16
+    assert copy["layers"]["attention_norm"].dtype == jnp.float32
+    assert transformer.unembedding(config, copy).dtype == jnp.float32
+    inputs = batch()
+    np.testing.assert_array_equal(
+        np.float32(cached(config, copy, *inputs)), np.float32(cached(config, params, *inputs))
+    )
+
+
 def test_sharded_equals_one_device():
     """Prompts over `data`; heads, keys, SwiGLU and vocabulary over `model`."""
     params = random_params(BASE)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments.plan.hlo import bytes_by_kind, collectives
 from experiments.plan.lowering import partitioned
@@ -50,7 +50,7 @@ def test_scan_with_all_kinds_has_the_known_bytes():
 
 
 def test_partitioner_gathers_a_sharded_weight_once_for_each_layer():
-    mesh = jax.make_mesh((8,), ("b",), devices=jax.devices()[:8])
+    mesh = jax.make_mesh((8,), ("b",), (AxisType.Auto,), devices=jax.devices()[:8])
     rows = NamedSharding(mesh, PartitionSpec("b", None))
 
     def forward(x, weights):
