@@ -25,13 +25,14 @@ another device's: it widens bfloat16 and fuses little.
 `experiments/plan/memory.py`, FLOP those of `experiments/plan/flops.py` (matrix products only,
 masked attention scores included, since they are computed), and seconds those of
 `experiments/plan/times.py`, with these assumptions: every completion has all its tokens; matrix
-products reach {flops:.0%} of the peak, memory {memory:.0%} and links {links:.0%} of their rates;
-rollouts read all weights and the whole cache for each token and hide no collective; the scores of
-attention go through memory in float32 (no fused kernel), 20 passes in all; a ring of devices beyond
-one H100 node shares the network ports of its members; a TPU's collectives run along one axis of its
-torus. Loss, reward and the host's work are left out. An all-reduce of gradients that a sharded
-optimiser follows is one here, where the compilers of GPUs and TPUs make it a reduce-scatter of half
-the bytes.
+products reach {flops:.0%} of the peak, memory {memory:.0%} and links {links:.0%} of their rates, and
+each collective takes {latency:.0f} microseconds beside its bytes; rollouts read all weights and the
+whole cache for each token and hide no collective; the scores of attention go through memory in
+float32 (no fused kernel), 20 passes in all; a ring of devices beyond one H100 node shares the
+network ports of its members; a TPU's collectives run along one axis of its torus. Starting a
+kernel, the reward and the host's work are left out. An all-reduce of gradients whose result a
+device takes its shard of is one here, where the compilers of GPUs and TPUs make it a reduce-scatter
+of half the bytes.
 
 | device | bfloat16, TFLOP/s | memory, GB | TB/s | links, GB/s each way | beyond the node | source |
 |---|---:|---:|---:|---:|---:|---|
@@ -46,6 +47,7 @@ def write_page(folder: Path) -> Path:
             flops=rates.OF_FLOPS,
             memory=rates.OF_MEMORY_RATE,
             links=rates.OF_LINK_RATE,
+            latency=1e6 * rates.LATENCY,
             devices="\n".join(_device_row(device) for device in rates.DEVICES),
         )
     ]

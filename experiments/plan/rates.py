@@ -58,6 +58,7 @@ DEVICES = (
 OF_FLOPS = 0.5
 OF_MEMORY_RATE = 0.8
 OF_LINK_RATE = 0.8
+LATENCY = 10e-6  # seconds of each collective beside its bytes
 
 
 def link_rate(device: Device, group: tuple[int, ...]) -> float:

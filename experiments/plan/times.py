@@ -5,7 +5,7 @@
                  without a fused kernel XLA writes and reads them
     decoding     per token the larger of its products and its reads, the weights once and the
                  cache once, both as above
-    collectives  bytes / (link rate · OF_LINK_RATE)
+    collectives  bytes / (link rate · OF_LINK_RATE) + LATENCY each
 
 In the train step collectives may hide behind the products: the two figures are the sum of all and
 the sum with the smaller of collectives and products left out.
@@ -91,5 +91,7 @@ def score_bytes(work: Work) -> float:
 def transfer_seconds(device: Device, found: list[Collective]) -> float:
     """Seconds of all collectives one after the other."""
     return sum(
-        c.times * c.moved / (rates.link_rate(device, c.group) * rates.OF_LINK_RATE) for c in found
+        c.times
+        * (c.moved / (rates.link_rate(device, c.group) * rates.OF_LINK_RATE) + rates.LATENCY)
+        for c in found
     )
