@@ -81,12 +81,13 @@ def learning(work: Work, state: TrainState) -> Learning:
         queries = work.completion - 1
     scores = prompts * work.group * model.num_heads / work.tensor * queries
     scores *= work.prompt + work.completion
+    chunk = min(_HEAD_CHUNK, model.vocab_size / work.tensor)
     return Learning(
         gradients=(1 + (work.microbatches > 1)) * shard_bytes(state.params),
         residuals=kept * tokens * model.d_model * work.item,
         layer=layers * inner + 2 * _layer_weights(work),
         attention=layers * 4 * scores * _FLOAT32,
-        head=completions * (4 * _HEAD_CHUNK * _FLOAT32 + model.d_model * (work.item + _FLOAT32)),
+        head=completions * (4 * chunk * _FLOAT32 + model.d_model * (work.item + _FLOAT32)),
     )
 
 

@@ -25,7 +25,7 @@ another device's: it widens bfloat16 and fuses little.
 `experiments/plan/memory.py`, FLOP those of `experiments/plan/flops.py` (matrix products only,
 masked attention scores included, since they are computed), and seconds those of
 `experiments/plan/times.py`, with these assumptions: every completion has all its tokens; matrix
-products reach {flops:.0%} of the peak, memory {memory:.0%} and links {links:.0%} of their rates, and
+products reach {flops:.0%} of the peak, memory {memory:.0%} and links {links:.0%} of their rates;
 each collective takes {latency:.0f} microseconds beside its bytes; rollouts read all weights and the
 whole cache for each token and hide no collective; the scores of attention go through memory in
 float32 (no fused kernel), 20 passes in all; a ring of devices beyond one H100 node shares the

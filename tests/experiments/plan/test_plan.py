@@ -73,7 +73,7 @@ def test_state_is_the_sum_over_the_shards_and_the_arguments_of_the_program(parts
     assert head < resident.rest < head + 64
     batch = P // 4 * 4 * (S + 1 + 4 * G * T + G)  # prompts, lengths, four of rollouts, rewards
     scalars = compiled["learn"].arguments - sum(resident) - batch
-    assert 0 < scalars <= 64  # hyperparameters and the key
+    assert abs(scalars) <= 64  # hyperparameters and the key come, scalars that are not read go
     assert compiled["learn"].outputs < 1024  # the state is donated
 
 
@@ -85,7 +85,8 @@ def test_one_copy_of_the_weights_is_gathered_for_a_rollout(parts, compiled):
     assert memory.copy_bytes(work) == copy
     norms = 4 * (2 * L + 1) * D
     weights = [c for c in found if c.kind == "all-gather" and c.dtype in ("bf16", "f32")]
-    assert sum(c.moved * c.times for c in weights) == 3 / 4 * (copy + norms)
+    gathered = sum(c.moved * c.times for c in weights)
+    assert 0 <= gathered - 3 / 4 * (copy + norms) <= 2 * P * D  # the last hidden states, bfloat16
     in_the_loop = [c for c in found if c.times >= T - 1 and c.kind == "all-gather"]
     assert max((c.moved for c in in_the_loop), default=0) < 1024
 
@@ -95,7 +96,7 @@ def test_train_step_gathers_bfloat16_and_reduces_no_activation_over_fsdp(compile
     fsdp = [c for c in found if c.group == (0, 2, 4, 6)]
     assert max(c.times for c in fsdp) >= 2 * L
     matrices = [c for c in fsdp if c.kind == "all-gather" and c.times >= 2 * L]
-    large = [c for c in matrices if c.moved > 2 * D]
+    large = [c for c in matrices if c.moved > 4 * D]
     assert large
     assert {c.dtype for c in large if c.times % L == 0} == {"bf16"}
     largest = max(c.moved for c in fsdp if c.kind == "all-reduce" and c.times >= 2 * L)
@@ -110,10 +111,11 @@ def test_modelled_memory_is_near_what_the_compiler_needs_in_float32(monkeypatch)
     parts = lowering.abstract_parts(wide, model)
     compiled = lowering.compile_steps(parts)
     work, state = work_of(parts), lowering.abstract_state(parts)[2]
-    modelled = sum(memory.learning(work, state))
-    assert compiled["learn"].temporary == pytest.approx(modelled, rel=0.5)
-    modelled = sum(memory.sampling(work))
-    assert compiled["sample"].temporary == pytest.approx(modelled, rel=0.5)
+    for step, modelled in (
+        ("learn", sum(memory.learning(work, state))),
+        ("sample", sum(memory.sampling(work))),
+    ):
+        assert 0.5 < compiled[step].temporary / modelled < 2, step
 
 
 @pytest.mark.parametrize(
