@@ -17,22 +17,25 @@ the JSON beside it.
 
 **Exact or measured**: the state on each device (the shards of its arrays, equal to the arguments of
 the compiled program); the bytes of collectives, counted in the partitioned program with the number
-of trips of every loop, before later passes of the compiler, which may merge some; the seconds to
-lower and compile on one CPU core; and the CPU compiler's temporary memory, which says nothing of
-another device's: it widens bfloat16 and fuses little.
+of trips of every loop, before later passes of the compiler; the seconds to lower and compile on one
+CPU core, beside other work; and the CPU compiler's temporary memory, which says nothing of another
+device's: it keeps float32 copies of whole bfloat16 arrays, such as the activations kept by remat.
 
 **Modelled**: everything else. Memory beside the state is the sum of the formulas in
 `experiments/plan/memory.py`, FLOP those of `experiments/plan/flops.py` (matrix products only,
 masked attention scores included, since they are computed), and seconds those of
 `experiments/plan/times.py`, with these assumptions: every completion has all its tokens; matrix
-products reach {flops:.0%} of the peak, memory {memory:.0%} and links {links:.0%} of their rates;
-each collective takes {latency:.0f} microseconds beside its bytes; rollouts read all weights and the
-whole cache for each token and hide no collective; the scores of attention go through memory in
-float32 (no fused kernel), 20 passes in all; a ring of devices beyond one H100 node shares the
-network ports of its members; a TPU's collectives run along one axis of its torus. Starting a
-kernel, the reward and the host's work are left out. An all-reduce of gradients whose result a
-device takes its shard of is one here, where the compilers of GPUs and TPUs make it a reduce-scatter
-of half the bytes.
+products reach {flops:.0%} of the peak, memory {memory:.0%} and links {links:.0%} of their rates; a
+collective takes {latency:.0f} microseconds beside its bytes; rollouts read all weights and the whole
+cache for each token and hide no collective; the scores of attention go through memory in float32
+(no fused kernel), 20 passes in all; a ring of devices beyond one H100 node shares the network ports
+of its members; a TPU's collectives run along one axis of its torus. Starting a kernel, the reward
+and the host's work are left out.
+
+Later passes of the compilers of GPUs and TPUs send less than is counted here: an all-reduce of
+gradients of which a device keeps its shard becomes a reduce-scatter, half the bytes; and of the
+eight all-reduces of a layer over the tensor axis in a train step, three are sums of products with
+the same left side (of the gradients of q, k, v, and of the two of the SwiGLU), which may be merged.
 
 | device | bfloat16, TFLOP/s | memory, GB | TB/s | links, GB/s each way | beyond the node | source |
 |---|---:|---:|---:|---:|---:|---|

@@ -163,6 +163,24 @@ def test_ring_beyond_the_node_shares_the_network_ports_of_its_members():
     assert link_rate(v5p, tuple(range(256))) == v5p.link_rate
 
 
+def test_command_plans_a_run_and_ends_with_one_line_where_it_cannot(command, tmp_path):
+    plan = "experiments.plan", "--config=configs/fade.py:smoke"
+    process = command(*plan, "--mesh=data=2,fsdp=2", f"--out={tmp_path}")
+    refused = command(*plan, "--mesh=data=3")
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    assert "| 4 devices: data 2, fsdp 2, tensor 1; 1 microbatches |" in out
+    (saved,) = json.loads((tmp_path / "fade.json").read_text())["plans"]
+    # 2 layers of width 32, SwiGLU of 64, 4 heads; split over fsdp alone.
+    layers = 2 * (4 * 32 * 32 + 3 * 32 * 64 + 2 * 32)
+    numbers = saved["resident"]["weights"] / 4 * 2 - layers - 32
+    assert numbers % (2 * 32) == 0  # embedding and head, [vocabulary, 32] each
+    assert (tmp_path / "README.md").exists()
+    _, err = refused.communicate(timeout=400)
+    assert refused.returncode == 2
+    assert err.strip().splitlines()[-1].startswith("error: config.prompts must be a multiple")
+
+
 def test_page_holds_what_was_saved(tmp_path):
     parts = {"weights": 1e9, "optimizer": 2e9, "rest": 0}
     steps = {"sample": {"all-gather": 7e9}, "learn": {"all-gather": 9.5e9}}
