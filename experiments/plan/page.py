@@ -26,16 +26,16 @@ device's: it keeps float32 copies of whole bfloat16 arrays, such as the activati
 masked attention scores included, since they are computed), and seconds those of
 `experiments/plan/times.py`, with these assumptions: every completion has all its tokens; matrix
 products reach {flops:.0%} of the peak, memory {memory:.0%} and links {links:.0%} of their rates; a
-collective takes {latency:.0f} microseconds beside its bytes; rollouts read all weights and the whole
-cache for each token and hide no collective; the scores of attention go through memory in float32
+collective takes {latency:.0f} microseconds beside its bytes; rollouts read all weights and all of
+the cache for each token and hide no collective; the scores of attention go through memory in float32
 (no fused kernel), 20 passes in all; a ring of devices beyond one H100 node shares the network ports
 of its members; a TPU's collectives run along one axis of its torus. Starting a kernel, the reward
 and the host's work are left out.
 
 Later passes of the compilers of GPUs and TPUs send less than is counted here: an all-reduce of
 gradients of which a device keeps its shard becomes a reduce-scatter, half the bytes; and of the
-eight all-reduces of a layer over the tensor axis in a train step, three are sums of products with
-the same left side (of the gradients of q, k, v, and of the two of the SwiGLU), which may be merged.
+eight all-reduces of a layer over the tensor axis in a train step, five are the terms of two sums
+(the gradients through q, k and v, and through the two of the SwiGLU), which may be merged into two.
 
 | device | bfloat16, TFLOP/s | memory, GB | TB/s | links, GB/s each way | beyond the node | source |
 |---|---:|---:|---:|---:|---:|---|
