@@ -27,7 +27,7 @@ masked attention scores included, since they are computed), and seconds those of
 `experiments/plan/times.py`, with these assumptions: every completion has all its tokens; matrix
 products reach {flops:.0%} of the peak, memory {memory:.0%} and links {links:.0%} of their rates; a
 collective takes {latency:.0f} microseconds beside its bytes; rollouts read all weights and all of
-the cache for each token and hide no collective; the scores of attention go through memory in float32
+the cache for each token and hide no collective; attention scores go through memory as float32
 (no fused kernel), 20 passes in all; a ring of devices beyond one H100 node shares the network ports
 of its members; a TPU's collectives run along one axis of its torus. Starting a kernel, the reward
 and the host's work are left out.
