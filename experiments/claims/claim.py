@@ -2,8 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from experiments.claims.criteria import axes, carry_over, isolate_delta, orders, static_weights
+from experiments.claims.criteria import (
+    axes,
+    beyond,
+    carry_over,
+    isolate_delta,
+    orders,
+    static_weights,
+)
 from experiments.claims.finding import Finding
 from experiments.claims.study import Study
 
@@ -45,6 +53,7 @@ TITLES = {
     "target": "FADE's target entropy",
     "isolate": "Why the sign ratio matters although h says it should not",
     "carry": "From the graph task to countdown",
+    "beyond": "Beyond the paper: a shrinkage baseline, and a schedule of objectives",
     "settings": "Group size, rate, optimiser, reuse, staleness, clip and scale",
 }
 
@@ -229,6 +238,33 @@ CLAIMS: tuple[Claim, ...] = (
         "countdown",
         "The interval of the same difference excludes 0 on countdown with the same sign.",
         carry_over.countdown,
+    ),
+    *(
+        Claim(
+            "beyond",
+            f"The shrinkage baseline beats {name} at equal compute.",
+            "beyond",
+            f"Its final pass@1 is above that of {name}, the interval excluding 0, and its final "
+            "pass@100 is not below so.",
+            partial(beyond.shrinkage_beats, other=other),
+        )
+        for name, other in (("RLOO", "rloo"), ("GRPO", "grpo"))
+    ),
+    Claim(
+        "beyond",
+        "A schedule from pass@3 down to pass@1 matches FADE.",
+        "beyond",
+        "Neither its final pass@1 nor its final pass@100 is below FADE's by an interval that "
+        "excludes 0.",
+        beyond.schedule_matches,
+    ),
+    Claim(
+        "beyond",
+        "A schedule from pass@3 down to pass@1 beats FADE.",
+        "beyond",
+        "It matches FADE, and its final pass@1 or pass@100 is above by an interval that excludes "
+        "0.",
+        beyond.schedule_beats,
     ),
     Claim(
         "settings",

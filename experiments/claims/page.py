@@ -147,7 +147,7 @@ def _drawn(
 
 def _sweep_sections(name: str, sweep: SweepData) -> list[Section]:
     sections = [Section(f"Sweep {name}", tables.methods_table(sweep))]
-    if name in ("core", "methods", "countdown", "arithmetic"):
+    if name in ("core", "methods", "countdown", "arithmetic", "beyond"):
         for table in (tables.matched_table(sweep), tables.steps_table(sweep)):
             sections += [] if table is None else [Section("", table)]
     return sections

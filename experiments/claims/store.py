@@ -28,7 +28,7 @@ _OWN = ("run", "method", "finished", "params_sha256", "rank_one_fraction", "firs
 _LEFT_OUT = ("warm_start.workdir", "sweep.mode", "sweep.workers", "sweep.runs_together")
 # Sweeps that are compared at matched pass@1, which takes every evaluation. Of the others the
 # criteria read the first two and the last.
-_EVERY_EVALUATION = ("core", "methods", "countdown", "arithmetic", "isolate_delta")
+_EVERY_EVALUATION = ("core", "methods", "countdown", "arithmetic", "beyond", "isolate_delta")
 _MISSING = 65535
 _RATE = "optimizer.learning_rate"
 

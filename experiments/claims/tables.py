@@ -24,6 +24,7 @@ SWEEPS = (
     "delta",
     "countdown",
     "methods",
+    "beyond",
     "group_size",
     "learning_rate",
     "optimizer",
