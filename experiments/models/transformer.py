@@ -60,8 +60,13 @@ def attention(query, sources):
     extra = blocks * QUERIES - count
 
     def split(x, axis):
-        """[..., Q, ...] to [blocks, ..., queries, ...], the last block filled with zeros."""
-        x = jnp.pad(x, [(0, extra if i == axis else 0) for i in range(x.ndim)])
+        """[..., Q, ...] to [blocks, ..., queries, ...].
+
+        The last block is filled with queries of 0 that see every key: one that sees none would
+        have a gradient that is not a number.
+        """
+        fill = [(0, extra if i == axis else 0) for i in range(x.ndim)]
+        x = jnp.pad(x, fill, constant_values=x.dtype == bool)
         x = x.reshape(*x.shape[:axis], blocks, QUERIES, *x.shape[axis + 1 :])
         return jnp.moveaxis(x, axis, 0)
 
