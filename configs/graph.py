@@ -1,4 +1,10 @@
-"""The protocol that the sweeps on the graph task share: their runs compare across sweeps."""
+"""The protocol that the sweeps on the graph task share: their runs compare across sweeps.
+
+python -m experiments.run --config=configs/graph.py --workdir=runs/graph
+python -m experiments.run --config=configs/graph.py:smoke --workdir=runs/smoke
+
+By itself it is one run of FADE, with H* at half the initial entropy.
+"""
 
 from experiments.config import default_config, with_mode
 
@@ -13,6 +19,7 @@ def get_config(mode: str = ""):
     config.optimizer.learning_rate = LEARNING_RATE
     config.steps = 400  # in which pass@1 passes its peak or flattens at this rate
     config.learner.microbatches = 4  # a quarter faster on a CPU, and twice where groups are solved
+    config.advantage.kwargs = {"target_fraction": 0.5}
     config.evaluation.every = 50
     config.evaluation.prompts_per_call = 4  # of 128 samples each, as many as fit a CPU's cache
     return with_mode(config, mode)
