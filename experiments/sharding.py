@@ -3,6 +3,8 @@
 One device is a mesh of one: the same code path serves a laptop and a pod.
 """
 
+from typing import Any
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -44,6 +46,11 @@ def make_mesh(sizes, devices=None) -> Mesh:
     count = data * fsdp * tensor
     if count > len(devices):
         raise ConfigError(f"config.mesh needs {count} devices, there are {len(devices)}")
+    if count < len(devices) and jax.process_count() > 1:
+        raise ConfigError(
+            f"config.mesh must use all {len(devices)} devices of the {jax.process_count()}"
+            f" processes, got {count}"
+        )
     return jax.make_mesh(
         (data, fsdp, tensor), MESH_AXES, (AxisType.Auto,) * 3, devices=devices[:count]
     )
@@ -52,6 +59,30 @@ def make_mesh(sizes, devices=None) -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Lays arrays of the host out on the mesh; each process gives only what its devices hold.
+
+    Args:
+      tree: of numpy arrays, whole on every process.
+      shardings: one for all, or a pytree of them.
+    """
+    if isinstance(shardings, NamedSharding):
+        one = shardings
+        shardings = jax.tree.map(lambda _: one, tree)
+    return jax.tree.map(
+        lambda x, s: jax.make_array_from_callback(x.shape, s, lambda index: x[index]),
+        tree,
+        shardings,
+    )
+
+
+def gathered(array: jax.Array) -> jax.Array:
+    """The same array, whole on every process, so that any of them can read it."""
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return array
+    return jax.jit(lambda x: x, out_shardings=replicated(array.sharding.mesh))(array)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
