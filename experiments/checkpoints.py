@@ -1,8 +1,9 @@
 """Checkpoints of the whole training state that survive a kill at any moment.
 
 Orbax writes into a temporary directory and renames it when complete, so a killed save leaves
-nothing behind. Each of several processes writes what its devices hold. Beside the arrays lies a SHA-256 of their bytes: a checkpoint that cannot be read,
-or reads back as something else, is set aside and the one before it is used.
+nothing behind; of several processes each writes what its devices hold. Beside the arrays lies a
+SHA-256 of their bytes: a checkpoint that cannot be read, or reads back as something else, is set
+aside and the one before it is used.
 """
 
 import hashlib

@@ -66,8 +66,7 @@ def connect(
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except ValueError as error:
         raise ConfigError(
-            f"--distributed found no TPU pod, SLURM or Open MPI ({error}): give"
-            f" {', '.join(given)}"
+            f"--distributed found no TPU pod, SLURM or Open MPI ({error}): give {', '.join(given)}"
         ) from error
 
 
@@ -134,7 +133,7 @@ def any_of(flag: bool) -> bool:
 
 
 def same(name: str, value: Any) -> None:
-    """Raises ConfigError, on all processes, unless `value` is the same JSON value on all of them."""
+    """Raises ConfigError on all processes unless they all have the same JSON value."""
     values = gather(value)
     for process, other in enumerate(values):
         if other != values[0]:

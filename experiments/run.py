@@ -9,9 +9,14 @@ The same command goes on where it was stopped or killed, and ends with the same 
 that has a function sweep() is a sweep: get_config() is what its runs share, sweep(config) returns
 the overrides of each run by name, put together by experiments.grid. --shard=i/n makes every n-th
 run from the i-th on, for n hosts with i = 0..n-1; they may write to one directory, or their runs/
-be copied into one. One run may have several processes, each with its part of the mesh:
---coordinator=HOST:PORT --num_processes=N --process_id=I, the same command but for I, or
---distributed on a TPU pod or under SLURM; the workdir is one that all of them see. --noreport leaves out the report, which experiments.report draws.
+be copied into one. --noreport leaves out the report, which experiments.report draws.
+
+One run may have several processes, each with its own devices of the mesh, started with the same
+command but for the last number, in a workdir that all of them see; --distributed takes the place of
+the three where JAX finds the processes itself, on a TPU pod or under SLURM:
+
+    python -m experiments.run --config=configs/fade.py --workdir=DIR \
+        --coordinator=HOST:PORT --num_processes=2 --process_id=0
 """
 
 import importlib.util

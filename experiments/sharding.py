@@ -3,8 +3,6 @@
 One device is a mesh of one: the same code path serves a laptop and a pod.
 """
 
-from typing import Any
-
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -61,7 +59,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def place(tree: Any, shardings: Any) -> Any:
+def place(tree, shardings):
     """Lays arrays of the host out on the mesh; each process gives only what its devices hold.
 
     Args:

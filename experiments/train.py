@@ -19,6 +19,7 @@ from experiments.config import ConfigError
 from experiments.held_out import evaluation_line
 from experiments.logs import plain_tree, read_lines, write_json
 from experiments.models import transformer
+from experiments.processes import everywhere, first, is_first, join_rows, rows_of, same
 from experiments.program import (
     Imitation,
     Program,
@@ -26,7 +27,6 @@ from experiments.program import (
     make_imitation,
     make_program,
 )
-from experiments.processes import everywhere, first, is_first, join_rows, rows_of, same
 from experiments.progress import Bar, Progress, Silent
 from experiments.setup import Parts, prepare, starting_params
 from experiments.sharding import batch_sharding, place, replicated
