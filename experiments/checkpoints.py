@@ -15,8 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments.processes import everywhere, first
-from experiments.sharding import gathered
+from experiments.processes import everywhere, first, whole
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ def tree_sha256(tree) -> str:
     """SHA-256 over the paths, dtypes, shapes and bytes of a pytree's arrays."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        array = np.ascontiguousarray(jax.device_get(gathered(leaf)))
+        array = np.ascontiguousarray(whole(leaf))
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

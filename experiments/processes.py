@@ -140,6 +140,13 @@ def same(name: str, value: Any) -> None:
             raise ConfigError(f"process {process} has another {name} than process 0: {other!r}")
 
 
+def whole(array: jax.Array | np.ndarray) -> np.ndarray:
+    """The array on the host, also where no process holds all of it; to be called by all of them."""
+    if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)
+
+
 def rows_of(array: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     """This process's part of an array with a leading axis of prompts: (indices, rows).
 

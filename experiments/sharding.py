@@ -76,13 +76,6 @@ def place(tree, shardings):
     )
 
 
-def gathered(array: jax.Array) -> jax.Array:
-    """The same array, whole on every process, so that any of them can read it."""
-    if array.is_fully_addressable or array.is_fully_replicated:
-        return array
-    return jax.jit(lambda x: x, out_shardings=replicated(array.sharding.mesh))(array)
-
-
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The sharding of arrays whose leading axis is the prompts."""
     return NamedSharding(mesh, BATCH)

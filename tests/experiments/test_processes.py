@@ -26,6 +26,8 @@ SETTINGS = {
     "optimizer.learning_rate": 0.05,
     "evaluation.every": 10,
 }
+# Half of what these processes do is to compile, each for itself.
+QUICKLY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def free_port():
@@ -74,6 +76,7 @@ def test_two_processes_equal_one_through_a_stop_and_a_kill(command, single, tmp_
                 f"--coordinator=localhost:{port}",
                 "--num_processes=2",
                 f"--process_id={i}",
+                **QUICKLY,
             )
             for i in range(2)
         ]
@@ -112,7 +115,8 @@ def test_four_processes_feed_and_score_their_own_prompts(command, tmp_path):
     expected, scored = letters_run.run(tmp_path / "one")
     port = free_port()
     processes = [
-        command("tests.experiments.letters_run", tmp_path / "four", port, 4, i) for i in range(4)
+        command("tests.experiments.letters_run", tmp_path / "four", port, 4, i, **QUICKLY)
+        for i in range(4)
     ]
     said = [json.loads(finish(process)[0].splitlines()[-1]) for process in processes]
     assert all(line["result"] == said[0]["result"] for line in said)
