@@ -1,8 +1,12 @@
 """How a command fails: one clear line, no traceback, for what a user can mend."""
 
+import os
 import sys
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
+import jax
 from absl import app, logging
 
 from experiments.config import ConfigError
@@ -10,7 +14,10 @@ from experiments.stage import NonFiniteError, Stopped
 
 
 def one_line_errors(main: Callable) -> None:
-    """Runs an absl main; a config, a file or a number that is wrong ends it with one line."""
+    """Runs an absl main; a config, a file or a number that is wrong ends it with one line.
+
+    Any other error of one of several processes ends it at once, and so all of them.
+    """
 
     def guarded(argv):
         logging.set_verbosity(logging.WARNING)
@@ -22,5 +29,13 @@ def one_line_errors(main: Callable) -> None:
         except (ConfigError, FileNotFoundError, NonFiniteError, ValueError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2 if not isinstance(error, NonFiniteError) else 3
+        except Exception:
+            if not jax.distributed.is_initialized():
+                raise
+            # An orderly exit would wait for the other processes, which wait for this one.
+            with suppress(OSError):
+                traceback.print_exc()
+                sys.stderr.flush()
+            os._exit(1)
 
     app.run(guarded)

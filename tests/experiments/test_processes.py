@@ -49,6 +49,21 @@ def assert_same_metrics(found, expected):
                 np.testing.assert_allclose(value, b[name], **close, err_msg=f"{a['step']} {name}")
 
 
+@pytest.fixture(name="started")
+def started_fixture(command):
+    """The fixture `command`, whose processes end with the test."""
+    processes = []
+
+    def start(*arguments, **environment):
+        processes.append(command(*arguments, **QUICKLY, **environment))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
 @pytest.fixture(scope="module", name="single")
 def single_fixture(tmp_path_factory):
     """One process with two devices, and its warm start."""
@@ -59,14 +74,14 @@ def single_fixture(tmp_path_factory):
     return config, workdir
 
 
-def test_two_processes_equal_one_through_a_stop_and_a_kill(command, single, tmp_path):
+def test_two_processes_equal_one_through_a_stop_and_a_kill(started, single, tmp_path):
     config, alone = single
 
     def start():
         flags = [f"--config.{name}={value}" for name, value in SETTINGS.items()]
         port = free_port()
         return [
-            command(
+            started(
                 "experiments.run",
                 "--config=tests/experiments/tiny_config.py",
                 f"--workdir={tmp_path}",
@@ -76,7 +91,6 @@ def test_two_processes_equal_one_through_a_stop_and_a_kill(command, single, tmp_
                 f"--coordinator=localhost:{port}",
                 "--num_processes=2",
                 f"--process_id={i}",
-                **QUICKLY,
             )
             for i in range(2)
         ]
@@ -94,7 +108,7 @@ def test_two_processes_equal_one_through_a_stop_and_a_kill(command, single, tmp_
     for process in processes:
         process.kill()
     for process in processes:
-        process.communicate()
+        process.wait()
     assert not (tmp_path / "result.json").exists()
 
     for process in start():
@@ -111,12 +125,11 @@ def test_two_processes_equal_one_through_a_stop_and_a_kill(command, single, tmp_
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_four_processes_feed_and_score_their_own_prompts(command, tmp_path):
+def test_four_processes_feed_and_score_their_own_prompts(started, tmp_path):
     expected, scored = letters_run.run(tmp_path / "one")
     port = free_port()
     processes = [
-        command("tests.experiments.letters_run", tmp_path / "four", port, 4, i, **QUICKLY)
-        for i in range(4)
+        started("tests.experiments.letters_run", tmp_path / "four", port, 4, i) for i in range(4)
     ]
     said = [json.loads(finish(process)[0].splitlines()[-1]) for process in processes]
     assert all(line["result"] == said[0]["result"] for line in said)
