@@ -35,7 +35,7 @@ class Letters:
         return [LETTERS.index(letter) for letter in text]
 
     def decode(self, tokens):
-        return "".join(LETTERS[token] for token in tokens)
+        return "".join(LETTERS[token] for token in tokens if token < len(LETTERS))
 
 
 def score(text, answer):
