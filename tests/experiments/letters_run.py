@@ -5,6 +5,8 @@ As a command, it is one process of several: python -m tests.experiments.letters_
 
 import dataclasses
 import json
+import os
+import signal
 import sys
 import types
 from importlib.machinery import ModuleSpec
@@ -15,12 +17,14 @@ import jax
 from experiments.config import ConfigError
 from experiments.processes import any_of, connect, everywhere, first, gather, same
 from experiments.progress import Silent
+from experiments.stage import Stopped
 from experiments.tasks.text_task import Problem, text_task
-from experiments.train import train
+from experiments.train import compile_for, train
 from tests.experiments.tiny_config import get_config as tiny_config
 
 LETTERS = "abcd"
 SCORED: list[str] = []
+STOPS = [False]  # whether this process gets a SIGTERM when it scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +45,9 @@ class Letters:
 def score(text, answer):
     """1 for an answer whose length is even or odd as asked; keeps what this process has scored."""
     SCORED.append(text)
+    if STOPS[0]:
+        STOPS[0] = False
+        os.kill(os.getpid(), signal.SIGTERM)
     return float(len(text) % 2 == answer)
 
 
@@ -56,7 +63,7 @@ def make(tokenizer, **kwargs):
 
 
 def run(workdir):
-    """Makes two steps of 8 prompts, with two demonstrations before; returns (result, scored)."""
+    """Makes two steps of 8 prompts, going on after a stop; returns (result, stopped, scored)."""
     module = types.ModuleType("experiments.tasks.letters")
     module.make, module.__spec__ = make, ModuleSpec("experiments.tasks.letters", None)
     sys.modules[module.__name__] = module
@@ -64,12 +71,15 @@ def run(workdir):
     config.task.name, config.task.kwargs = "letters", {}
     config.steps = config.evaluation.every = config.checkpoint.every = 2
     config.steps_per_call = 1
-    config.warm_start.steps = 2
-    config.warm_start.batch = 8
+    config.warm_start.steps = 0
     config.optimizer.learning_rate = 1e-3
     config.mesh.data = config.mesh.fsdp = 2
     SCORED.clear()
-    return train(config, workdir, progress=Silent()), list(SCORED)
+    settings = {"progress": Silent(), "compiled": compile_for(config)}
+    try:
+        return train(config, workdir, **settings), "", list(SCORED)
+    except Stopped as stopped:
+        return train(config, workdir, **settings), str(stopped), list(SCORED)
 
 
 def heard():
@@ -92,5 +102,7 @@ def heard():
 
 if __name__ == "__main__":
     connect(f"localhost:{sys.argv[2]}", int(sys.argv[3]), int(sys.argv[4]))
-    result, scored = run(Path(sys.argv[1]))
-    print(json.dumps({"result": result, "scored": gather(scored), "heard": heard()}))
+    STOPS[0] = jax.process_index() == 1
+    result, stopped, scored = run(Path(sys.argv[1]))
+    said = {"result": result, "stopped": stopped, "scored": gather(scored), "heard": heard()}
+    print(json.dumps(said))
