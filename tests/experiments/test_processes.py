@@ -121,7 +121,7 @@ def test_four_processes_score_their_own_prompts_and_stop_together(started, tmp_p
     processes = [
         started("tests.experiments.letters_run", tmp_path / "four", port, 4, i) for i in range(4)
     ]
-    said = [json.loads(finish(process)[0].splitlines()[-1]) for process in processes]
+    said = [json.loads(finish(process, 500)[0].splitlines()[-1]) for process in processes]
     assert all(line["result"] == said[0]["result"] for line in said)
     for line in said:  # a SIGTERM to process 1
         assert line["stopped"] == "stopped at step 1 of 2; checkpoint written"
