@@ -1,8 +1,9 @@
 """Checkpoints of the whole training state that survive a kill at any moment.
 
 Orbax writes into a temporary directory and renames it when complete, so a killed save leaves
-nothing behind. Beside the arrays lies a SHA-256 of their bytes: a checkpoint that cannot be read,
-or reads back as something else, is set aside and the one before it is used.
+nothing behind; of several processes each writes what its devices hold. Beside the arrays lies a
+SHA-256 of their bytes: a checkpoint that cannot be read, or reads back as something else, is set
+aside and the one before it is used.
 """
 
 import hashlib
@@ -14,6 +15,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from experiments.processes import everywhere, first, whole
+
 logger = logging.getLogger(__name__)
 
 
@@ -21,7 +24,7 @@ def tree_sha256(tree) -> str:
     """SHA-256 over the paths, dtypes, shapes and bytes of a pytree's arrays."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        array = np.ascontiguousarray(jax.device_get(leaf))
+        array = np.ascontiguousarray(whole(leaf))
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
@@ -116,12 +119,10 @@ class Checkpoints:
         return None
 
     def _read(self, step: int, like):
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(_packed_shapes(like)), digest=ocp.args.JsonRestore()
-            ),
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardRestore(_packed_shapes(like)), digest=ocp.args.JsonRestore()
         )
+        restored = everywhere(lambda: self._manager.restore(step, args=arguments))
         if tree_sha256(restored.state) != restored.digest["sha256"]:
             raise ValueError("its bytes do not match their SHA-256")
         return _unpack(restored.state, like)
@@ -129,9 +130,13 @@ class Checkpoints:
     def _set_aside(self, step: int) -> None:
         self._manager.close()
         broken = self._directory.parent / "unreadable_checkpoints"
-        broken.mkdir(exist_ok=True)
-        shutil.rmtree(broken / str(step), ignore_errors=True)
-        shutil.move(self._directory / str(step), broken / str(step))
+
+        def move():
+            broken.mkdir(exist_ok=True)
+            shutil.rmtree(broken / str(step), ignore_errors=True)
+            shutil.move(self._directory / str(step), broken / str(step))
+
+        first(move)
         self._manager = self._open()
 
     def close(self) -> None:

@@ -1,10 +1,14 @@
 """What commands share: the module of --config, and one clear line for what a user can mend."""
 
 import importlib.util
+import os
 import sys
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -22,7 +26,10 @@ def config_module():
 
 
 def one_line_errors(main: Callable) -> None:
-    """Runs an absl main; a config, a file or a number that is wrong ends it with one line."""
+    """Runs an absl main; a config, a file or a number that is wrong ends it with one line.
+
+    Any other error of one of several processes ends it at once, and so all of them.
+    """
 
     def guarded(argv):
         logging.set_verbosity(logging.WARNING)
@@ -34,5 +41,13 @@ def one_line_errors(main: Callable) -> None:
         except (ConfigError, FileNotFoundError, NonFiniteError, ValueError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2 if not isinstance(error, NonFiniteError) else 3
+        except Exception:
+            if not jax.distributed.is_initialized():
+                raise
+            # An orderly exit would wait for the other processes, which wait for this one.
+            with suppress(OSError):
+                traceback.print_exc()
+                sys.stderr.flush()
+            os._exit(1)
 
     app.run(guarded)

@@ -10,6 +10,13 @@ that has a function sweep() is a sweep: get_config() is what its runs share, swe
 the overrides of each run by name, put together by experiments.grid. --shard=i/n makes every n-th
 run from the i-th on, for n hosts with i = 0..n-1; they may write to one directory, or their runs/
 be copied into one. --noreport leaves out the report, which experiments.report draws.
+
+One run may have several processes, each with its own devices of the mesh, started with the same
+command but for the last number, in a workdir that all of them see; --distributed takes the place of
+the three where JAX finds the processes itself, on a TPU pod or under SLURM:
+
+    python -m experiments.run --config=configs/fade.py --workdir=DIR \
+        --coordinator=HOST:PORT --num_processes=2 --process_id=0
 """
 
 from pathlib import Path
@@ -19,10 +26,15 @@ from ml_collections import config_flags
 
 from experiments.command import config_module, one_line_errors
 from experiments.config import ConfigError
+from experiments.processes import connect, is_first
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file of the run or sweep.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for all that the run writes.")
 _REPORT = flags.DEFINE_boolean("report", True, "Draw the report at the end.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0 of several.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0 on.")
+_DISTRIBUTED = flags.DEFINE_boolean("distributed", False, "Detect them: TPU pod, SLURM, Open MPI.")
 _SHARD = flags.DEFINE_string("shard", "0/1", "Part i/n of the runs of a sweep, i = 0..n-1.")
 
 
@@ -34,7 +46,14 @@ def main(argv):
         raise ConfigError("--workdir must be a directory, got none")
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
     sweep = getattr(config_module(), "sweep", None)
+    several = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if sweep is not None:
+        if _DISTRIBUTED.value or any(value is not None for value in several):
+            raise ConfigError(
+                "a sweep does not share its runs among processes: leave --coordinator,"
+                " --num_processes, --process_id and --distributed out, and give each host its part"
+                " with --shard=i/n"
+            )
         from experiments.jobs import parse_shard
         from experiments.sweep import run_sweep
 
@@ -42,10 +61,11 @@ def main(argv):
     else:
         if flags.FLAGS["shard"].present:
             raise ConfigError(f"--shard={_SHARD.value} is for sweeps; {workdir} is for one run")
+        connect(*several, detect=_DISTRIBUTED.value)
         from experiments.train import train
 
         train(config, workdir)
-    if not _REPORT.value:
+    if not _REPORT.value or not is_first():
         return
     from experiments.report import main_table, write_report
 

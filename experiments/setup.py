@@ -118,6 +118,6 @@ def starting_params(parts: Parts):
     shardings = parameter_shardings(parts)
     if parts.weights is not None:
         copies = jax.tree.map(lambda w: np.asarray(w, jnp.float32), parts.weights)
-        return jax.device_put(copies, shardings)
+        return sharding.place(copies, shardings)
     init = jax.jit(lambda key: transformer.init_params(parts.model, key), out_shardings=shardings)
     return init(jax.random.key(parts.config.warm_start.seed))

@@ -46,6 +46,11 @@ def make_mesh(sizes, devices=None) -> Mesh:
     count = data * fsdp * tensor
     if count > len(devices):
         raise ConfigError(f"config.mesh needs {count} devices, there are {len(devices)}")
+    if count < len(devices) and jax.process_count() > 1:
+        raise ConfigError(
+            f"config.mesh must use all {len(devices)} devices of the {jax.process_count()}"
+            f" processes, got {count}"
+        )
     return jax.make_mesh(
         (data, fsdp, tensor), MESH_AXES, (AxisType.Auto,) * 3, devices=devices[:count]
     )
@@ -85,6 +90,23 @@ def whole_over_fsdp(shardings):
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def place(tree, shardings):
+    """Lays arrays of the host out on the mesh; each process gives only what its devices hold.
+
+    Args:
+      tree: of numpy arrays, whole on every process.
+      shardings: one for all, or a pytree of them.
+    """
+    if isinstance(shardings, NamedSharding):
+        one = shardings
+        shardings = jax.tree.map(lambda _: one, tree)
+    return jax.tree.map(
+        lambda x, s: jax.make_array_from_callback(x.shape, s, lambda index: x[index]),
+        tree,
+        shardings,
+    )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

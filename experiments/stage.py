@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from experiments.checkpoints import Checkpoints
 from experiments.logs import Logs
+from experiments.processes import any_of, is_first
 from experiments.progress import Progress
 
 
@@ -69,7 +70,10 @@ def _termination():
 
 
 class Record:
-    """What one run leaves on disk during a stage, and the bar that it moves."""
+    """What one run leaves on disk during a stage, and the bar that it moves.
+
+    Of several processes the first writes the log; all of them write the checkpoints.
+    """
 
     def __init__(self, directory: Path, keep: int, progress: Progress):
         """Opens the checkpoints of the run in `directory`."""
@@ -77,6 +81,7 @@ class Record:
         self._directory, self._progress = directory, progress
         self._checkpoints = Checkpoints(directory / "checkpoints", keep)
         self._logs: Logs | None = None
+        self._opened = False
         self.saved: int | None = None
         self.error: NonFiniteError | None = None
 
@@ -88,8 +93,10 @@ class Record:
 
     def open(self, name: str, steps: int) -> None:
         """Cuts the log back to the checkpoint, and shows the bar."""
-        self._logs = Logs(self._directory, self.saved)
+        if is_first():
+            self._logs = Logs(self._directory, self.saved)
         self._progress.start(name, self.saved or 0, steps)
+        self._opened = True
 
     def log(self, step: int, lines: list[dict], seconds: float) -> None:
         """Writes the lines of the steps after `step`, `seconds` each; keeps a NonFiniteError."""
@@ -98,18 +105,21 @@ class Record:
         except NonFiniteError as error:
             self.error = error
             return
-        for offset, line in enumerate(lines, start=1):
-            self._logs.write(step + offset, _with_times(line, seconds))
+        if self._logs is not None:
+            for offset, line in enumerate(lines, start=1):
+                self._logs.write(step + offset, _with_times(line, seconds))
         self._progress.update(step + len(lines), _with_times(lines[-1], seconds))
 
     def evaluated(self, step: int, line: dict) -> None:
         """Writes the line of an evaluation."""
-        self._logs.write(step, line)
+        if self._logs is not None:
+            self._logs.write(step, line)
         self._progress.update(step, line)
 
     def flush(self) -> None:
         """Puts the log on disk."""
-        self._logs.flush()
+        if self._logs is not None:
+            self._logs.flush()
 
     def save(self, step: int, state: Any) -> None:
         """Writes a checkpoint."""
@@ -118,8 +128,9 @@ class Record:
 
     def close(self) -> None:
         """Leaves the bar as it is and releases the directory."""
-        if self._logs is not None:
+        if self._opened:
             self._progress.finish()
+        if self._logs is not None:
             self._logs.close()
         self._checkpoints.close()
 
@@ -202,14 +213,15 @@ def finish_stage(stage: Stage, records: Sequence[Record], step: int, state: Any)
             last = step == stage.steps
             if stage.evaluate is not None and (last or step % stage.evaluate_every == 0):
                 evaluate(step)
-            save = last or asked.is_set() or step % stage.checkpoint_every == 0
+            stop = any_of(asked.is_set())
+            save = last or stop or step % stage.checkpoint_every == 0
             states = stage.split(state) if save else [None] * len(records)
             for record, own in zip(records, states, strict=True):
                 if record.error is None:
                     record.flush()
                     if save:
                         record.save(step, own)
-            if asked.is_set() and not last:
+            if stop and not last:
                 raise Stopped(f"stopped at step {step} of {stage.steps}; checkpoint written")
     return state
 

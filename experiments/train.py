@@ -19,6 +19,7 @@ from experiments.config import ConfigError
 from experiments.held_out import evaluation_line
 from experiments.logs import plain_tree, read_lines, write_json
 from experiments.models import transformer
+from experiments.processes import everywhere, first, is_first, join_rows, rows_of, same
 from experiments.program import (
     Imitation,
     Program,
@@ -26,9 +27,9 @@ from experiments.program import (
     make_imitation,
     make_program,
 )
-from experiments.progress import Bar, Progress
+from experiments.progress import Bar, Progress, Silent
 from experiments.setup import Parts, prepare, starting_params
-from experiments.sharding import batch_sharding, replicated
+from experiments.sharding import batch_sharding, place, replicated
 from experiments.stage import Stage, run_stage
 from experiments.tasks.verification import Verifier
 from experiments.train_step import Hyperparameters, TrainState
@@ -145,9 +146,9 @@ def train(
       NonFiniteError: when loss or gradient stop being finite.
     """
     workdir = Path(workdir)
-    progress = progress or Bar()
+    progress = progress or (Bar() if is_first() else Silent())
     claim(config, workdir)
-    compiled = for_run(compiled or compile_for(config), config)
+    compiled = for_run(compiled or everywhere(lambda: compile_for(config)), config)
     result = finished_result(config, workdir)
     if result is not None:
         return result
@@ -158,13 +159,16 @@ def train(
 def finished_result(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
     """The contents of result.json, if the run in `workdir` has made all its steps."""
     path = workdir / "result.json"
-    result = json.loads(path.read_text()) if path.exists() else {}
+    result = first(lambda: json.loads(path.read_text()) if path.exists() else {})
     return result if result.get("step") == config.steps else None
 
 
 @contextmanager
 def host_verification(compiled: Compiled):
-    """Yields (facts, rollouts) -> rewards [P, G] on the host; None for a device task."""
+    """Yields (facts, rollouts) -> rewards [P, G] on the host; None for a device task.
+
+    Each of several processes scores the completions of its own prompts; all get all rewards.
+    """
     task, settings = compiled.parts.task, compiled.parts.config.verification
     if task.on_device:
         yield None
@@ -174,26 +178,33 @@ def host_verification(compiled: Compiled):
     ) as verifier:
 
         def verify(facts, rollouts):
-            tokens, mask = jax.device_get((rollouts.tokens, rollouts.token_mask))
-            return verifier.verify(facts, tokens, mask)
+            rows, tokens = rows_of(rollouts.tokens)
+            _, mask = rows_of(rollouts.token_mask)
+            rewards = everywhere(lambda: verifier.verify(facts[rows], tokens, mask))
+            return join_rows(rows, rewards, len(facts))
 
         yield verify
 
 
 def claim(config: ConfigDict, workdir: Path) -> None:
     """Writes config.json, or checks that the run in this workdir has the same config."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / "config.json"
     new = json.loads(json.dumps(plain_tree(config.to_dict())))
-    if path.exists():
-        changed = differences(json.loads(path.read_text()), new)
-        changed = [c for c in changed if not c.startswith(FREE_TO_CHANGE)]
-        if changed:
-            raise ConfigError(
-                f"{workdir} holds a run with another config ({'; '.join(changed)}):"
-                " choose another --workdir"
-            )
-    write_json(path, new)
+    same("config", new)
+
+    def check_and_write():
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / "config.json"
+        if path.exists():
+            changed = differences(json.loads(path.read_text()), new)
+            changed = [c for c in changed if not c.startswith(FREE_TO_CHANGE)]
+            if changed:
+                raise ConfigError(
+                    f"{workdir} holds a run with another config ({'; '.join(changed)}):"
+                    " choose another --workdir"
+                )
+        write_json(path, new)
+
+    first(check_and_write)
 
 
 def differences(old: Any, new: Any, field: str = "") -> list[str]:
@@ -224,7 +235,7 @@ def warm_start(
     workdir = Path(workdir)
     claim(warm_start_part(config), workdir)
     like = _abstract_carry(parts, imitation)
-    if (workdir / "result.json").exists():
+    if first(lambda: (workdir / "result.json").exists()):
         return _finished_warm_start(workdir, like)
 
     def advance(carry, step, count):
@@ -236,7 +247,7 @@ def warm_start(
         for index in range(step, step + count):
             shown = parts.task.demonstrations(settings.seed, index, settings.batch)
             shown = shown._replace(prompts=shown.prompts._replace(facts=()))
-            shown = jax.device_put(shown, batch_sharding(parts.mesh))
+            shown = place(shown, batch_sharding(parts.mesh))
             carry, metrics = imitation.learn(carry, shown)
             lines += lines_of(metrics)
         return carry, [lines]
@@ -260,7 +271,7 @@ def warm_start(
         progress=progress,
     )
     result = {"step": settings.steps, "params_sha256": tree_sha256(params)}
-    write_json(workdir / "result.json", result)
+    first(lambda: write_json(workdir / "result.json", result))
     return params
 
 
@@ -317,16 +328,17 @@ def _reinforce(
         lines = []
         for index in range(step, step + count):
             prompts = parts.task.train_prompts(config.seed, index, config.prompts)
-            asked = jax.device_put(prompts._replace(facts=()), batch_sharding(parts.mesh))
+            asked = place(prompts._replace(facts=()), batch_sharding(parts.mesh))
             rollouts = program.sample(state, asked)
             rewards = np.asarray(verify(prompts.facts, rollouts), np.float32)
-            rewards = jax.device_put(rewards, batch_sharding(parts.mesh))
+            rewards = place(rewards, batch_sharding(parts.mesh))
             state, metrics = program.learn(state, hyper, asked, rollouts, rewards)
             lines += lines_of(metrics, config)
         return state, [lines]
 
     def evaluate(state, step):
-        return [evaluation_line(parts, program, state.params, verify, step, workdir)]
+        keeps = workdir if is_first() else None
+        return [evaluation_line(parts, program, state.params, verify, step, keeps)]
 
     state = run_stage(
         reinforcement_stage(workdir.name, config, advance, evaluate, lambda s: [kept(s, hyper)]),
@@ -378,12 +390,17 @@ def whole(compiled: Compiled, hyper: Hyperparameters, restored: TrainState) -> T
 
 def write_result(config: ConfigDict, workdir: Path, params) -> dict[str, Any]:
     """Writes result.json from the last lines of the log."""
-    final: dict[str, Any] = {}
-    for line in read_lines(workdir / "metrics.jsonl"):
-        final |= {k: v for k, v in line.items() if line["step"] == config.steps}
-    result = final | {"step": config.steps, "params_sha256": tree_sha256(params)}
-    write_json(workdir / "result.json", result)
-    return result
+    own = {"step": config.steps, "params_sha256": tree_sha256(params)}
+
+    def write():
+        final: dict[str, Any] = {}
+        for line in read_lines(workdir / "metrics.jsonl"):
+            final |= {k: v for k, v in line.items() if line["step"] == config.steps}
+        result = final | own
+        write_json(workdir / "result.json", result)
+        return result
+
+    return first(write)
 
 
 def lines_of(metrics: dict, config: ConfigDict | None = None) -> list[dict]:

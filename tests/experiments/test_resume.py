@@ -46,8 +46,8 @@ def wait_for(condition, process, seconds=240):
         time.sleep(0.02)
 
 
-def finish(process):
-    out, err = process.communicate(timeout=240)
+def finish(process, seconds=240):
+    out, err = process.communicate(timeout=seconds)
     assert process.returncode == 0, err
     return out, err
 

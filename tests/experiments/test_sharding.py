@@ -1,25 +1,42 @@
 """One code path for one device and for eight: same tokens, same losses, same parameters."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.config import ConfigError
+from experiments.program import abstract_state
 from experiments.progress import Silent
 from experiments.setup import parameter_shardings
+from experiments.sharding import make_mesh
 from experiments.train import compile_for, hyperparameters, restore_params, train, warm_start
 from tests.experiments.tiny_config import get_config as tiny_config
+
+
+def divisible_config():
+    """Vocabulary and heads that two devices can share, and a start that is often right."""
+    config = tiny_config()
+    config.task.kwargs.nodes = 17
+    config.model.num_kv_heads = 2
+    config.warm_start.steps = 120
+    config.checkpoint.every = 40
+    return config
 
 
 @pytest.fixture(scope="module", name="params")
 def params_fixture(tmp_path_factory):
     """A policy that earns rewards, so that there is a gradient to compare."""
-    config = tiny_config()
+    config = divisible_config()
     workdir = tmp_path_factory.mktemp("warm_start")
     return jax.device_get(warm_start(config, compile_for(config), Silent(), workdir))
 
 
 def two_steps(params, **mesh):
-    config = tiny_config()
+    """Two steps of SGD: the parameters move by the sum of the gradients."""
+    config = divisible_config()
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.1
     config.mesh.update(mesh)
     compiled = compile_for(config)
     parts, members, program, _ = compiled
@@ -40,21 +57,38 @@ def single_fixture(params):
     return outcome
 
 
-@pytest.mark.parametrize("mesh", [{"data": 8}, {"data": 4, "fsdp": 2}])
-def test_eight_devices_equal_one(params, single, mesh):
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        {"data": 2},
+        {"data": 2, "tensor": 2},
+        {"data": 8},
+        {"data": 4, "fsdp": 2},
+        {"data": 2, "fsdp": 2, "tensor": 2},
+    ],
+)
+def test_several_devices_equal_one(params, single, mesh):
     (rollouts, rewards, metrics, after), state = two_steps(params, **mesh)
     np.testing.assert_array_equal(rollouts.tokens, single[0].tokens)
     np.testing.assert_array_equal(rewards, single[1])
     np.testing.assert_allclose(rollouts.log_probs, single[0].log_probs, atol=1e-5)
     for name, values in metrics.items():
         np.testing.assert_allclose(values, single[2][name], rtol=2e-4, atol=1e-5, err_msg=name)
-    for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(single[3]), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-5)
-    assert len(state.params["embedding"].sharding.device_set) == 8
+    for before, a, b in zip(*map(jax.tree.leaves, (params, after, single[3])), strict=True):
+        np.testing.assert_allclose((a - before) / 0.1, (b - before) / 0.1, atol=2e-5)
+    devices = int(np.prod(list(mesh.values())))
+    embedding = state.params["embedding"]
+    assert len(embedding.sharding.device_set) == devices
+    part = (22 // mesh.get("tensor", 1), 16 // mesh.get("fsdp", 1))
+    assert embedding.addressable_shards[0].data.shape == part
 
 
 def test_parameters_and_optimizer_are_split_over_fsdp(params):
-    _, state = two_steps(params, data=4, fsdp=2)
+    config = divisible_config()
+    config.mesh.update({"data": 4, "fsdp": 2})
+    compiled = compile_for(config)
+    placed = jax.device_put(params, parameter_shardings(compiled.parts))
+    state = compiled.program.init(hyperparameters(config, compiled.members), placed)
     embedding = state.params["embedding"]
     assert embedding.addressable_shards[0].data.shape == (embedding.shape[0], 8)
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == embedding.shape]
@@ -74,3 +108,26 @@ def test_checkpoint_of_eight_devices_resumes_on_one(tmp_path):
     step, params = restore_params(compiled.parts, compiled.members, hyper, tmp_path / "run", None)
     assert step == 2
     assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(params))
+
+
+def test_weights_and_optimizer_stay_float32_where_the_model_computes_in_bfloat16():
+    config = tiny_config()
+    config.model.dtype = "bfloat16"
+    compiled = compile_for(config)
+    hyper = hyperparameters(config, compiled.members)
+    state = abstract_state(compiled.parts, compiled.members, hyper)
+    kept = jax.tree.leaves((state.params, state.opt_state, state.initial_head))
+    kinds = {leaf.dtype for leaf in kept if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    assert kinds == {jnp.dtype(jnp.float32)}
+
+
+def test_a_mesh_that_does_not_divide(monkeypatch):
+    with pytest.raises(ConfigError, match="= 3 must divide the number of devices, 8"):
+        make_mesh({"data": -1, "fsdp": 3, "tensor": 1})
+    config = tiny_config()
+    config.mesh.tensor = 2
+    with pytest.raises(ConfigError, match=r"mesh.tensor = 2 must divide the \w+ dimension \d"):
+        compile_for(config)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ConfigError, match="must use all 8 devices of the 2 processes, got 4"):
+        make_mesh({"data": 4, "fsdp": 1, "tensor": 1})

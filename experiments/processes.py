@@ -1,0 +1,174 @@
+"""Several processes as one run: how they find each other, and how they agree.
+
+Every process runs the same program on its part of the mesh. What touches the disk is done by the
+first process alone, and what it finds there is told to the others, so that all of them take the
+same way; what fails on one fails on all, so that none waits for it. With one process, as by
+default, nothing is asked of anybody.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from experiments.config import ConfigError
+
+# Messages are gathered in whole blocks, so that few shapes are compiled.
+_BLOCK = 4096
+
+
+def connect(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    detect: bool = False,
+) -> None:
+    """Joins this process to the others; to be called before any other use of JAX.
+
+    Args:
+      coordinator: host:port of process 0, which listens there.
+      num_processes: how many there are.
+      process_id: which of them this is, from 0 on.
+      detect: find all of these in the environment, as on TPU pods, under SLURM or Open MPI.
+
+    Raises:
+      ConfigError: if they do not describe a process among several, or nothing is detected.
+    """
+    given = {
+        "--coordinator": coordinator,
+        "--num_processes": num_processes,
+        "--process_id": process_id,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if detect and len(missing) < len(given):
+        raise ConfigError(f"--distributed finds {', '.join(given)} by itself: leave them out")
+    if not detect:
+        if len(missing) == len(given):
+            return
+        if missing:
+            raise ConfigError(f"{', '.join(given)} belong together, got no {', '.join(missing)}")
+        if not re.fullmatch(r"\S+:\d+", coordinator):
+            raise ConfigError(f"--coordinator must be host:port, got {coordinator!r}")
+        if num_processes < 1:
+            raise ConfigError(f"--num_processes must be at least 1, got {num_processes}")
+        if not 0 <= process_id < num_processes:
+            raise ConfigError(
+                f"--process_id must be in 0..{num_processes - 1} for --num_processes="
+                f"{num_processes}, got {process_id}"
+            )
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except ValueError as error:
+        raise ConfigError(
+            f"--distributed found no TPU pod, SLURM or Open MPI ({error}): give {', '.join(given)}"
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this process writes what all of them have in common."""
+    return jax.process_index() == 0
+
+
+def gather(value: Any) -> list[Any]:
+    """Returns the JSON values of all processes, in their order; to be called by all of them."""
+    if jax.process_count() == 1:
+        return [value]
+    message = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(message.size)).reshape(-1)
+    padded = np.zeros(-(-int(sizes.max()) // _BLOCK) * _BLOCK, np.uint8)
+    padded[: message.size] = message
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def everywhere(function: Callable[[], Any]) -> Any:
+    """Calls `function` on every process; returns its own value.
+
+    Raises:
+      ConfigError, ValueError, FileNotFoundError, RuntimeError: what it raises here; where it raises
+        on other processes alone, the same kind with the message of the first of them.
+    """
+    if jax.process_count() == 1:
+        return function()
+    value, error = None, None
+    try:
+        value = function()
+    except Exception as caught:
+        error = caught
+    outcomes = gather(None if error is None else [type(error).__name__, str(error)])
+    if error is not None:
+        raise error
+    for process, outcome in enumerate(outcomes):
+        if outcome is not None:
+            kind, message = outcome
+            raise _KINDS.get(kind, RuntimeError)(f"process {process}: {message}")
+    return value
+
+
+_KINDS = {kind.__name__: kind for kind in (ConfigError, ValueError, FileNotFoundError)}
+
+
+def first(function: Callable[[], Any]) -> Any:
+    """Calls `function` on the first process alone; returns its JSON value on all of them.
+
+    Raises:
+      What it raises, on all of them: see `everywhere`.
+    """
+    if jax.process_count() == 1:
+        return function()
+    return gather(everywhere(lambda: function() if is_first() else None))[0]
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is set on any process."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.bool_(flag))))
+
+
+def same(name: str, value: Any) -> None:
+    """Raises ConfigError on all processes unless they all have the same JSON value."""
+    values = gather(value)
+    for process, other in enumerate(values):
+        if other != values[0]:
+            raise ConfigError(f"process {process} has another {name} than process 0: {other!r}")
+
+
+def whole(array: jax.Array | np.ndarray) -> np.ndarray:
+    """The array on the host, also where no process holds all of it; to be called by all of them."""
+    if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)
+
+
+def rows_of(array: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """This process's part of an array with a leading axis of prompts: (indices, rows).
+
+    Each row is a part of exactly one process, also where several hold it.
+    """
+    count = array.shape[0]
+    if array.is_fully_replicated:
+        indices = np.array_split(np.arange(count), jax.process_count())[jax.process_index()]
+        return indices, np.asarray(array)[indices]
+    shards = [shard for shard in array.addressable_shards if shard.replica_id == 0]
+    indices = [np.arange(count)[shard.index[0]] for shard in shards]
+    rows = [np.asarray(shard.data) for shard in shards]
+    if not shards:
+        return np.arange(0), np.zeros((0, *array.shape[1:]), array.dtype)
+    return np.concatenate(indices), np.concatenate(rows)
+
+
+def join_rows(indices: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Puts the `rows` of all processes together; the inverse of `rows_of`."""
+    whole = np.zeros((count, *rows.shape[1:]), rows.dtype)
+    whole[indices] = rows
+    if jax.process_count() == 1:
+        return whole
+    # Every row is 0 on all processes but one.
+    return np.sum(multihost_utils.process_allgather(whole), axis=0, dtype=rows.dtype)
