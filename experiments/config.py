@@ -2,7 +2,8 @@
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -162,6 +163,15 @@ def smoke_language_model(config: ConfigDict) -> ConfigDict:
     config.evaluation.prompts_per_call = 2
     config.evaluation.samples = 4
     return config
+
+
+def leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The (dotted field, value) of a nested dict; an empty dict has none."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _lookup(config: Mapping, field: str):

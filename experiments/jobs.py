@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments.config import ConfigError, validate
+from experiments.config import ConfigError, leaves, validate
 from experiments.grid import check_runs
 from experiments.logs import plain_tree
 from experiments.train import check_gives_gradient, finished_result, warm_start_part
@@ -101,24 +101,18 @@ def _overridden(base: ConfigDict, name: str, overrides: Mapping[str, Any]) -> Co
 
 def _share_warm_starts(configs: Mapping[str, ConfigDict], directory: Path) -> None:
     sharing = [c for c in configs.values() if c.warm_start.steps and not c.warm_start.workdir]
-    parts = [dict(_leaves(warm_start_part(config).to_dict())) for config in sharing]
-    differing = [f for f in (parts[0] if parts else ()) if len({repr(p[f]) for p in parts}) > 1]
+    parts = [dict(leaves(warm_start_part(config).to_dict())) for config in sharing]
+    # A keyword of the task or of the optimiser may be in some of them only.
+    fields = dict.fromkeys(field for part in parts for field in part)
+    differing = [field for field in fields if len({repr(part.get(field)) for part in parts}) > 1]
     for config, part in zip(sharing, parts, strict=True):
-        name = "-".join(f"{field.split('.')[-1]}{part[field]}" for field in differing)
+        name = "-".join(f"{field.split('.')[-1]}{part.get(field, '')}" for field in differing)
         config.warm_start.workdir = str(directory / name)
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = ""):
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def shape(config: ConfigDict) -> str:
     """What a config's programs are compiled for; runs of one shape share them."""
-    fields = dict(_leaves(plain_tree(config.to_dict())))
+    fields = dict(leaves(plain_tree(config.to_dict())))
     varying = TRACED + READ_AROUND_PROGRAMS
     kept = {
         name: value

@@ -11,10 +11,9 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from experiments.config import leaves
 from experiments.logs import replacing
 from experiments.report.runs import load_runs
 
@@ -40,10 +39,10 @@ def write_results(workdir: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"there is no sweep in {workdir}: {path} is missing")
     sweep = json.loads(path.read_text())["runs"]
-    fields = list(dict.fromkeys(f for run in sweep for f in _leaves(run["overrides"])))
+    fields = list(dict.fromkeys(f for run in sweep for f, _ in leaves(run["overrides"])))
     rows = []
     for run in load_runs(workdir):  # in the order of the sweep
-        config = _leaves(run.config)
+        config = dict(leaves(run.config))
         own = {"run": run.name, "method": run.method} | {f: config.get(f) for f in fields}
         for line in run.evaluations:
             figures = {k.removeprefix("eval/"): v for k, v in line.items() if k != "eval/seconds"}
@@ -55,17 +54,6 @@ def write_results(workdir: Path) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return table
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of a nested dict by dotted name."""
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            leaves |= _leaves(value, f"{prefix}{name}.")
-        else:
-            leaves[f"{prefix}{name}"] = value
-    return leaves
 
 
 def main(arguments: list[str] | None = None) -> None:

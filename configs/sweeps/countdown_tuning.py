@@ -11,19 +11,18 @@ whose seed, which no result uses, it shares.
 21 runs of about a minute each on one core.
 """
 
-from configs import graph
-from configs.sweeps.methods import chosen
-from configs.sweeps.tuning import SEED, STATIC
+from configs.sweeps import countdown
+from configs.sweeps.tuning import SEED, at_rates
 from experiments.config import with_mode
-from experiments.grid import axis, product
+
+__all__ = ["SEED", "get_config", "sweep"]
 
 RATES = (1e-4, 3e-4, 6e-4)
 
 
 def get_config(mode: str = ""):
     """Returns what the runs share; `mode` is empty or "smoke"."""
-    config = graph.get_config()
-    config.task.name = "countdown"
+    config = countdown.get_config()
     config.steps = 300
     config.evaluation.every = 300
     return with_mode(config, mode)
@@ -31,8 +30,4 @@ def get_config(mode: str = ""):
 
 def sweep(config):
     """Returns the overrides of each run, by name."""
-    return product(
-        chosen(config, *STATIC, "fade"),
-        axis("optimizer.learning_rate", RATES, "lr"),
-        axis("seed", (SEED,)),
-    )
+    return at_rates(config, RATES)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from experiments.claims.sweep_data import CURVES, HISTOGRAM, SweepData, summary, thin
+from experiments.config import leaves
 from experiments.logs import replacing, write_json
 from experiments.report.runs import Run, load_runs, setting
 
@@ -56,7 +57,7 @@ def write_tidy(workdir: Path, out: Path) -> None:
     """
     runs = load_runs(workdir)
     finished = [run for run in runs if run.finished]
-    flat = {run.name: dict(_flatten(run.config)) for run in runs}
+    flat = {run.name: dict(leaves(run.config)) for run in runs}
     fields = sorted({field for run in finished for field in flat[run.name]} - set(_LEFT_OUT))
     shared = {
         field: flat[finished[0].name][field]
@@ -82,7 +83,7 @@ def write_tidy(workdir: Path, out: Path) -> None:
 
 def read_tidy(directory: Path) -> SweepData:
     """Reads what `write_tidy` wrote; the sweep has the name of the directory."""
-    shared = dict(_flatten(json.loads((directory / "config.json").read_text(encoding="utf-8"))))
+    shared = dict(leaves(json.loads((directory / "config.json").read_text(encoding="utf-8"))))
     train = _by_run(_rows(gzip.decompress((directory / "training.csv.gz").read_bytes())))
     evaluations = _by_run(_rows((directory / "evaluations.csv").read_bytes()))
     runs = []
@@ -208,14 +209,6 @@ def _by_run(rows: Iterable[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
     for row in rows:
         found.setdefault(row["run"], []).append(row)
     return found
-
-
-def _flatten(config: dict[str, Any], prefix: str = ""):
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _nested(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:

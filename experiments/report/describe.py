@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.config import leaves
 from experiments.report.runs import Run, by_method, setting
 from experiments.report.table import Table
 
@@ -25,7 +26,7 @@ def what_was_run(runs: Sequence[Run]) -> str:
 def methods_table(runs: Sequence[Run]) -> Table:
     """A row per method: its advantage, and every other setting in which the methods differ."""
     rows = []
-    flat = {run.name: dict(_flatten(run.config)) for run in runs}
+    flat = {run.name: dict(leaves(run.config)) for run in runs}
     fields = sorted({field for fields in flat.values() for field in fields})
     varied = [
         field
@@ -128,11 +129,3 @@ def _text(value: Any) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _flatten(config: dict[str, Any], prefix: str = ""):
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -14,6 +14,7 @@ from fade_jax.groups import as_group, batch_mean, group_mean
 from fade_jax.schedules import Schedule, as_schedule
 
 AdvantageState = Any
+Mask = ArrayLike | None
 ScheduleLike = ArrayLike | Schedule | Callable[[jax.Array], ArrayLike]
 
 
@@ -161,26 +162,13 @@ def focal(alpha: ScheduleLike) -> AdvantageTransformation:
     """
     if not isinstance(alpha, Schedule) and not callable(alpha):
         check_not_negative("alpha", alpha)
-    schedule = as_schedule(alpha)
 
-    def init() -> FocalState:
-        start = schedule.init()
-        return FocalState(start.value, start)
+    def apply(
+        advantages: jax.Array, alpha: jax.Array, rewards: ArrayLike, where: Mask
+    ) -> jax.Array:
+        return plain.focal_weight(group_mean(rewards, where), alpha) * advantages
 
-    def update(
-        advantages: ArrayLike,
-        state: FocalState,
-        rewards: ArrayLike | None = None,
-        *,
-        where: ArrayLike | None = None,
-        **statistics: Any,
-    ) -> tuple[jax.Array, FocalState]:
-        rewards = advantages if rewards is None else rewards
-        state = FocalState(*advance(schedule, state, rewards, where, statistics))
-        weight = plain.focal_weight(group_mean(rewards, where), state.alpha)
-        return weight * as_group(advantages, where)[0], state
-
-    return AdvantageTransformation(init, update)
+    return scheduled(alpha, FocalState, apply)
 
 
 def suppress(delta: ScheduleLike) -> AdvantageTransformation:
@@ -200,28 +188,50 @@ def suppress(delta: ScheduleLike) -> AdvantageTransformation:
     """
     if not isinstance(delta, Schedule) and not callable(delta):
         check_positive("delta", delta)
-    schedule = as_schedule(delta)
 
-    def init() -> SuppressState:
+    def apply(
+        advantages: jax.Array, delta: jax.Array, rewards: ArrayLike, where: Mask
+    ) -> jax.Array:
+        del rewards, where
+        return plain.suppress_negatives(advantages, delta)
+
+    return scheduled(delta, SuppressState, apply)
+
+
+def scheduled(
+    parameter: ScheduleLike,
+    state_type: type[FocalState] | type[SuppressState],
+    apply: Callable[[jax.Array, jax.Array, ArrayLike, Mask], jax.Array],
+) -> AdvantageTransformation:
+    """A link with one parameter that may move: a number, a schedule or an optax schedule.
+
+    Args:
+      parameter: its value, or what it follows.
+      state_type: of the parameter's value and the schedule's state.
+      apply: (advantages, parameter, rewards, where) -> advantages.
+    """
+    schedule = as_schedule(parameter)
+
+    def init() -> FocalState | SuppressState:
         start = schedule.init()
-        return SuppressState(start.value, start)
+        return state_type(start.value, start)
 
     def update(
         advantages: ArrayLike,
-        state: SuppressState,
+        state: FocalState | SuppressState,
         rewards: ArrayLike | None = None,
         *,
-        where: ArrayLike | None = None,
+        where: Mask = None,
         **statistics: Any,
-    ) -> tuple[jax.Array, SuppressState]:
+    ) -> tuple[jax.Array, FocalState | SuppressState]:
         rewards = advantages if rewards is None else rewards
-        state = SuppressState(*advance(schedule, state, rewards, where, statistics))
-        return plain.suppress_negatives(as_group(advantages, where)[0], state.delta), state
+        state = state_type(*_advance(schedule, state, rewards, where, statistics))
+        return apply(as_group(advantages, where)[0], state[0], rewards, where), state
 
     return AdvantageTransformation(init, update)
 
 
-def advance(
+def _advance(
     schedule: Schedule,
     state: FocalState | SuppressState,
     rewards: ArrayLike,

@@ -5,21 +5,20 @@ E ĝ = h(p) ∇p with h(p) = E b(K₋ᵢ) whatever the baseline c is, since neit
 `fade_jax.synthesis` tabulates for a fixed objective is here for one that moves.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from fade_jax.checks import check_positive, check_value
 from fade_jax.groups import as_group, group_count
-from fade_jax.schedules import Schedule, alpha_from_solve_rate, as_schedule
+from fade_jax.schedules import Schedule, alpha_from_solve_rate
 from fade_jax.transforms.links import (
     AdvantageTransformation,
     FocalState,
+    Mask,
     ScheduleLike,
-    advance,
     chain,
+    scheduled,
     stateless,
 )
 
@@ -29,8 +28,8 @@ def shrinkage(a: ArrayLike = 1.0, b: ArrayLike = 1.0) -> AdvantageTransformation
 
         A_i = r_i - (K₋ᵢ + a) / (G - 1 + a + b);   h = 1 at any group size
 
-    Of all unbiased estimates of ∇p it has the least second moment of A over prompts whose solve
-    rates are Beta(a, b); as a and b go to 0 it becomes RLOO. Unlike RLOO it also learns from groups
+    Of all advantages with h = 1 it has the least second moment over prompts whose solve rates are
+    Beta(a, b); as a and b go to 0 it becomes RLOO. Unlike RLOO it also learns from groups
     without variance.
 
     Args:
@@ -78,27 +77,11 @@ def pass_at_k_weight(k: ScheduleLike) -> AdvantageTransformation:
     """
     if not isinstance(k, Schedule) and not callable(k):
         check_value("k", k, "a finite number of at least 1", lambda x: x >= 1)
-    schedule = as_schedule(k)
 
-    def init() -> FocalState:
-        start = schedule.init()
-        return FocalState(start.value, start)
+    def apply(advantages: jax.Array, k: jax.Array, rewards: ArrayLike, where: Mask) -> jax.Array:
+        return _interpolated(k, *_others(*as_group(rewards, where))) * advantages
 
-    def update(
-        advantages: ArrayLike,
-        state: FocalState,
-        rewards: ArrayLike | None = None,
-        *,
-        where: ArrayLike | None = None,
-        **statistics: Any,
-    ) -> tuple[jax.Array, FocalState]:
-        rewards = advantages if rewards is None else rewards
-        state = FocalState(*advance(schedule, state, rewards, where, statistics))
-        others, other_successes = _others(*as_group(rewards, where))
-        weight = _interpolated(state.alpha, others, other_successes)
-        return weight * as_group(advantages, where)[0], state
-
-    return AdvantageTransformation(init, update)
+    return scheduled(k, FocalState, apply)
 
 
 def scheduled_pass_at_k(
@@ -145,15 +128,15 @@ def _interpolated(k: jax.Array, others: jax.Array, other_successes: jax.Array) -
     failures = others - other_successes
     below = jnp.floor(k)
 
-    # C(m, k-1)/C(n, k-1) = Π_{i<k-1} (m-i)/(n-i): the factors that k asks for, of all there can be.
-    def multiply(i: jax.Array, ways: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        factor = jnp.maximum(failures - i, 0) / jnp.maximum(others - i, 1)
-        return (
-            jnp.where(i < below - 1, ways[0] * factor, ways[0]),
-            jnp.where(i < below, ways[1] * factor, ways[1]),
-        )
+    def factor(i: jax.Array) -> jax.Array:
+        return jnp.maximum(failures - i, 0) / jnp.maximum(others - i, 1)
 
-    one = jnp.ones_like(failures)
-    ways_below, ways_above = jax.lax.fori_loop(0, failures.shape[-1], multiply, (one, one))
+    # C(m, k-1)/C(n, k-1) = Π_{i<k-1} (m-i)/(n-i): the factors that k asks for, of all there can be.
+    ways = jax.lax.fori_loop(
+        0,
+        failures.shape[-1],
+        lambda i, ways: jnp.where(i < below - 1, ways * factor(i), ways),
+        jnp.ones_like(failures),
+    )
     fraction = k - below
-    return (1 - fraction) * below * ways_below + fraction * (below + 1) * ways_above
+    return ((1 - fraction) * below + fraction * (below + 1) * factor(below - 1)) * ways
