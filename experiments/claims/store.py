@@ -1,7 +1,8 @@
 """The tidy data that the page is made from: written from sweeps, and read back.
 
     DATA/SWEEP/config.json       what all runs of the sweep share
-    DATA/SWEEP/runs.csv          a row for each planned run: what it overrides, whether it finished
+    DATA/SWEEP/runs.csv          a row for each planned run: what it overrides, whether it finished,
+                                 and the sweep that made it, where that is another one
     DATA/SWEEP/evaluations.csv   a row for each evaluation of each finished run
     DATA/SWEEP/training.csv.gz   thinned curves of each finished run
     DATA/SWEEP/counts.npz        correct [runs, evaluations, prompts], step [runs, evaluations]
@@ -15,16 +16,26 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.claims.same_run import made_elsewhere
 from experiments.claims.sweep_data import CURVES, HISTOGRAM, SweepData, summary, thin
 from experiments.config import leaves
 from experiments.logs import replacing, write_json
-from experiments.report.runs import Run, load_runs, setting
+from experiments.report.runs import SEED, Run, load_runs
 
-_OWN = ("run", "method", "finished", "params_sha256", "rank_one_fraction", "first_suppressed")
+_OWN = (
+    "run",
+    "method",
+    "finished",
+    "made_by",
+    "params_sha256",
+    "rank_one_fraction",
+    "first_suppressed",
+)
+_NUMBERS = ("rank_one_fraction", "first_suppressed")
 # Names of a machine, or of how a sweep was made: they make no difference to the result.
 _LEFT_OUT = ("warm_start.workdir", "sweep.mode", "sweep.workers", "sweep.runs_together")
 # Sweeps that are compared at matched pass@1, which takes every evaluation. Of the others the
@@ -44,41 +55,99 @@ def tidy_in(directory: Path) -> list[Path]:
     return sorted(path.parent for path in directory.glob("*/runs.csv"))
 
 
-def write_tidy(workdir: Path, out: Path) -> None:
+class _Finished(NamedTuple):
+    """A finished run, as it is kept."""
+
+    name: str
+    method: str
+    made_by: str  # the sweep, where it is another one
+    config: dict[str, Any]  # by dotted field
+    summary: dict[str, Any]
+    evaluations: Sequence[dict[str, Any]]
+    training: Sequence[dict[str, Any]]
+    counts: dict[int, np.ndarray]
+    num_samples: int
+
+
+def write_tidy(workdir: Path, out: Path, known: Sequence[SweepData] = ()) -> None:
     """Writes the tidy data of a sweep's workdir, finished or not.
 
     Args:
       workdir: of the sweep.
       out: directory of the five files, made where it is missing.
+      known: tidy sweeps, this one's older data among them; planned runs that the workdir has not
+        finished are taken from them where they have a run of the same config.
 
     Raises:
       FileNotFoundError: if there is no metrics there.
       ValueError: if a finished run lacks the counts of one of its evaluations.
     """
     runs = load_runs(workdir)
-    finished = [run for run in runs if run.finished]
-    flat = {run.name: dict(leaves(run.config)) for run in runs}
-    fields = sorted({field for run in finished for field in flat[run.name]} - set(_LEFT_OUT))
+    every = workdir.name in _EVERY_EVALUATION
+    kept = {run.name: _of_workdir(workdir, run, every) for run in runs if run.finished}
+    for name, (data, run) in made_elsewhere(workdir, runs, known).items():
+        if not every or len(data.counts[run.name]) == len(run.evaluations):
+            kept[name] = _of_tidy(name, workdir.name, data, run, every)
+    finished = [kept[run.name] for run in runs if run.name in kept]
+    fields = sorted({field for run in finished for field in run.config} - set(_LEFT_OUT))
     shared = {
-        field: flat[finished[0].name][field]
+        field: finished[0].config[field]
         for field in fields
-        if len({json.dumps(flat[run.name].get(field)) for run in finished}) == 1
+        if len({json.dumps(run.config.get(field)) for run in finished}) == 1
     }
     varied = [field for field in fields if field not in shared]
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "config.json", _nested(shared.items()))
     rows = []
     for run in runs:
-        row: dict[str, Any] = {"run": run.name, "method": run.method, "finished": int(run.finished)}
-        if run.finished:
-            settings = {f: json.dumps(flat[run.name][f]) for f in varied if f in flat[run.name]}
-            row |= summary(run) | settings
+        own = kept.get(run.name)
+        row: dict[str, Any] = {
+            "run": run.name,
+            "method": run.method if own is None else own.method,
+            "finished": int(own is not None),
+        }
+        if own is not None:
+            settings = {f: json.dumps(own.config[f]) for f in varied if f in own.config}
+            row |= {"made_by": own.made_by} | own.summary | settings
         rows.append(row)
     _write(out / "runs.csv", _csv(rows, (*_OWN, *varied)))
     _write(out / "evaluations.csv", _csv(_evaluation_rows(finished)))
     training = _csv(_training_rows(finished), ("run", "step", *CURVES, HISTOGRAM))
     _write(out / "training.csv.gz", gzip.compress(training, 9, mtime=0))
     _write(out / "counts.npz", _counts_file(workdir, finished))
+
+
+def _of_workdir(workdir: Path, run: Run, every: bool) -> _Finished:
+    counts, samples = _counts(workdir / "runs" / run.name, run)
+    return _Finished(
+        run.name,
+        run.method,
+        "",
+        dict(leaves(run.config)),
+        summary(run),
+        run.evaluations,
+        thin(run.train),
+        counts if every else _needed(counts),
+        samples,
+    )
+
+
+def _of_tidy(name: str, sweep: str, data: SweepData, run: Run, every: bool) -> _Finished:
+    numbers = {key: run.result[key] for key in _NUMBERS if key in run.result}
+    if "first_suppressed" in numbers:
+        numbers["first_suppressed"] = int(numbers["first_suppressed"])
+    counts = data.counts[run.name]
+    return _Finished(
+        name,
+        SEED.sub("", name) or run.method,
+        run.result["made_by"] or (data.name if data.name != sweep else ""),
+        dict(leaves(run.config)),
+        {"params_sha256": run.result["params_sha256"]} | numbers,
+        run.evaluations,
+        run.train,
+        counts if every else _needed(counts),
+        data.num_samples,
+    )
 
 
 def read_tidy(directory: Path) -> SweepData:
@@ -90,7 +159,8 @@ def read_tidy(directory: Path) -> SweepData:
     for row in _rows((directory / "runs.csv").read_bytes()):
         finished = row["finished"] == "1"
         varied = {f: json.loads(text) for f, text in row.items() if f not in _OWN and text}
-        numbers = {f: float(row[f]) for f in _OWN[4:] if row[f]}
+        numbers = {f: float(row[f]) for f in _NUMBERS if row[f]}
+        text = {f: row.get(f) or "" for f in ("params_sha256", "made_by")}
         runs.append(
             Run(
                 name=row["run"],
@@ -98,7 +168,7 @@ def read_tidy(directory: Path) -> SweepData:
                 config=_nested((shared | varied).items()) if finished else {},
                 train=tuple(_training_line(line) for line in train.get(row["run"], [])),
                 evaluations=tuple(_evaluation_line(x) for x in evaluations.get(row["run"], [])),
-                result={"params_sha256": row["params_sha256"]} | numbers if finished else None,
+                result=text | numbers if finished else None,
             )
         )
     with np.load(directory / "counts.npz") as file:
@@ -111,9 +181,9 @@ def read_tidy(directory: Path) -> SweepData:
     return SweepData(directory.name, tuple(runs), counts, samples)
 
 
-def _evaluation_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def _evaluation_rows(runs: Sequence[_Finished]) -> list[dict[str, Any]]:
     """The rate is there where runs differ in it, as in results.csv; experiments.theory reads it."""
-    rates = {run.name: setting(run.config, _RATE) for run in runs}
+    rates = {run.name: run.config.get(_RATE) for run in runs}
     rows = []
     for run in runs:
         own = {"run": run.name, "method": run.method}
@@ -130,10 +200,10 @@ def _evaluation_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def _training_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def _training_rows(runs: Sequence[_Finished]) -> list[dict[str, Any]]:
     rows = []
     for run in runs:
-        for line in thin(run.train):
+        for line in run.training:
             row = {"run": run.name} | line
             if HISTOGRAM in row:
                 row[HISTOGRAM] = " ".join(map(str, row[HISTOGRAM]))
@@ -141,14 +211,11 @@ def _training_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def _counts_file(workdir: Path, runs: Sequence[Run]) -> bytes:
+def _counts_file(workdir: Path, runs: Sequence[_Finished]) -> bytes:
     """Deflate finds the evaluations before training, which runs of one warm start share."""
-    found = {run.name: _counts(workdir / "runs" / run.name, run) for run in runs}
-    if workdir.name not in _EVERY_EVALUATION:
-        found = {name: (_needed(counts), n) for name, (counts, n) in found.items()}
-    most = max((len(counts) for counts, _ in found.values()), default=0)
-    prompts = {len(row) for counts, _ in found.values() for row in counts.values()}
-    samples = {n for _, n in found.values()}
+    most = max((len(run.counts) for run in runs), default=0)
+    prompts = {len(row) for run in runs for row in run.counts.values()}
+    samples = {run.num_samples for run in runs}
     if len(prompts) > 1 or len(samples) > 1:
         raise ValueError(
             f"{workdir}: the runs of a sweep must share their held-out prompts and the samples of "
@@ -157,9 +224,9 @@ def _counts_file(workdir: Path, runs: Sequence[Run]) -> bytes:
     kind = np.uint8 if max(samples, default=0) < 256 else np.uint16
     correct = np.zeros((len(runs), most, max(prompts, default=0)), kind)
     steps = np.full((len(runs), most), _MISSING, np.uint16)
-    for i, (counts, _) in enumerate(found.values()):
-        for j, step in enumerate(sorted(counts)):
-            correct[i, j], steps[i, j] = counts[step], step
+    for i, run in enumerate(runs):
+        for j, step in enumerate(sorted(run.counts)):
+            correct[i, j], steps[i, j] = run.counts[step], step
     file = io.BytesIO()
     np.savez_compressed(
         file,

@@ -1,6 +1,7 @@
 """The tables of the page, in its order."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -194,15 +195,21 @@ def coverage_table(study: Study) -> Table:
         if len(data.finished) < len(data.runs):
             state += f", {len(data.runs) - len(data.finished)} runs not finished"
         seeds = seeds_text(data, list(data.methods)) if len(set(counts)) > 1 else f"{counts[0]}"
-        rows.append(
-            (name, f"{state}: {len(data.finished)} of {len(data.runs)} runs", seeds, command)
-        )
+        state += f": {len(data.finished)} of {len(data.runs)} runs{_made_by(data)}"
+        rows.append((name, state, seeds, command))
     caption = (
         "Seeds: finished ones of each method, or number: methods. A verdict needs 5, of "
-        "isolate_delta and arithmetic 3."
+        "isolate_delta and arithmetic 3. A run that two sweeps have, of one config, is made once."
     )
     head = ("sweep", "state", "seeds", "command")
     return Table(head, tuple(rows), caption, figures=False)
+
+
+def _made_by(data: SweepData) -> str:
+    """How many of a sweep's runs other sweeps made."""
+    makers = Counter(run.result["made_by"] for run in data.finished if run.result["made_by"])
+    texts = [f"{number} by {maker}" for maker, number in sorted(makers.items())]
+    return f" ({', '.join(texts)})" if texts else ""
 
 
 def _matched(data: SweepData, method: str, k: int, level: float, seeds: list[int]) -> str:

@@ -16,8 +16,9 @@ def write_claims(workdir: Path | str, out: Path | str) -> Path:
     """Writes README.md, index.html, the pictures, and data/, which they are made from.
 
     The tidy data of the sweeps in `workdir` takes the place of that of the same sweeps in
-    OUT/data; others that are there stay, since sweeps are run in parts and on several machines.
-    The page is drawn from all of it.
+    OUT/data; others that are there stay, and so do the runs that a sweep in `workdir` has not
+    finished and OUT/data has, under this sweep or another one: sweeps are run in parts and on
+    several machines. The page is drawn from all of it.
 
     Args:
       workdir: of several sweeps, each a directory with sweep.json; or OUT/data itself or a copy of
@@ -39,9 +40,12 @@ def write_claims(workdir: Path | str, out: Path | str) -> Path:
             raise FileNotFoundError(
                 f"no sweeps in {workdir}: a sweep is a directory with sweep.json"
             )
+    known = {path.name: store.read_tidy(path) for path in store.tidy_in(data)}
     for sweep in sweeps:
         if any(sweep.glob("runs/*/metrics.jsonl")):
-            store.write_tidy(sweep, data / sweep.name)
+            own_first = sorted(known.values(), key=lambda other: other.name != sweep.name)
+            store.write_tidy(sweep, data / sweep.name, own_first)
+            known[sweep.name] = store.read_tidy(data / sweep.name)
     out.mkdir(parents=True, exist_ok=True)
     study = {path.name: store.read_tidy(path) for path in store.tidy_in(data)}
     content, images = page.claims_page(study, data, out)

@@ -63,7 +63,8 @@ def write_sweep(
             if name not in unfinished:
                 result = {"params_sha256": f"{seed + 1:064x}"}
                 (directory / "result.json").write_text(json.dumps(result))
-    runs = [{"name": name, "overrides": {}} for name in names]
+    # A field that no config has: of equal settings in two sweeps the truths may differ.
+    runs = [{"name": name, "overrides": {"truth": name}} for name in names]
     (workdir / "sweep.json").write_text(json.dumps({"runs": runs}))
     return workdir
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -61,6 +62,65 @@ def test_a_sweep_of_which_nothing_finished_is_read_as_planned(tmp_path):
     data = store.read_tidy(tmp_path / "out")
     assert data.methods == {"a": {}}
     assert len(data.runs) == 1
+
+
+def test_a_planned_run_is_taken_from_a_sweep_that_has_made_it(tmp_path):
+    a, b = ("power", {"alpha": 2.0}), ("asym_grpo", {"delta": 2.0})
+    other = write_sweep(tmp_path / "core", {"p": Truth(advantage=a, suppressed=7)}, seeds=(0, 1))
+    store.write_tidy(other, tmp_path / "data/core")
+    core = store.read_tidy(tmp_path / "data/core")
+    truths = {"power2": Truth(advantage=a), "asym2": Truth(advantage=b)}
+    workdir = write_sweep(tmp_path / "methods", truths, seeds=(0, 1, 2))
+    for seed in range(3):
+        shutil.rmtree(workdir / f"runs/power2-seed{seed}")
+    planned = [
+        {"name": f"{method}-seed{seed}", "overrides": {"advantage": advantage, "seed": seed}}
+        for method, advantage in (
+            ("power2", {"name": "power", "kwargs": {"alpha": 2.0}}),
+            ("asym2", {"name": "asym_grpo", "kwargs": {"delta": 2.0}}),
+        )
+        for seed in range(3)
+    ]
+    (workdir / "sweep.json").write_text(json.dumps({"runs": planned}))
+    store.write_tidy(workdir, tmp_path / "data/methods", [core])
+    data = store.read_tidy(tmp_path / "data/methods")
+
+    assert {m: list(runs) for m, runs in data.methods.items()} == {
+        "power2": [0, 1],  # seed 2 is nowhere
+        "asym2": [0, 1, 2],
+    }
+    taken, source = data.methods["power2"][1], core.methods["p"][1]
+    assert taken.name == "power2-seed1"
+    assert taken.result["made_by"] == "core"
+    assert data.methods["asym2"][1].result["made_by"] == ""
+    assert taken.config == source.config
+    assert taken.train == source.train
+    assert taken.evaluations == source.evaluations
+    assert taken.result | {"made_by": ""} == source.result
+    assert taken.result["first_suppressed"] == 7
+    for step, counts in core.counts["p-seed1"].items():
+        np.testing.assert_array_equal(data.counts["power2-seed1"][step], counts)
+
+    # Written again without its workdir's neighbours: it stays, under the name of who made it.
+    store.write_tidy(workdir, tmp_path / "data/methods", [data])
+    again = store.read_tidy(tmp_path / "data/methods")
+    assert again.methods["power2"][1].result["made_by"] == "core"
+
+
+def test_a_run_of_another_config_or_without_every_count_is_not_taken(tmp_path):
+    a = ("power", {"alpha": 2.0})
+    planned = {"name": "p-seed0", "overrides": {"advantage": {"name": "power", "kwargs": {}}}}
+    for name, steps, kwargs in (("core", 200, {"alpha": 2.0}), ("delta", 100, {"alpha": 2.0})):
+        other = write_sweep(tmp_path / name, {"p": Truth(advantage=a)}, seeds=(0,), steps=steps)
+        store.write_tidy(other, tmp_path / "data" / name)
+        known = store.read_tidy(tmp_path / "data" / name)
+        workdir = write_sweep(tmp_path / name / "methods", {"q": Truth()}, seeds=(0,))
+        planned["overrides"]["advantage"]["kwargs"] = kwargs
+        runs = json.loads((workdir / "sweep.json").read_text())["runs"]
+        runs[0]["overrides"] = {"advantage": {"name": "dr_grpo", "kwargs": {}}}
+        (workdir / "sweep.json").write_text(json.dumps({"runs": [*runs, planned]}))
+        store.write_tidy(workdir, tmp_path / "out", [known])  # delta keeps three counts of five
+        assert store.read_tidy(tmp_path / "out").methods["p"] == {}
 
 
 def test_of_other_sweeps_the_counts_of_the_first_two_and_the_last_evaluation(tmp_path):

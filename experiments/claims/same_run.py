@@ -1,0 +1,64 @@
+"""Runs that a sweep planned and another one has made: the same config, so the same run.
+
+On one kind of machine they are the same bits: `params_sha256` in runs.csv shows it where both made
+the run.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.claims.sweep_data import SweepData
+from experiments.config import leaves
+from experiments.report.runs import Run
+
+# Where things lie and how a sweep is made: they make no difference to a run's result.
+_NO_DIFFERENCE = ("warm_start.workdir", "checkpoint.", "sweep.", "verification.")
+
+
+def made_elsewhere(
+    workdir: Path, runs: Iterable[Run], known: Iterable[SweepData]
+) -> dict[str, tuple[SweepData, Run]]:
+    """Finds the unfinished runs of a sweep among the finished ones of others.
+
+    Args:
+      workdir: of the sweep.
+      runs: of the sweep; one at least must be finished, as what the others share is read from it.
+      known: where to look; a run is taken from the first that has it.
+
+    Returns:
+      By name of the planned run, the sweep that has it and the run there.
+    """
+    finished = [run for run in runs if run.finished]
+    unfinished = {run.name for run in runs if not run.finished}
+    if not finished or not unfinished:
+        return {}
+    planned = json.loads((workdir / "sweep.json").read_text(encoding="utf-8"))["runs"]
+    overridden = {field for run in planned for field in run["overrides"]}
+    shared = {
+        field: value
+        for field, value in leaves(finished[0].config)
+        if not any(field == o or field.startswith(f"{o}.") for o in overridden)
+    }
+    found = {}
+    for run in planned:
+        if run["name"] in unfinished:
+            wanted = _settings(shared | dict(_fields(run["overrides"])))
+            for data in known:
+                for other in data.finished:
+                    if run["name"] not in found and _settings(dict(leaves(other.config))) == wanted:
+                        found[run["name"]] = data, other
+    return found
+
+
+def _fields(overrides: Mapping[str, Any]):
+    for field, value in overrides.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{field}.")
+        else:
+            yield field, value
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {f: v for f, v in config.items() if not f.startswith(_NO_DIFFERENCE)}
