@@ -237,7 +237,14 @@ CLAIMS: tuple[Claim, ...] = (
         "What the core sweep shows of two methods holds on another task.",
         "countdown",
         "The interval of the same difference excludes 0 on countdown with the same sign.",
-        carry_over.countdown,
+        carry_over.core,
+    ),
+    Claim(
+        "carry",
+        "What the methods sweep shows of two methods holds on another task.",
+        "countdown",
+        "The interval of the same difference excludes 0 on countdown with the same sign.",
+        carry_over.every_method,
     ),
     *(
         Claim(

@@ -4,6 +4,7 @@ import pytest
 
 from experiments.claims.criteria import carry_over, orders
 from experiments.claims.finding import DOES_NOT, REPRODUCES, UNDECIDED
+from experiments.claims.study import decide
 from tests.experiments.claims.synthetic import Truth
 
 BASE = Truth()
@@ -87,6 +88,16 @@ def test_what_carries_over_to_countdown(sweep, there, verdict):
         "core": sweep("core", truths | {"fade": GOOD}, noise=0.0),
         "countdown": sweep("countdown", truths | {"fade": there}, noise=0.0, task="countdown"),
     }
-    found = carry_over.countdown(study)
+    found = carry_over.core(study)
     assert found.verdict == verdict
     assert "Of 6 differences" in found.sentence  # of FADE to the six others, in pass@1
+
+
+def test_what_carries_over_of_every_method_that_countdown_has(sweep):
+    truths = {"grpo_no_std": BASE, "nsr": GOOD}
+    study = {"methods": sweep("methods", truths | {"psr": BASE}, noise=0.0)}
+    assert decide(carry_over.every_method, study).sentence == "Sweep countdown: not run."
+    study["countdown"] = sweep("countdown", truths, noise=0.0, task="countdown")
+    found = carry_over.every_method(study)
+    assert found.verdict == REPRODUCES
+    assert {figure.label.split(",")[0] for figure in found.figures} == {"grpo_no_std − nsr"}
