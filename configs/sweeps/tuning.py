@@ -26,15 +26,10 @@ def get_config(mode: str = ""):
     return with_mode(config, mode)
 
 
-def at_rates(config, rates):
-    """Returns every method of the core sweep at each rate."""
-    return product(
-        chosen(config, *STATIC, "fade"),
-        axis("optimizer.learning_rate", rates, "lr"),
-        axis("seed", (SEED,)),
-    )
-
-
 def sweep(config):
     """Returns the overrides of each run, by name."""
-    return at_rates(config, RATES)
+    return product(
+        chosen(config, *STATIC, "fade"),
+        axis("optimizer.learning_rate", RATES, "lr"),
+        axis("seed", (SEED,)),
+    )

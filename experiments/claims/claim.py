@@ -99,19 +99,47 @@ def _ablation(name: str) -> Callable[[Study], Finding]:
     return lambda study: static_weights.ablation(study, "core", "fade", name)
 
 
-def _cause(name: str, text: str, arm: str, reference: str, *, put_in: bool) -> Claim:
-    change = isolate_delta.put_in if put_in else isolate_delta.taken_out
-    moves = "put in, takes |D| farther from 0" if put_in else "taken out, brings |D| nearer to 0"
-    return Claim(
-        "isolate",
-        f"{name} a cause of what the sign ratio does beyond h.",
-        "isolate_delta",
-        f"{text}, {moves} for REINFORCE or NSR (arm {arm} against {reference}), the interval of "
-        "the change excluding 0.",
-        lambda study: change(study, arm, reference),
-    )
+def _causes(reading: str, what: str) -> list[Claim]:
+    """The rows of isolate_delta for one reading of its arms."""
+
+    def cause(name: str, text: str, arm: str, reference: str, *, put_in: bool) -> Claim:
+        change = isolate_delta.put_in if put_in else isolate_delta.taken_out
+        moves = (
+            f"put in, takes |{reading}| farther from"
+            if put_in
+            else f"taken out, brings |{reading}| nearer to"
+        )
+        return Claim(
+            "isolate",
+            f"{name} a cause of what it does to {what}.",
+            "isolate_delta",
+            f"{text}, {moves} 0 for REINFORCE or NSR (arm {arm} against {reference}), the interval "
+            "of the change excluding 0.",
+            lambda study: change(study, arm, reference, reading),
+        )
+
+    return [
+        Claim(
+            "isolate",
+            f"The sign ratio matters beyond h to {what}.",
+            "isolate_delta",
+            f"In arm adam the interval of {reading} of REINFORCE or NSR excludes 0. "
+            f"{_READINGS[reading]} All three have h = 1.",
+            lambda study: isolate_delta.beyond_h(study, reading),
+        ),
+        cause("The gradient's noise is", "Noise", "batch", "adam", put_in=False),
+        cause("Adam is", "Adam", "sgd", "adam", put_in=False),
+        cause("Finite steps are", "Finite steps", "sgd_small", "sgd", put_in=False),
+        cause("Reuse is", "Reuse", "reuse", "adam", put_in=True),
+        cause("Clipping is", "Clipping", "clip", "reuse", put_in=True),
+    ]
 
 
+_READINGS = {
+    "D": f"D: pass@100 minus that of RLOO, both where pass@1 first reaches "
+    f"{100 * isolate_delta.LEVEL:g}%.",
+    "E": "E: the gain in pass@1 over the arm by that of RLOO, minus 1.",
+}
 _SIGN = "Success-biased weights collapse entropy and pass@100."
 _RANK = "Failure-biased weights learn fast early; the head's update stays close to rank 1."
 _FOCUS = "Hard focus sharpens the signal and costs effective sample size."
@@ -211,19 +239,8 @@ CLAIMS: tuple[Claim, ...] = (
         "The first step with δ < 1 does not grow with H* in any seed.",
         axes.earlier_bias,
     ),
-    Claim(
-        "isolate",
-        "The sign ratio matters beyond h.",
-        "isolate_delta",
-        "In arm adam the interval of D of REINFORCE or NSR excludes 0. D: pass@100 minus that of "
-        "RLOO, both where pass@1 first reaches 30%; all three have h = 1.",
-        isolate_delta.beyond_h,
-    ),
-    _cause("The gradient's noise is", "Noise", "batch", "adam", put_in=False),
-    _cause("Adam is", "Adam", "sgd", "adam", put_in=False),
-    _cause("Finite steps are", "Finite steps", "sgd_small", "sgd", put_in=False),
-    _cause("Reuse is", "Reuse", "reuse", "adam", put_in=True),
-    _cause("Clipping is", "Clipping", "clip", "reuse", put_in=True),
+    *_causes("D", "pass@100 at equal pass@1"),
+    *_causes("E", "the gain in pass@1"),
     Claim(
         "isolate",
         "AsymGRPO's δ acts through h alone.",

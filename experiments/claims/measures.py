@@ -26,6 +26,16 @@ def final_pass(k: int) -> Measure:
     )
 
 
+def gain(k: int) -> Measure:
+    """pass@k at the last evaluation minus that before training."""
+
+    def measure(sweep: SweepData, runs: Sequence[Run], drawn: Draw) -> np.ndarray:
+        rates = [_rates(sweep, run, k, drawn) for run in runs]
+        return np.stack([at[:, -1] - at[:, 0] for at in rates], -1)
+
+    return measure
+
+
 def pass_at_step(k: int, step: int) -> Measure:
     """pass@k at the evaluation of a step, or at the nearest where that step has none."""
 

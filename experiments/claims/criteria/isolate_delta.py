@@ -1,8 +1,12 @@
 """Why the sign ratio matters although h says it should not: the criteria of isolate_delta.py.
 
-D is the pass@100 of a method minus that of RLOO, both where pass@1 first reaches 0.3.
+Two readings of each arm, both 0 for a method that is RLOO in all but name:
+
+* D is the pass@100 of a method minus that of RLOO, both where pass@1 first reaches the level.
+* E is what a method gains in pass@1 over the arm by what RLOO gains, minus 1.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,57 +20,68 @@ from experiments.claims.finding import (
     Finding,
     side,
 )
+from experiments.claims.measures import Arm
 from experiments.claims.study import NotRun, Study, need
 from experiments.claims.sweep_data import SweepData
 from experiments.report.intervals import Estimate
 
 SWEEP = "isolate_delta"
-LEVEL = 0.3
+LEVEL = 0.2
 ARMS = ("adam", "batch", "sgd", "sgd_small", "reuse", "clip")
 SAME_H = ("reinforce", "nsr")
 REFERENCE = "rloo"
+_UNITS = {"D": "points", "E": "share"}
 _MOVES = {1: "farther from 0", -1: "nearer to 0", 0: "neither way for sure"}
 
 
 class Gap(NamedTuple):
-    """D of a method in an arm.
+    """D or E of a method in an arm.
 
     Attributes:
       resamples: `[resamples + 1]`.
-      estimate: of D; without value or interval where a seed does not reach the level.
+      estimate: of it; D has no value or interval where a seed does not reach the level.
     """
 
     resamples: np.ndarray
     estimate: Estimate
 
 
-def gap(study: Study, arm: str, method: str) -> Gap:
-    """D of a method in an arm; all NaN where one of the two misses the level in some seed."""
+def gap(study: Study, arm: str, method: str, reading: str) -> Gap:
+    """D or E of a method in an arm."""
     names = (f"{arm}-{method}", f"{arm}-{REFERENCE}")
     data, seeds = need(study, SWEEP, names)
-    k = data.ks[-1]
     pair = (data, names[0]), (data, names[1])
-    resamples, reached = measures.difference_samples(*pair, measures.matched_pass(k, LEVEL), seeds)
-    if reached < len(seeds):
-        resamples = np.full_like(resamples, np.nan)
+    resamples = (_d if reading == "D" else _e)(*pair, seeds)
     return Gap(resamples, bootstrap.estimate(resamples, len(seeds)))
 
 
-def beyond_h(study: Study) -> Finding:
-    """In arm adam, D of REINFORCE or NSR excludes 0."""
-    figures = tuple(_figure("adam", m, gap(study, "adam", m).estimate) for m in SAME_H)
+def _d(method: Arm, rloo: Arm, seeds: Sequence[int]) -> np.ndarray:
+    """All NaN where one of the two misses the level in some seed."""
+    measure = measures.matched_pass(method[0].ks[-1], LEVEL)
+    resamples, reached = measures.difference_samples(method, rloo, measure, seeds)
+    return resamples if reached == len(seeds) else np.full_like(resamples, np.nan)
+
+
+def _e(method: Arm, rloo: Arm, seeds: Sequence[int]) -> np.ndarray:
+    gains = [measures.samples(arm, measures.gain(1), seeds) for arm in (method, rloo)]
+    return gains[0] / gains[1] - 1
+
+
+def beyond_h(study: Study, reading: str) -> Finding:
+    """In arm adam, D or E of REINFORCE or NSR excludes 0."""
+    figures = tuple(_figure("adam", m, reading, gap(study, "adam", m, reading)) for m in SAME_H)
     verdict = REPRODUCES if any(side(figure.estimate) for figure in figures) else UNDECIDED
-    return Finding(verdict, figures, _reached(study, [("adam", m) for m in SAME_H]))
+    return Finding(verdict, figures, _reached(study, [("adam", m) for m in SAME_H], reading))
 
 
-def taken_out(study: Study, arm: str, reference: str) -> Finding:
-    """A cause that an arm takes out: |D| comes nearer to 0 than in the arm it differs from."""
-    return _change(study, arm, reference, -1)
+def taken_out(study: Study, arm: str, reference: str, reading: str) -> Finding:
+    """A cause that an arm takes out: |D| or |E| is nearer to 0 than in the arm it differs from."""
+    return _change(study, arm, reference, reading, -1)
 
 
-def put_in(study: Study, arm: str, reference: str) -> Finding:
-    """A cause that an arm puts in: |D| goes farther from 0 than in the arm it differs from."""
-    return _change(study, arm, reference, 1)
+def put_in(study: Study, arm: str, reference: str, reading: str) -> Finding:
+    """A cause that an arm puts in: |D| or |E| is farther from 0 than in the arm it differs from."""
+    return _change(study, arm, reference, reading, 1)
 
 
 def through_h(study: Study) -> Finding:
@@ -74,7 +89,7 @@ def through_h(study: Study) -> Finding:
     figures, signs, quiet, missing = [], {"asym0.5": [], "asym2": []}, [], []
     for arm in ARMS:
         try:
-            gaps = [gap(study, arm, method).estimate for method in SAME_H]
+            gaps = [gap(study, arm, method, "D").estimate for method in SAME_H]
         except NotRun:
             missing.append(arm)
             continue
@@ -82,9 +97,9 @@ def through_h(study: Study) -> Finding:
             continue
         quiet.append(arm)
         for method, found in signs.items():
-            estimate = gap(study, arm, method).estimate
-            found.append(side(estimate))
-            figures.append(_figure(arm, method, estimate))
+            here = gap(study, arm, method, "D")
+            found.append(side(here.estimate))
+            figures.append(_figure(arm, method, "D", here))
     if missing:
         raise NotRun(f"Sweep {SWEEP}: incomplete, arms without verdict: {', '.join(missing)}.")
     if not quiet:
@@ -96,34 +111,39 @@ def through_h(study: Study) -> Finding:
     return Finding(verdict, tuple(figures), f"Arms where both include 0: {', '.join(quiet)}.")
 
 
-def _change(study: Study, arm: str, reference: str, wanted: int) -> Finding:
+def _change(study: Study, arm: str, reference: str, reading: str, wanted: int) -> Finding:
     figures, sides, moves, whole = [], [], [], []
     for method in SAME_H:
-        here, there = gap(study, arm, method), gap(study, reference, method)
+        here, there = (gap(study, a, method, reading) for a in (arm, reference))
         change = np.abs(here.resamples) - np.abs(there.resamples)
         estimate = bootstrap.estimate(change, here.estimate.count)
+        label = f"{method}, |{reading}| in {arm} − |{reading}| in {reference}"
         figures += [
-            _figure(arm, method, here.estimate),
-            Figure(f"{method}, |D| in {arm} − |D| in {reference}", estimate, "points"),
+            _figure(arm, method, reading, here),
+            Figure(label, estimate, _UNITS[reading]),
         ]
         sides.append(side(estimate))
         moves.append(f"{method} {_MOVES[sides[-1]]}")
         if wanted < 0 and sides[-1] < 0 and not side(here.estimate):
             whole.append(method)
     verdict = REPRODUCES if wanted in sides else DOES_NOT if -wanted in sides else UNDECIDED
-    sentence = f"|D| moves from {reference} to {arm}: {', '.join(moves)}. "
-    sentence += _reached(study, [(a, m) for a in (arm, reference) for m in SAME_H])
+    sentence = f"|{reading}| moves from {reference} to {arm}: {', '.join(moves)}. "
+    sentence += _reached(study, [(a, m) for a in (arm, reference) for m in SAME_H], reading)
     if whole:
-        sentence += f" As far as can be told here the whole cause of D of {' and '.join(whole)}."
+        sentence += (
+            f" As far as can be told here the whole cause of {reading} of {' and '.join(whole)}."
+        )
     return Finding(verdict, tuple(figures), sentence.strip())
 
 
-def _figure(arm: str, method: str, estimate: Estimate) -> Figure:
-    return Figure(f"D of {method} in {arm}", estimate, "points")
+def _figure(arm: str, method: str, reading: str, found: Gap) -> Figure:
+    return Figure(f"{reading} of {method} in {arm}", found.estimate, _UNITS[reading])
 
 
-def _reached(study: Study, pairs: list[tuple[str, str]]) -> str:
-    """Which methods miss the level, in how many seeds."""
+def _reached(study: Study, pairs: list[tuple[str, str]], reading: str) -> str:
+    """Which methods miss the level that D is read at, in how many seeds."""
+    if reading != "D":
+        return ""
     names = dict.fromkeys(f"{arm}-{m}" for arm, method in pairs for m in (method, REFERENCE))
     missed = {name: count for name in names if (count := _missed(study[SWEEP], name))}
     if not missed:
