@@ -18,7 +18,11 @@ _NO_DIFFERENCE = ("warm_start.workdir", "checkpoint.", "sweep.", "verification."
 
 
 def made_elsewhere(
-    workdir: Path, runs: Iterable[Run], known: Iterable[SweepData]
+    workdir: Path,
+    runs: Iterable[Run],
+    known: Iterable[SweepData],
+    *,
+    every_evaluation: bool = False,
 ) -> dict[str, tuple[SweepData, Run]]:
     """Finds the unfinished runs of a sweep among the finished ones of others.
 
@@ -26,6 +30,7 @@ def made_elsewhere(
       workdir: of the sweep.
       runs: of the sweep; one at least must be finished, as what the others share is read from it.
       known: where to look; a run is taken from the first that has it.
+      every_evaluation: leave out runs of which not every evaluation's counts were kept.
 
     Returns:
       By name of the planned run, the sweep that has it and the run there.
@@ -41,14 +46,18 @@ def made_elsewhere(
         for field, value in leaves(finished[0].config)
         if not any(field == o or field.startswith(f"{o}.") for o in overridden)
     }
+    candidates = [
+        (_settings(dict(leaves(run.config))), data, run)
+        for data in known
+        for run in data.finished
+        if not every_evaluation or len(data.counts[run.name]) == len(run.evaluations)
+    ]
     found = {}
     for run in planned:
         if run["name"] in unfinished:
             wanted = _settings(shared | dict(_fields(run["overrides"])))
-            for data in known:
-                for other in data.finished:
-                    if run["name"] not in found and _settings(dict(leaves(other.config))) == wanted:
-                        found[run["name"]] = data, other
+            same = [(data, other) for settings, data, other in candidates if settings == wanted]
+            found |= {run["name"]: same[0]} if same else {}
     return found
 
 

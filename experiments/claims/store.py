@@ -85,9 +85,9 @@ def write_tidy(workdir: Path, out: Path, known: Sequence[SweepData] = ()) -> Non
     runs = load_runs(workdir)
     every = workdir.name in _EVERY_EVALUATION
     kept = {run.name: _of_workdir(workdir, run, every) for run in runs if run.finished}
-    for name, (data, run) in made_elsewhere(workdir, runs, known).items():
-        if not every or len(data.counts[run.name]) == len(run.evaluations):
-            kept[name] = _of_tidy(name, workdir.name, data, run, every)
+    elsewhere = made_elsewhere(workdir, runs, known, every_evaluation=every)
+    for name, (data, run) in elsewhere.items():
+        kept[name] = _of_tidy(name, workdir.name, data, run, every)
     finished = [kept[run.name] for run in runs if run.name in kept]
     fields = sorted({field for run in finished for field in run.config} - set(_LEFT_OUT))
     shared = {

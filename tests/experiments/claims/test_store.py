@@ -69,6 +69,9 @@ def test_a_planned_run_is_taken_from_a_sweep_that_has_made_it(tmp_path):
     other = write_sweep(tmp_path / "core", {"p": Truth(advantage=a, suppressed=7)}, seeds=(0, 1))
     store.write_tidy(other, tmp_path / "data/core")
     core = store.read_tidy(tmp_path / "data/core")
+    delta = write_sweep(tmp_path / "delta", {"p": Truth(advantage=a)}, seeds=(0, 1))
+    store.write_tidy(delta, tmp_path / "data/delta")  # the same, with three of five counts
+    delta = store.read_tidy(tmp_path / "data/delta")
     truths = {"power2": Truth(advantage=a), "asym2": Truth(advantage=b)}
     workdir = write_sweep(tmp_path / "methods", truths, seeds=(0, 1, 2))
     for seed in range(3):
@@ -82,7 +85,7 @@ def test_a_planned_run_is_taken_from_a_sweep_that_has_made_it(tmp_path):
         for seed in range(3)
     ]
     (workdir / "sweep.json").write_text(json.dumps({"runs": planned}))
-    store.write_tidy(workdir, tmp_path / "data/methods", [core])
+    store.write_tidy(workdir, tmp_path / "data/methods", [delta, core])
     data = store.read_tidy(tmp_path / "data/methods")
 
     assert {m: list(runs) for m, runs in data.methods.items()} == {
