@@ -76,7 +76,8 @@ def claims_page(study: Study, data: Path, out: Path) -> tuple[Page, dict[str, by
         members = [(claim, finding) for claim, finding in findings if claim.group == group]
         sections += _claim_sections(title, members)
         sections += [s for drawn in _drawn(group, members, study) for s in picture(drawn)]
-    sections += theory.section(data / "core" / "evaluations.csv", out)
+    for name in ("core", "methods"):
+        sections += theory.section(name, data, out)
     shown = tables.shown_sweeps(study)
     for name, sweep in shown.items():
         sections += _sweep_sections(name, sweep)

@@ -10,32 +10,41 @@ from experiments.report.picture import Picture
 from experiments.report.table import Table
 from experiments.theory.__main__ import write_comparison
 
-_TITLE = "Prediction from h, and measurement"
 _PICTURE = "prediction_and_measurement"
+_WHEN = {
+    "core": "From h and the solve rates before training, the order of the methods was predicted "
+    "before the core sweep ran (prediction.md, kept as it was).",
+    "methods": "The same model, as it was fixed before the core sweep, for every method. It was "
+    "computed when the runs were there; nothing in it comes from them but the solve rates before "
+    "training (methods/prediction.md).",
+}
+_FOLDERS = {"core": "", "methods": "methods"}
 
 
-def section(results: Path, out: Path) -> list[Section]:
-    """Writes the comparison of experiments.theory into `out`, and says what came of it.
+def section(sweep: str, data: Path, out: Path) -> list[Section]:
+    """Writes the comparison of experiments.theory, and says what came of it.
 
     Args:
-      results: evaluations.csv of the core sweep.
-      out: directory with prediction.csv.
+      sweep: core or methods.
+      data: directory of the tidy sweeps.
+      out: of the page; the folder of the sweep in it has prediction.csv, and gets the comparison.
     """
-    if not (out / "prediction.csv").exists() or not results.exists():
-        text = "Needs prediction.csv beside this page, and the core sweep."
-        return [Section(_TITLE, Text((f"{NOT_RUN}: {text}",)))]
+    title = f"Prediction from h, and measurement: sweep {sweep}"
+    results, folder = data / sweep / "evaluations.csv", out / _FOLDERS[sweep]
+    if not (folder / "prediction.csv").exists() or not results.exists():
+        text = f"Needs prediction.csv in {folder}, and the sweep."
+        return [Section(title, Text((f"{NOT_RUN}: {text}",)))]
     try:
-        write_comparison(results, out)
+        write_comparison(results, folder)
     except ValueError as error:
-        return [Section(_TITLE, Text((f"{NOT_RUN}: {error}.",)))]
-    with (out / "order.csv").open(newline="") as file:
+        return [Section(title, Text((f"{NOT_RUN}: {error}.",)))]
+    with (folder / "order.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     intro = (
         "On-policy the expected gradient of a prompt depends on the advantage through h(p) alone. "
-        "From h and the solve rates before training, the order of the methods was predicted before "
-        "the core sweep ran (prediction.md, kept as it was). The prediction is right about an "
-        "order if Kendall's τ between predicted and measured values has a 95% interval over seeds "
-        "above 0, wrong if it lies below 0, and undecided otherwise."
+        f"{_WHEN[sweep]} The prediction is right about an order if Kendall's τ between predicted "
+        "and measured values has a 95% interval over seeds above 0, wrong if it lies below 0, and "
+        "undecided otherwise."
     )
     table = Table(
         ("pass@1", "predicted order", "measured order", "Kendall's τ", "verdict"),
@@ -62,8 +71,9 @@ def section(results: Path, out: Path) -> list[Section]:
         "the right, in the last panel falls."
     )
     # Drawn by write_comparison; only its name and caption are needed here.
-    picture = Picture(_PICTURE, _TITLE, caption, ())
-    return [Section(_TITLE, Text((intro,))), Section("", table), Section("", picture)]
+    name = str(Path(_FOLDERS[sweep]) / _PICTURE)
+    picture = Picture(name, title, caption, ())
+    return [Section(title, Text((intro,))), Section("", table), Section("", picture)]
 
 
 def _verdict(row: Mapping[str, str]) -> str:

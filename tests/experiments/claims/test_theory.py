@@ -19,13 +19,16 @@ def test_the_verdict_on_an_order(low, high, verdict, tmp_path, monkeypatch):
             writer.writerow(row | {"low": low, "high": high})
 
     monkeypatch.setattr(theory, "write_comparison", compared)
-    for name in ("prediction.csv", "evaluations.csv"):
-        (tmp_path / name).touch()
-    _, table, _ = theory.section(tmp_path / "evaluations.csv", tmp_path)
-    assert table.body.rows[0][-1] == verdict
+    for name, folder in (("core", ""), ("methods", "methods")):
+        for path in (f"data/{name}/evaluations.csv", f"{folder}/prediction.csv"):
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).touch()
+        _, table, picture = theory.section(name, tmp_path / "data", tmp_path)
+        assert table.body.rows[0][-1] == verdict
+        assert picture.body.name == f"{folder}/prediction_and_measurement".lstrip("/")
     assert table.body.rows[0][0] == "35.3%"
 
 
 def test_without_a_prediction_it_says_so(tmp_path):
-    (section,) = theory.section(tmp_path / "evaluations.csv", tmp_path)
+    (section,) = theory.section("core", tmp_path / "data", tmp_path)
     assert "not run" in section.body.paragraphs[0]
