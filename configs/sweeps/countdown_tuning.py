@@ -1,8 +1,8 @@
 """The learning rate of each method on countdown: 3 rates x 16 methods x 1 seed, 300 steps.
 
 A rate is that of the best held-out pass@1 at step 300, as in configs/sweeps/tuning.py, whose seed,
-which no result uses, it shares. (6e-4, the rate of the graph task, was tried first for its seven
-methods: it was the worst for each.)
+which no result uses, it shares. (6e-4, the rate of the graph task, was tried for the six static
+methods of its core sweep first: below the best rate for each, and the worst for five.)
 
     python -m experiments.run --config=configs/sweeps/countdown_tuning.py \
         --workdir=runs/sweeps/countdown_tuning

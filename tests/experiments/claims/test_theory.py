@@ -20,7 +20,7 @@ def test_the_verdict_on_an_order(low, high, verdict, tmp_path, monkeypatch):
 
     monkeypatch.setattr(theory, "write_comparison", compared)
     for name, folder in (("core", ""), ("methods", "methods")):
-        for path in (f"data/{name}/evaluations.csv", f"{folder}/prediction.csv"):
+        for path in (f"data/{name}/evaluations.csv", f"{folder}/prediction.csv".lstrip("/")):
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).touch()
         _, table, picture = theory.section(name, tmp_path / "data", tmp_path)
