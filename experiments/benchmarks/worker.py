@@ -9,6 +9,7 @@ import ctypes
 import gc
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -34,6 +35,7 @@ def serve(prepare: Prepare, packages: tuple[str, ...], at_end: Callable[[], dict
       packages: whose versions are reported.
       at_end: more to report at the end.
     """
+    end_with_parent()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     work = from_json(json.loads(sys.argv[-1]))
@@ -65,6 +67,12 @@ def serve(prepare: Prepare, packages: tuple[str, ...], at_end: Callable[[], dict
     answer(peak_bytes=peak_bytes(), peak_with_compiling=whole, is_set_back=is_set_back, **at_end())
     answers.flush()
     os._exit(0)  # the threads of a `Stepper` wait for ever
+
+
+def end_with_parent() -> None:
+    """Has Linux kill this process when the one that started it ends, however that ends."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def peak_bytes() -> int:
