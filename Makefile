@@ -6,8 +6,9 @@ CACHE ?= $(HOME)/.cache/fade_jax
 BIN := $(VENV)/bin
 WORKERS ?= 2
 TUNIX := $(VENV)-tunix
+PEERS := $(VENV)-peers
 
-.PHONY: run test lint parity tunix smollm2 clean
+.PHONY: run test lint parity tunix peers smollm2 clean
 
 $(VENV)/.installed: pyproject.toml setup.cfg
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +26,12 @@ $(TUNIX)/.installed: pyproject.toml setup.cfg
 	$(PYTHON) -m venv $(TUNIX)
 	$(TUNIX)/bin/python -m pip install --quiet --upgrade pip
 	$(TUNIX)/bin/python -m pip install --quiet --no-compile --editable '.[test,tunix]'
+	touch $@
+
+$(PEERS)/.installed: pyproject.toml setup.cfg
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
+	$(PEERS)/bin/python -m pip install --quiet --no-compile --editable '.[peers]'
 	touch $@
 
 run: $(VENV)/.installed  ## warm start, then GRPO, Power(3) and FADE; ends with a report
@@ -47,5 +54,7 @@ parity: $(VENV)/.installed-parity smollm2  ## live comparison with torch and tra
 tunix: $(TUNIX)/.installed  ## live runs of google-tunix with our advantages
 	$(TUNIX)/bin/python -m pytest -m tunix tests/fade_jax/integrations
 
+peers: $(TUNIX)/.installed $(PEERS)/.installed  ## what experiments.benchmarks.run --peers times beside us
+
 clean:
-	rm -rf $(VENV) $(TUNIX) build *.egg-info
+	rm -rf $(VENV) $(TUNIX) $(PEERS) build *.egg-info
