@@ -1,0 +1,42 @@
+"""Measures how the time and the memory of a step grow with each of its sizes:
+
+    python -m experiments.benchmarks.growth [--axis=batch --axis=group] [--repeats=3]
+    python -m experiments.benchmarks.growth --render
+
+Each point is a process of its own on one core. All axes take some twelve minutes on a machine that
+does nothing else, and write growth.json, README.md and a picture of each axis to --out; --render
+makes the page and the pictures again from growth.json.
+"""
+
+import argparse
+from pathlib import Path
+
+from experiments.benchmarks.growth import collect, record
+from experiments.benchmarks.growth.axes import AXES
+from experiments.benchmarks.growth.write import write_page
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measures, writes, and says where the page is."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmarks.growth",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = [axis.name for axis in AXES]
+    parser.add_argument("--axis", action="append", choices=names, help="may be repeated; all")
+    parser.add_argument("--repeats", type=int, default=3, help="of each step, at least")
+    parser.add_argument("--out", type=Path, default=Path("docs/growth"))
+    parser.add_argument("--render", action="store_true", help="measure nothing")
+    flags = parser.parse_args(arguments)
+    if not flags.render:
+        axes = [axis for axis in AXES if axis.name in (flags.axis or names)]
+        measured = {}
+        for name, points in collect.measure_axes(axes, flags.repeats):
+            measured[name] = points
+            record.save(flags.out, measured, flags.repeats)
+    print(f"growth: {write_page(flags.out)}")
+
+
+if __name__ == "__main__":
+    main()
