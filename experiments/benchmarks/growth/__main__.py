@@ -4,8 +4,8 @@
     python -m experiments.benchmarks.growth --render
 
 Each point is a process of its own on one core. All axes take some twelve minutes on a machine that
-does nothing else, and write growth.json, README.md and a picture of each axis to --out; --render
-makes the page and the pictures again from growth.json.
+does nothing else. growth.json, README.md and a picture of each axis go to --out, where axes that
+are not measured now keep their figures; --render makes page and pictures again from growth.json.
 """
 
 import argparse
@@ -31,10 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
     flags = parser.parse_args(arguments)
     if not flags.render:
         axes = [axis for axis in AXES if axis.name in (flags.axis or names)]
-        measured = {}
         for name, points in collect.measure_axes(axes, flags.repeats):
-            measured[name] = points
-            record.save(flags.out, measured, flags.repeats)
+            record.save(flags.out, name, points, flags.repeats)
     print(f"growth: {write_page(flags.out)}")
 
 

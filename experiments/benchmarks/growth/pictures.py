@@ -8,7 +8,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from experiments.benchmarks.growth.axes import Axis
 from experiments.benchmarks.growth.series import STEPS, Series, series
 from experiments.report.picture import Panel, Picture
-from experiments.report.style import BLUE, GREY, VERMILLION, Line
+from experiments.report.style import BLUE, GREY, INK, VERMILLION, Line
 
 _COLOURS = {"sample": BLUE, "learn": VERMILLION}
 _WORK = (2.0, 1.5)
@@ -19,32 +19,31 @@ def picture(axis: Axis, records: Sequence[dict]) -> Picture:
     """Two panels of seconds and one of bytes, all logarithmic."""
     both = {step: series(axis, records, step) for step in STEPS}
     panels = [
-        Panel(f"{STEPS[step]}, seconds", axis.title, "", _seconds(one, _COLOURS[step]))
+        Panel(f"{STEPS[step]}, CPU seconds", axis.title, "", _seconds(one, _COLOURS[step]))
         for step, one in both.items()
     ]
     panels.append(Panel("memory, MB", axis.title, "", _memory(both)))
     legend = (
         *(Line(f"{STEPS[step]}, measured", _COLOURS[step]) for step in STEPS),
-        Line("its work at the best rate of the axis", GREY, _WORK),
-        Line("faster than its work", VERMILLION, marker="^"),
-        Line("as the compiler plans it", GREY, _PROGRAM),
+        Line("work at the best rate", GREY, _WORK),
+        Line("faster than its work", INK, marker="^"),
+        Line("planned memory", GREY, _PROGRAM),
     )
     caption = (
-        "Solid: medians of seconds, and the peak of the process beyond an idle one. Dotted: the"
-        " counted work of each point, at the rate of the point that does most FLOP a second."
-        " Triangles: points marked in the table."
+        "Solid: measured. Dotted: the work of each point at the rate of the one that does most FLOP"
+        " in a second. Triangles: marked in the table. Dashed: memory as the compiler plans it."
     )
     return Picture(axis.name, f"Growth with {axis.title}", caption, tuple(panels), legend)
 
 
 def _seconds(one: Series, colour: str):
     def draw(axes: Axes) -> None:
-        best = max(work / seconds for work, seconds in zip(one.work, one.seconds))
+        best = max(work / seconds for work, seconds in zip(one.work, one.cpu_seconds))
         axes.plot(one.values, [work / best for work in one.work], color=GREY, dashes=_WORK)
-        axes.plot(one.values, one.seconds, color=colour, marker=".")
-        marked = [(x, y) for x, y, slow in zip(one.values, one.seconds, one.slow) if slow]
+        axes.plot(one.values, one.cpu_seconds, color=colour, marker=".")
+        marked = [(x, y) for x, y, slow in zip(one.values, one.cpu_seconds, one.slow) if slow]
         if marked:
-            axes.plot(*zip(*marked), color=VERMILLION, marker="^", mfc="none", ms=9, ls="none")
+            axes.plot(*zip(*marked), color=INK, marker="^", mfc="none", ms=9, ls="none")
         _logarithmic(axes, one.values)
 
     return draw
@@ -64,6 +63,7 @@ def _memory(both: dict[str, Series]):
 def _logarithmic(axes: Axes, values: Sequence[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    axes.margins(y=0.15)
     plain = FuncFormatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_major_locator(FixedLocator(list(values)))
     axes.xaxis.set_minor_locator(NullLocator())

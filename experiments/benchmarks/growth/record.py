@@ -27,19 +27,21 @@ def machine() -> dict:
     }
 
 
-def save(folder: Path, axes: dict[str, list[dict]], repeats: int) -> None:
-    """Writes growth.json.
+def save(folder: Path, axis: str, points: list[dict], repeats: int) -> None:
+    """Puts one axis into growth.json; what it holds of other axes stays.
 
     Args:
       folder: made where it is missing.
-      axes: from collect.measure_axes.
+      axis: its name.
+      points: their records, from point.measure.
       repeats: that were asked for.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    saved = {"machine": machine(), "repeats": repeats, "axes": axes}
-    (folder / NAME).write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+    axes = load(folder) if (folder / NAME).exists() else {}
+    axes[axis] = {"machine": machine(), "repeats": repeats, "points": points}
+    (folder / NAME).write_text(json.dumps(axes, indent=1) + "\n", encoding="utf-8")
 
 
-def load(folder: Path) -> dict:
-    """Reads what `save` has written: machine, repeats, axes."""
+def load(folder: Path) -> dict[str, dict]:
+    """Reads what `save` has written: by axis, its machine, repeats and points."""
     return json.loads((folder / NAME).read_text(encoding="utf-8"))

@@ -16,8 +16,9 @@ class Series(NamedTuple):
     Attributes:
       values: where the points lie on the axis.
       work: FLOP, counted.
-      seconds: medians.
-      cpu_seconds: medians; of all threads.
+      seconds: medians, of the clock.
+      cpu_seconds: medians, of the processor for all threads. On one core they are the seconds of
+        the clock without those that went to other processes: exponents and marks are theirs.
       peak: bytes, the most that the process held beyond the idle one.
       program: bytes of arguments, outputs and temporaries, as the compiler plans them.
       compile_seconds: to trace, lower and compile.
@@ -33,8 +34,8 @@ class Series(NamedTuple):
 
     @property
     def slow(self) -> list[bool]:
-        """Points whose seconds grow faster than their work."""
-        return faster_than_work(self.work, self.seconds)
+        """Points whose time grows faster than their work."""
+        return faster_than_work(self.work, self.cpu_seconds)
 
     @property
     def large(self) -> list[bool]:
@@ -45,8 +46,8 @@ class Series(NamedTuple):
         """Of work, time and memory with the axis, and of time and memory with the work."""
         return {
             "work by axis": exponent(self.values, self.work),
-            "time by axis": exponent(self.values, self.seconds),
-            "time by work": exponent(self.work, self.seconds),
+            "time by axis": exponent(self.values, self.cpu_seconds),
+            "time by work": exponent(self.work, self.cpu_seconds),
             "memory by axis": exponent(self.values, self.program),
             "memory by work": exponent(self.work, self.program),
         }

@@ -3,14 +3,16 @@
 from pathlib import Path
 
 from experiments.benchmarks.growth import record
-from experiments.benchmarks.growth.axes import AXES, Sizes
+from experiments.benchmarks.growth.axes import AXES, Axis, Sizes
 from experiments.benchmarks.growth.findings import ABOUT, FINDINGS
 from experiments.benchmarks.growth.pictures import picture
+from experiments.benchmarks.growth.series import STEPS
 from experiments.benchmarks.growth.tables import exponents_table, points_table
 from experiments.report.page import Page, Section, Text, markdown
 from experiments.report.picture import to_png
 
 _PICTURE_INCHES = (10.2, 3.2)
+_IDLE_ENOUGH = 0.1
 
 
 def write_page(folder: Path) -> Path:
@@ -20,22 +22,26 @@ def write_page(folder: Path) -> Path:
       folder: holds growth.json.
     """
     saved = record.load(folder)
-    axes = [axis for axis in AXES if axis.name in saved["axes"]]
+    axes = [axis for axis in AXES if axis.name in saved]
+    points = {axis.name: saved[axis.name]["points"] for axis in axes}
     sections = [
-        Section("How it is measured", Text((_machine(saved), *ABOUT))),
-        Section("Exponents", exponents_table(axes, saved["axes"])),
+        Section("How it is measured", Text((*ABOUT, *_machines(saved)))),
+        Section("Exponents", exponents_table(axes, points)),
     ]
     for axis in axes:
-        points = saved["axes"][axis.name]
-        drawn = picture(axis, points)
+        drawn = picture(axis, points[axis.name])
         (folder / f"{drawn.name}.png").write_bytes(to_png(drawn, inches=_PICTURE_INCHES))
-        sections += [Section(drawn.title, drawn), Section("", points_table(axis, points))]
+        sections += [Section(drawn.title, drawn), *_tables(axis, points[axis.name])]
         if axis.name in FINDINGS:
             sections.append(Section("", Text(FINDINGS[axis.name])))
     page = Page("How a step grows", _lead(), tuple(sections), _command(folder))
     path = folder / "README.md"
     path.write_text(markdown(page), encoding="utf-8")
     return path
+
+
+def _tables(axis: Axis, points: list[dict]) -> list[Section]:
+    return [Section("", points_table(axis, points, step)) for step in STEPS]
 
 
 def _lead() -> str:
@@ -48,30 +54,40 @@ def _lead() -> str:
     )
 
 
-def _machine(saved: dict) -> str:
-    machine = saved["machine"]
+def _machines(saved: dict) -> list[str]:
+    """A paragraph for each machine and day, and a warning where it had other work."""
+    axes_of: dict[str, list[str]] = {}
+    for name, axis in saved.items():
+        axes_of.setdefault(_machine(axis), []).append(name)
+    texts = [
+        (f"{', '.join(names)}: " if len(axes_of) > 1 else "") + text
+        for text, names in axes_of.items()
+    ]
+    waiting = _waiting(saved)
+    if waiting > _IDLE_ENOUGH:
+        texts.append(
+            f"**The machine was busy with other work**: in {waiting:.0%} of the measured seconds"
+            " the process waited for its core. Seconds and rates are preliminary."
+        )
+    return texts
+
+
+def _machine(axis: dict) -> str:
+    machine = axis["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    busy = _waiting(saved)
-    text = (
+    return (
         f"One core of {machine['cores']} of {machine['processor']},"
         f" {machine['memory_bytes'] / 1e9:.0f} GB, {machine['system']}; Python"
-        f" {machine['python']}, {versions}; {machine['day']}; at least {saved['repeats']} repeats."
+        f" {machine['python']}, {versions}; {machine['day']}; at least {axis['repeats']} repeats."
     )
-    if busy > 0.1:
-        text += (
-            f" **The machine was busy with other work**: {busy:.0%} of the seconds were spent"
-            " waiting for the core, so that seconds and rates are preliminary."
-        )
-    return text
 
 
 def _waiting(saved: dict) -> float:
     """Share of all measured seconds in which the process did not run."""
-    steps = [
-        p[step] for points in saved["axes"].values() for p in points for step in ("sample", "learn")
-    ]
+    points = [point for axis in saved.values() for point in axis["points"]]
+    steps = [point[step] for point in points for step in STEPS]
     total = sum(sum(step["seconds"]) for step in steps)
-    return max(0.0, 1 - sum(sum(step["cpu_seconds"]) for step in steps) / total)
+    return 1 - sum(sum(step["cpu_seconds"]) for step in steps) / total
 
 
 def _command(folder: Path) -> str:

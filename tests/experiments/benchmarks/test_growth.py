@@ -87,7 +87,7 @@ def test_series_takes_medians_and_fits_against_axis_and_work():
 
 @pytest.mark.parametrize(("power", "marks"), [(1, 0), (2, 2 * (len(BATCH.points) - 1))])
 def test_render_from_handmade_figures(tmp_path, capsys, power, marks):
-    record.save(tmp_path, {"batch": [handmade(s, power) for s in BATCH.points]}, repeats=3)
+    record.save(tmp_path, "batch", [handmade(s, power) for s in BATCH.points], repeats=3)
     main(["--render", f"--out={tmp_path}"])
     assert "README.md" in capsys.readouterr().out
     page = (tmp_path / "README.md").read_text()
@@ -98,7 +98,7 @@ def test_render_from_handmade_figures(tmp_path, capsys, power, marks):
     assert not (tmp_path / "group.png").exists()
 
 
-def test_command_measures_points_once_and_saves_each_axis(tmp_path, monkeypatch):
+def test_command_measures_a_point_once_and_keeps_other_axes(tmp_path, monkeypatch):
     asked = []
 
     def fake(sizes, repeats):
@@ -107,11 +107,13 @@ def test_command_measures_points_once_and_saves_each_axis(tmp_path, monkeypatch)
 
     monkeypatch.setattr(collect, "measure_point", fake)
     main(["--axis=batch", "--axis=group", "--repeats=2", f"--out={tmp_path}"])
+    main(["--axis=layers", "--repeats=1", f"--out={tmp_path}"])
     saved = json.loads((tmp_path / "growth.json").read_text())
-    assert list(saved["axes"]) == ["batch", "group"]
-    assert saved["repeats"] == 2
-    assert len(asked) == len(set(asked)) < sum(len(points) for points in saved["axes"].values())
-    assert saved["machine"]["versions"]["jax"]
+    assert [axis["repeats"] for axis in saved.values()] == [2, 2, 1]
+    assert list(saved) == ["batch", "group", "layers"]
+    points = [point for axis in saved.values() for point in axis["points"]]
+    assert len(points) - len(asked) == 1  # the base point, measured once in one command
+    assert saved["batch"]["machine"]["versions"]["jax"]
 
 
 def test_one_tiny_point_end_to_end():
