@@ -23,16 +23,22 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = [axis.name for axis in AXES]
-    parser.add_argument("--axis", action="append", choices=names, help="may be repeated; all")
+    names = [*(axis.name for axis in AXES), record.PARTS]
+    parser.add_argument(
+        "--axis", action="append", choices=names, help="may be repeated; all of them by default"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="of each step, at least")
     parser.add_argument("--out", type=Path, default=Path("docs/growth"))
     parser.add_argument("--render", action="store_true", help="measure nothing")
     flags = parser.parse_args(arguments)
     if not flags.render:
-        axes = [axis for axis in AXES if axis.name in (flags.axis or names)]
+        wanted = flags.axis or names
+        axes = [axis for axis in AXES if axis.name in wanted]
         for name, points in collect.measure_axes(axes, flags.repeats):
             record.save(flags.out, name, points, flags.repeats)
+        if record.PARTS in wanted:
+            parts = collect.measure_parts(flags.repeats)
+            record.save(flags.out, record.PARTS, parts, flags.repeats)
     print(f"growth: {write_page(flags.out)}")
 
 

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+HEAD_WIDTH = 32
+
 
 class Sizes(NamedTuple):
     """Sizes of one training step; the defaults are the base point.

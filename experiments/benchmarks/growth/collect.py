@@ -46,9 +46,17 @@ def measure_point(sizes: Sizes, repeats: int) -> dict:
     Raises:
       subprocess.CalledProcessError: if that process fails; what it says is on stderr.
     """
+    return _run("point", json.dumps(sizes._asdict()), str(repeats))
+
+
+def measure_parts(repeats: int) -> dict:
+    """Measures the parts of experiments.benchmarks.growth.parts, in one process like a point's."""
+    return _run("parts", str(repeats))
+
+
+def _run(module: str, *arguments: str) -> dict:
     core = str(max(os.sched_getaffinity(0)))
-    module = "experiments.benchmarks.growth.point"
-    command = [sys.executable, "-m", module, json.dumps(sizes._asdict()), str(repeats)]
+    command = [sys.executable, "-m", f"experiments.benchmarks.growth.{module}", *arguments]
     done = subprocess.run(
         ["taskset", "-c", core, *command],
         env=os.environ | _ONE_CORE,

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from experiments import program, setup, sharding
-from experiments.benchmarks.growth.axes import Sizes
+from experiments.benchmarks.growth.axes import HEAD_WIDTH, Sizes
 from experiments.config import default_config
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
@@ -27,7 +27,6 @@ from experiments.plan import flops, lowering
 from experiments.plan.work import work_of
 from experiments.tasks.prompts import Prompts
 
-_HEAD_WIDTH = 32
 _LEAST_SECONDS = 0.5  # short steps are repeated for so long
 _MOST_REPEATS = 25
 
@@ -40,14 +39,14 @@ def parts_of(sizes: Sizes) -> setup.Parts:
     config.mesh.data, config.mesh.fsdp, config.mesh.tensor = sizes.data, sizes.fsdp, sizes.tensor
     config.evaluation.prompts_per_call = config.evaluation.prompts  # any mesh divides these
     config.task.kwargs = {"max_prompt": sizes.prompt, "max_completion": sizes.completion}
-    heads = sizes.width // _HEAD_WIDTH
+    heads = sizes.width // HEAD_WIDTH
     model = ModelConfig(
         vocab_size=sizes.vocabulary,
         num_layers=sizes.layers,
         d_model=sizes.width,
         num_heads=heads,
         num_kv_heads=heads,
-        head_dim=_HEAD_WIDTH,
+        head_dim=HEAD_WIDTH,
         d_ff=4 * sizes.width,
         max_positions=sizes.prompt + sizes.completion,
     )
@@ -85,8 +84,7 @@ def measure(sizes: Sizes, repeats: int) -> dict:
         return sampled, learnt
 
     steps_of_a_run(1)  # to warm up, and for all that a first call leaves behind
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # memory that the compiler has left would serve for arrays
+    _give_back()
     idle = _status("VmRSS")
     sampled, learnt = steps_of_a_run(repeats)
     work = work_of(parts)
@@ -134,6 +132,7 @@ def _compile(devices: int, function: Callable, *arguments) -> tuple[Callable, di
 
 def _time(step: Callable, carry: Any, repeats: int) -> tuple[Any, Any, dict]:
     """Calls carry, output = step(carry) again and again; the record holds seconds and the peak."""
+    _give_back()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     seconds, cpu_seconds, output = [], [], None
     while len(seconds) < repeats or (
@@ -145,6 +144,12 @@ def _time(step: Callable, carry: Any, repeats: int) -> tuple[Any, Any, dict]:
         cpu_seconds.append(time.process_time() - cpu_start)
     record = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": _status("VmHWM")}
     return carry, output, record
+
+
+def _give_back() -> None:
+    """Frees what nothing holds; left over from before, it would serve for the next arrays."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status(field: str) -> int:

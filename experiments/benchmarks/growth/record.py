@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 NAME = "growth.json"
+PARTS = "parts"
 
 
 def machine() -> dict:
@@ -27,21 +28,21 @@ def machine() -> dict:
     }
 
 
-def save(folder: Path, axis: str, points: list[dict], repeats: int) -> None:
-    """Puts one axis into growth.json; what it holds of other axes stays.
+def save(folder: Path, name: str, measured: dict | list, repeats: int) -> None:
+    """Puts one axis, or the parts, into growth.json; what it holds of others stays.
 
     Args:
       folder: made where it is missing.
-      axis: its name.
-      points: their records, from point.measure.
+      name: of the axis, or PARTS.
+      measured: the records of its points, from point.measure; or the parts, from parts.
       repeats: that were asked for.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    axes = load(folder) if (folder / NAME).exists() else {}
-    axes[axis] = {"machine": machine(), "repeats": repeats, "points": points}
-    (folder / NAME).write_text(json.dumps(axes, indent=1) + "\n", encoding="utf-8")
+    saved = load(folder) if (folder / NAME).exists() else {}
+    saved[name] = {"machine": machine(), "repeats": repeats, "measured": measured}
+    (folder / NAME).write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
 
 
 def load(folder: Path) -> dict[str, dict]:
-    """Reads what `save` has written: by axis, its machine, repeats and points."""
+    """Reads what `save` has written: by axis, its machine, repeats and what was measured."""
     return json.loads((folder / NAME).read_text(encoding="utf-8"))

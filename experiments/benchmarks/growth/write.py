@@ -7,7 +7,12 @@ from experiments.benchmarks.growth.axes import AXES, Axis, Sizes
 from experiments.benchmarks.growth.findings import ABOUT, FINDINGS
 from experiments.benchmarks.growth.pictures import picture
 from experiments.benchmarks.growth.series import STEPS
-from experiments.benchmarks.growth.tables import exponents_table, points_table
+from experiments.benchmarks.growth.tables import (
+    attention_table,
+    decode_table,
+    exponents_table,
+    points_table,
+)
 from experiments.report.page import Page, Section, Text, markdown
 from experiments.report.picture import to_png
 
@@ -23,7 +28,7 @@ def write_page(folder: Path) -> Path:
     """
     saved = record.load(folder)
     axes = [axis for axis in AXES if axis.name in saved]
-    points = {axis.name: saved[axis.name]["points"] for axis in axes}
+    points = {axis.name: saved[axis.name]["measured"] for axis in axes}
     sections = [
         Section("How it is measured", Text((*ABOUT, *_machines(saved)))),
         Section("Exponents", exponents_table(axes, points)),
@@ -34,6 +39,10 @@ def write_page(folder: Path) -> Path:
         sections += [Section(drawn.title, drawn), *_tables(axis, points[axis.name])]
         if axis.name in FINDINGS:
             sections.append(Section("", Text(FINDINGS[axis.name])))
+    if record.PARTS in saved:
+        parts = saved[record.PARTS]["measured"]
+        sections.append(Section("Two parts alone", decode_table(parts["decode"])))
+        sections.append(Section("", attention_table(parts["attention"])))
     page = Page("How a step grows", _lead(), tuple(sections), _command(folder))
     path = folder / "README.md"
     path.write_text(markdown(page), encoding="utf-8")
@@ -84,9 +93,16 @@ def _machine(axis: dict) -> str:
 
 def _waiting(saved: dict) -> float:
     """Share of all measured seconds in which the process did not run."""
-    points = [point for axis in saved.values() for point in axis["points"]]
-    steps = [point[step] for point in points for step in STEPS]
+    steps = [
+        point[step]
+        for name, axis in saved.items()
+        if name != record.PARTS
+        for point in axis["measured"]
+        for step in STEPS
+    ]
     total = sum(sum(step["seconds"]) for step in steps)
+    if not total:
+        return 0.0
     return 1 - sum(sum(step["cpu_seconds"]) for step in steps) / total
 
 

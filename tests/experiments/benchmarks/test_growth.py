@@ -1,6 +1,7 @@
 """The growth page: fits against closed forms, marks, and a page from handmade figures."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from experiments.benchmarks.growth import collect, record
 from experiments.benchmarks.growth.__main__ import main
 from experiments.benchmarks.growth.axes import AXES, Sizes
 from experiments.benchmarks.growth.fit import exponent, faster_than_work
+from experiments.benchmarks.growth.parts import attention_seconds, decode_seconds
 from experiments.benchmarks.growth.point import measure
 from experiments.benchmarks.growth.series import STEPS, series
 
@@ -111,9 +113,27 @@ def test_command_measures_a_point_once_and_keeps_other_axes(tmp_path, monkeypatc
     saved = json.loads((tmp_path / "growth.json").read_text())
     assert [axis["repeats"] for axis in saved.values()] == [2, 2, 1]
     assert list(saved) == ["batch", "group", "layers"]
-    points = [point for axis in saved.values() for point in axis["points"]]
+    points = [point for axis in saved.values() for point in axis["measured"]]
     assert len(points) - len(asked) == 1  # the base point, measured once in one command
     assert saved["batch"]["machine"]["versions"]["jax"]
+
+
+def test_parts_are_measured_and_rendered_alone(tmp_path, monkeypatch):
+    decode = [{"cache": size, "cpu_seconds": [1e-3 * size] * 2} for size in (32, 64)]
+    attention = [{"length": size, "cpu_seconds": [1e-6 * size**2] * 2} for size in (64, 1024)]
+    measured = {"decode": decode, "attention": attention}
+    monkeypatch.setattr(collect, "measure_parts", lambda repeats: measured)
+    main(["--axis=parts", f"--out={tmp_path}"])
+    page = (tmp_path / "README.md").read_text()
+    # 4 x 8 completions x 4 layers x keys and values x 128 x 4 bytes = 131 kB a token of the cache
+    assert re.search(r"\| 32 +\| +32 \| +4.19 \| +0.131 \|", page)
+    # 1e-6 · 64² s over 4 prompts x 4 heads x 64² scores
+    assert re.search(r"\| 64 +\| +4.1 \| +62.5 \|", page)
+
+
+def test_parts_run():
+    assert min(decode_seconds(4, repeats=1)) >= 0
+    assert min(attention_seconds(4, repeats=1)) >= 0
 
 
 def test_one_tiny_point_end_to_end():
