@@ -21,7 +21,7 @@ class Series(NamedTuple):
         the clock without those that went to other processes: exponents and marks are theirs.
       peak: bytes, the most that the process held beyond the idle one.
       program: bytes of arguments, outputs and temporaries, as the compiler plans them.
-      compile_seconds: to trace, lower and compile.
+      compile_seconds: of the processor, to trace, lower and compile.
     """
 
     values: list[int]

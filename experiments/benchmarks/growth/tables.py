@@ -24,7 +24,7 @@ def points_table(axis: Axis, records: Sequence[dict], step: str) -> Table:
         "GFLOP / CPU s",
         "peak, MB",
         "program, MB",
-        "compile, s",
+        "compile, CPU s",
     )
     rows = []
     for i, value in enumerate(one.values):
