@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import rollout
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.rollout import completion_log_probs, sample, truncate
@@ -122,3 +123,14 @@ def test_truncated_tokens_are_never_drawn(params, prompts):
     prefix, last = transformer.prefill(MODEL, params, *prompts)
     best = jnp.argmax(last @ transformer.unembedding(MODEL, params).T, axis=-1)
     assert np.all(rollouts.tokens[..., 0] == best[:, None])
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 4, 7), (2, 1000)])
+def test_draws_the_tokens_of_jax_random_categorical(shape):
+    logits = 3 * jax.random.normal(jax.random.key(1), shape)
+    logits = jnp.where(logits < -2, -jnp.inf, logits)  # as top-p and top-k leave them
+    keys = jax.random.split(jax.random.key(2), 50)
+    ours = jax.jit(jax.vmap(lambda key: rollout.draw(key, logits)))(keys)
+    theirs = jax.vmap(lambda key: jax.random.categorical(key, logits))(keys)
+    np.testing.assert_array_equal(ours, theirs)
+    assert ours.dtype == jnp.int32

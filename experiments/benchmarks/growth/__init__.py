@@ -1,0 +1,1 @@
+"""How the time and the memory of a step grow with each of its sizes."""

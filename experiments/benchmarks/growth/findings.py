@@ -1,0 +1,101 @@
+"""What the page says beside its figures: how they are measured, and what grows why."""
+
+from experiments.benchmarks.growth.fit import LIMIT
+
+ABOUT = (
+    "Every point is a process of its own on one core: the programs `sample` and `learn` of"
+    " experiments.program are compiled, run once to warm up, and then repeated. No completion ends"
+    " early. GFLOP are counted by experiments.plan.flops: matrix products only, masked scores"
+    " included. CPU s and s are medians, of the processor's seconds and of the clock's; on an idle"
+    " core they are the same. Peak is what the process held beyond one that has compiled and run"
+    " and holds no arrays; program is the arguments, outputs and temporaries that the compiler"
+    " plans, of all devices together.",
+    f"▲ marks a point whose CPU seconds, or planned memory, have grown more than {LIMIT} times as"
+    " much as its work since the row above.",
+)
+
+_SHARED_CORE = (
+    "The devices are fake ones that share the one core: the whole work of a step is the same at"
+    " every point, and what grows is the cost of dividing it, no speed-up."
+)
+
+FINDINGS: dict[str, tuple[str, ...]] = {
+    "batch": (
+        "Both steps grow no faster than their work: a rollout of few prompts has the fixed cost"
+        " of every token's small products to spread.",
+    ),
+    "accumulated": (
+        "With microbatches of one prompt the train step holds the activations of one prompt"
+        " whatever the batch, at about the same rate: its planned memory is flat.",
+    ),
+    "group": (
+        "Prompts are read once for the group, so that work grows slower than G. From where the"
+        " caches of the completions leave the core's own, time grows a little faster than work,"
+        " for the reasons under completion length.",
+    ),
+    "prompt": (
+        "Attention among the tokens of a prompt is quadratic, and the counted work says so. The"
+        " train step still grows faster: the table of attention alone, below, has the time of a"
+        " score rise where an array of scores no longer fits the core's caches, for what the count"
+        " leaves out (mask, maximum, exponential, sum) is passes over these arrays. Blocks of"
+        " queries bound the arrays beyond 512 tokens; smaller blocks (64 or 128 queries) made"
+        " attention alone a third faster at 512 tokens and a tenth at 1024, but not the train"
+        " step: that of 512 completion tokens became 12 to 28% slower, with 0.6 of the memory."
+        " They stay at 256.",
+        "The planned memory of the rollout step rises by more than its work at 512 tokens: these"
+        " are still one block, and hold the whole square of scores. From there on it is bounded.",
+    ),
+    "completion": (
+        "The rollout step grows faster than its work, because a token's attention multiplies one"
+        " query by its cache: it is bound by memory, where the projections are bound by"
+        " arithmetic, and its share grows. Decoding alone, below: beyond the core's caches the"
+        " time of a token is in proportion to the room of the cache. Every token goes over all T"
+        " places, filled or not, which the count includes; and the compiled program copies each"
+        " layer's keys and values out of the stack of layers before it multiplies them, three"
+        " passes instead of one. Holding the cache as one array a layer did not help: it was 1.2"
+        " to 2.2 times slower.",
+        "A cache that doubles as the completions grow (128, 256, 512 places: one decode loop"
+        " after another) was tried: the same tokens in 0.70 to 0.80 of the time at T = 512, no"
+        " gain at T = 256, up to 1.6 times the compilation of the rollout step. Completions that"
+        " end early would gain more. It is not in the program, for the plans of experiments.plan"
+        " count one loop.",
+        "The train step holds and goes over scores of T x (S + T) for every completion, which is"
+        " why its memory turns from linear to quadratic; beyond 512 tokens blocks of queries bound"
+        " it.",
+    ),
+    "vocabulary": (
+        "The train step is in proportion to its work: the fused head never holds the logits.",
+        "The rollout step grows faster than its work, because the count knows the 2 D FLOP of a"
+        " logit and not what is done with it: noise from a counter-based generator, temperature,"
+        " log-softmax and entropy take more time than the product at a width of 128. At the width"
+        " of a real model the product is several times larger and the rest is not.",
+        "It was worse: jax.random.categorical takes an argmax, which XLA's CPU backend computes"
+        " one pair at a time with the noise inside, 20 ns a logit and more where the product takes"
+        " 4. experiments.rollout.draw finds the same index by two plain reductions in 5 to 7 ns:"
+        " the same tokens, bit for bit, in 0.49 of the time of the rollout step at V = 32768 and"
+        " 0.65 at the base point. Of what is left, the noise is about 6 ns a logit; drawing from"
+        " the cumulated probabilities would need one random number a token (0.7 ns a logit), but"
+        " draws other tokens from the same key.",
+    ),
+    "layers": (
+        "Work, time and memory are lines with an offset, the head and the embedding. Layers are"
+        " scanned: compilation does not grow with them.",
+    ),
+    "data": (
+        _SHARED_CORE,
+        "Every device holds the whole parameters and optimiser state and makes the same update of"
+        " them: hence the memory.",
+    ),
+    "fsdp": (
+        _SHARED_CORE,
+        "Parameters and optimiser state are divided, so that the train step's memory stays,"
+        " beside the layer at hand. The rollout step gathers the parameters once and every device"
+        " then holds them whole: its memory grows as along data.",
+    ),
+    "tensor": (
+        _SHARED_CORE,
+        "Heads, SwiGLU and vocabulary are divided; the residual stream is not. Every device keeps"
+        " the activations between the layers of all tokens, which is the memory of the train step."
+        " At 8 devices, more than the 4 heads, a device has half a head's columns to multiply.",
+    ),
+}

@@ -1,0 +1,88 @@
+"""Two parts of the steps alone, which explain what grows faster than its work:
+
+    python -m experiments.benchmarks.growth.parts REPEATS
+
+`decode` is one token of every completion of the base point, by the size of the cache that it
+reads. `attention` is that of one layer over prompts of the base point, forward and backward, by
+their length. What is printed is one line of JSON.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from experiments.benchmarks.growth.axes import Sizes
+from experiments.benchmarks.growth.point import parts_of
+from experiments.models import transformer
+
+CACHES = (32, 64, 128, 256, 512, 1024)
+LENGTHS = (64, 128, 256, 512, 1024)
+_TOKENS = 16  # that are decoded in one call
+
+
+def decode_seconds(size: int, repeats: int) -> list[float]:
+    """CPU seconds of one token of every completion, with room for `size` tokens in the cache."""
+    base = Sizes(completion=size)
+    model = parts_of(base).model
+    params = transformer.init_params(model, jax.random.key(0))
+    prompts = jnp.ones((base.prompts, base.prompt), jnp.int32)
+    length = jnp.full(base.prompts, base.prompt)
+    prefix, _ = transformer.prefill(model, params, prompts, length)
+    tokens = jnp.ones((base.prompts, base.group), jnp.int32)
+
+    @jax.jit
+    def decode(params, prefix, cache):
+        def one(index, carry):
+            hidden, cache = transformer.decode(model, params, prefix, carry[1], tokens, index)
+            return hidden, cache
+
+        hidden = jnp.zeros((*tokens.shape, model.d_model))
+        return jax.lax.fori_loop(0, _TOKENS, one, (hidden, cache))[0]
+
+    cache = transformer.empty_cache(model, base.prompts, base.group, size)
+    return [t / _TOKENS for t in _cpu_seconds(lambda: decode(params, prefix, cache), repeats)]
+
+
+def attention_seconds(length: int, repeats: int) -> list[float]:
+    """CPU seconds of attention and its gradient in one layer, over prompts of `length` tokens."""
+    base = Sizes()
+    model = parts_of(base).model
+    heads, width = model.num_heads, model.head_dim
+    query = jax.random.normal(jax.random.key(0), (base.prompts, 1, length, heads, 1, width))
+    keys, values = jax.random.normal(jax.random.key(1), (2, base.prompts, 1, heads, length, width))
+    steps = jnp.arange(length)
+    mask = (steps[:, None] >= steps)[:, None]
+
+    def total(query, keys, values):
+        return jnp.sum(jnp.square(transformer.attention(query, [(keys, values, mask)])))
+
+    gradient = jax.jit(jax.grad(total, (0, 1, 2)))
+    return _cpu_seconds(lambda: gradient(query, keys, values), repeats)
+
+
+def _cpu_seconds(call: Callable, repeats: int) -> list[float]:
+    jax.block_until_ready(call())
+    seconds = []
+    for _ in range(repeats):
+        start = time.process_time()
+        jax.block_until_ready(call())
+        seconds.append(time.process_time() - start)
+    return seconds
+
+
+def main(arguments: list[str]) -> None:
+    """Prints the samples by size of the cache, and by length."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)
+    repeats = int(arguments[0])
+    decode = [{"cache": n, "cpu_seconds": decode_seconds(n, repeats)} for n in CACHES]
+    attention = [{"length": n, "cpu_seconds": attention_seconds(n, repeats)} for n in LENGTHS]
+    print(json.dumps({"decode": decode, "attention": attention}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
