@@ -67,6 +67,8 @@ def compile_work(work: Work) -> Compiled:
     # With one rollout a group, an advantage that compares within the group would be 0.
     config.advantage = {"name": "grpo" if work.group > 1 else "reinforce", "kwargs": {}}
     config.warm_start.steps = 0
+    if work.kind == "rollout":
+        config.optimizer.name = "sgd"  # the peers' samplers hold no optimiser state either
     model = ModelConfig(
         vocab_size=shape.vocabulary,
         num_layers=shape.layers,

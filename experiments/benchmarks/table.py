@@ -190,7 +190,8 @@ def page(results: Mapping, clock: str = "wall") -> str:
 COMPARED = """\
 - **Rollout**: prompts of full length, completions that never end early, temperature 1; new tokens
   are counted. We and google-tunix return the log-probabilities of the sampled tokens, we their
-  exact entropies too; transformers does not, TRL computes them later.
+  exact entropies too; transformers does not, TRL computes them later. No process holds the state
+  of an optimiser; ours holds the head before training, which a run keeps.
 - **Policy-gradient step**: clipped surrogate loss, gradients, AdamW, the norm of the gradient; all
   tokens are counted, those of prompts too, of every sequence. The peers compute the exact entropy
   in the step; ours is there from sampling.
