@@ -1,5 +1,6 @@
 """All implementations at one work: fresh processes that take turns."""
 
+import signal
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -117,7 +118,8 @@ def compare(
 ) -> list[dict]:
     """Times every contender at every work of one family; returns the entries of results.json.
 
-    A peer that does the same for two rows of the table does it once.
+    A peer that does the same for two rows of the table does it once; a process that is killed while
+    all are there is tried once more when the others have ended.
     """
     race = Race(core, tell)
     copies: dict[tuple, tuple[str, str]] = {}
@@ -129,9 +131,9 @@ def compare(
                     race.add(contender, told)
                     copies[_same(told, contender)] = (told.name, contender.name)
         entries = race.run(repeats)
-    except BaseException:
+    finally:
         race.stop()
-        raise
+    entries = [_once_more_alone(e, works, contenders, repeats, core, tell) for e in entries]
     by_key = {(e["work"], e["implementation"]): e for e in entries}
     rows = []
     for work in works:
@@ -140,6 +142,28 @@ def compare(
             shared = {} if entry["work"] == work.name else {"same_as": entry["work"]}
             rows.append(entry | {"work": work.name} | shared)
     return rows
+
+
+def _once_more_alone(
+    entry: dict,
+    works: Sequence[Work],
+    contenders: Sequence[Contender],
+    repeats: int,
+    core: int | None,
+    tell: Callable[[str], None],
+) -> dict:
+    """The entry; if its process was killed, as for memory, that of another one with no others."""
+    if not entry["status"].startswith(f"failed, exit code {-signal.SIGKILL}:"):
+        return entry
+    contender = next(c for c in contenders if c.name == entry["implementation"])
+    told = next(w for w in map(contender.work, works) if w.name == entry["work"])
+    tell(f"{told.name}: {contender.name} was killed; once more, alone")
+    race = Race(core, tell)
+    try:
+        race.add(contender, told)
+        return race.run(repeats)[0] | {"alone": True}
+    finally:
+        race.stop()
 
 
 def _same(told: Work, contender: Contender) -> tuple:

@@ -142,16 +142,16 @@ def fastest(variants: dict[str, Callable[[], Once]]) -> tuple[str, dict[str, flo
       variants: makers by name; one that raises is out.
 
     Returns:
-      The name, and the seconds, or what went wrong, of each.
+      The name, and the CPU seconds, or what went wrong, of each.
     """
     seconds: dict[str, float | str] = {}
     for name, make in variants.items():
         try:
             once = make()
             once()
-            start = time.perf_counter()
+            start = time.process_time()  # which other processes on the core disturb less
             once()
-            seconds[name] = time.perf_counter() - start
+            seconds[name] = time.process_time() - start
         except Exception as error:  # whatever a compiler raises on this machine
             seconds[name] = f"{type(error).__name__}: {str(error).splitlines()[:1]}"
     timed = {name: s for name, s in seconds.items() if isinstance(s, float)}

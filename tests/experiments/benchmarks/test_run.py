@@ -82,6 +82,21 @@ def test_a_process_that_fails_is_a_row_not_an_end():
     assert entry["seconds"] == []
 
 
+def test_a_process_that_is_killed_is_tried_once_more_alone(tmp_path):
+    (tmp_path / "python").write_text(
+        "#!/bin/sh\n"
+        f"if mkdir {tmp_path}/seen 2>/dev/null; then kill -9 $$; fi\n"
+        f'exec {sys.executable} "$@"\n'
+    )
+    (tmp_path / "python").chmod(0o755)
+    ours = Contender("ours", str(tmp_path / "python"), "ours", {})
+    told = []
+    (entry,) = compare([Work("head", "head", SHAPE, 2, 1, 3, 2)], [ours], 1, None, told.append)
+    assert entry["status"] == "ok"
+    assert entry["alone"]
+    assert "head: ours was killed; once more, alone" in told
+
+
 def test_last_words_of_a_process():
     worker = Worker(sys.executable, "nothing", TINIEST[0], core=None, environment={})
     with pytest.raises(WorkerError, match=r"No module named experiments\.benchmarks\.nothing"):
