@@ -33,7 +33,7 @@ def every_method(study: Study) -> Finding:
 def _carries_over(study: Study, sweep: str, methods: Sequence[str]) -> Finding:
     """Every difference of two methods that excludes 0 in a sweep does so on countdown, same sign.
 
-    The figures are the differences from GRPO without std.
+    The figures are those that turn, and the differences from GRPO without std.
     """
     graph, graph_seeds = need(study, sweep, methods)
     other, other_seeds = need(study, "countdown", methods)
@@ -52,7 +52,7 @@ def _carries_over(study: Study, sweep: str, methods: Sequence[str]) -> Finding:
             label = f"{a} − {b}, {name}"
             group = {1: carried, -1: reversed_}.get(side(here) * side(there), open_)
             group.append(label)
-            if "grpo_no_std" in (a, b):
+            if group is reversed_ or "grpo_no_std" in (a, b):
                 figures += [Figure(f"{label}, graph", here, unit)]
                 figures += [Figure(f"{label}, countdown", there, unit)]
     found = len(carried) + len(reversed_) + len(open_)
