@@ -75,18 +75,28 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def peak_bytes() -> int:
-    """Largest resident memory of this process so far, VmHWM."""
+def memory_bytes(field: str) -> int:
+    """A field of /proc/self/status: VmRSS is resident now, VmHWM the most so far."""
     with open("/proc/self/status") as status:
-        line = next(line for line in status if line.startswith("VmHWM"))
+        line = next(line for line in status if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    return memory_bytes("VmHWM")
+
+
+def give_back() -> None:
+    """Frees what nothing holds; left over from before, it would serve for the next arrays."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def set_back_peak() -> bool:
     """Sets VmHWM to what is resident now, after giving back what is free; False if not allowed."""
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back()
     try:
         with open("/proc/self/clear_refs", "w") as marks:
             marks.write("5")

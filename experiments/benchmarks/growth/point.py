@@ -6,13 +6,10 @@ The rollout step `sample` and the train step `learn` are those of a run, experim
 is printed is one line of JSON. Linux only: memory is read from /proc.
 """
 
-import ctypes
-import gc
 import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +17,7 @@ import numpy as np
 
 from experiments import program, setup, sharding
 from experiments.benchmarks.growth.axes import HEAD_WIDTH, Sizes
+from experiments.benchmarks.worker import give_back, memory_bytes, peak_bytes, set_back_peak
 from experiments.config import default_config
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
@@ -84,8 +82,8 @@ def measure(sizes: Sizes, repeats: int) -> dict:
         return sampled, learnt
 
     steps_of_a_run(1)  # to warm up, and for all that a first call leaves behind
-    _give_back()
-    idle = _status("VmRSS")
+    give_back()
+    idle = memory_bytes("VmRSS")
     sampled, learnt = steps_of_a_run(repeats)
     work = work_of(parts)
     counted = flops.sample_flops(work), flops.learn_flops(work)
@@ -132,8 +130,10 @@ def _compile(devices: int, function: Callable, *arguments) -> tuple[Callable, di
 
 def _time(step: Callable, carry: Any, repeats: int) -> tuple[Any, Any, dict]:
     """Calls carry, output = step(carry) again and again; the record holds seconds and the peak."""
-    _give_back()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    if not set_back_peak():
+        raise OSError(
+            "the peak of memory cannot be set back: /proc/self/clear_refs is not writable"
+        )
     seconds, cpu_seconds, output = [], [], None
     while len(seconds) < repeats or (
         sum(seconds) < _LEAST_SECONDS and 1 < len(seconds) < _MOST_REPEATS
@@ -142,21 +142,8 @@ def _time(step: Callable, carry: Any, repeats: int) -> tuple[Any, Any, dict]:
         carry, output = jax.block_until_ready(step(carry))
         seconds.append(time.perf_counter() - start)
         cpu_seconds.append(time.process_time() - cpu_start)
-    record = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": _status("VmHWM")}
+    record = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak_bytes()}
     return carry, output, record
-
-
-def _give_back() -> None:
-    """Frees what nothing holds; left over from before, it would serve for the next arrays."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-
-
-def _status(field: str) -> int:
-    """Bytes of this process, from /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{field}:"))
-    return 1024 * int(kilobytes)
 
 
 def main(arguments: list[str]) -> None:
