@@ -4,6 +4,7 @@ A program is compiled for the static part of a config. Seed, learning rate, the 
 advantage and its arguments are traced, so that the runs of a sweep share it.
 """
 
+import operator
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -55,6 +56,7 @@ def make_program(parts: Parts, members) -> Program:
       members: from experiments.advantages, all that this program can run.
     """
     config, model, mesh = parts.config, parts.model, parts.mesh
+    tokens_of_step = config.prompts * config.group_size * parts.task.max_completion
     everywhere = sharding.replicated(mesh)
     by_prompt = sharding.batch_sharding(mesh)
     state_shardings = _state_shardings(parts, members)
@@ -103,14 +105,17 @@ def make_program(parts: Parts, members) -> Program:
         none = jnp.zeros(model.vocab_size, bool)
         return none.at[rollouts.tokens].max(rollouts.token_mask > 0)
 
-    def with_head_rank(state, metrics, used):
+    def with_head_rank(state, metrics, used, most):
         """Adds the rank-one fraction of the head's update; at the last step of a call only.
 
-        Only the rows of tokens in `used` count: Adam also moves the rows of tokens that are never
-        sampled, all in the same direction, which would feign a low rank.
+        Only the rows of the tokens in `used`, of which there are `most` at most, count: Adam also
+        moves the rows of tokens that are never sampled, all in the same direction, which would
+        feign a low rank.
         """
-        moved = transformer.unembedding(model, state.params) - state.initial_head
-        return state, metrics | {"rank_one_fraction": rank_one_fraction(moved * used[:, None])}
+        rows = jnp.flatnonzero(used, size=min(most, used.size), fill_value=used.size)
+        head = transformer.unembedding(model, state.params)
+        moved = (x.at[rows].get(mode="fill", fill_value=0.0) for x in (head, state.initial_head))
+        return state, metrics | {"rank_one_fraction": rank_one_fraction(operator.sub(*moved))}
 
     def advance(state, task, hyper, steps):
         def step(carry, _):
@@ -123,14 +128,15 @@ def make_program(parts: Parts, members) -> Program:
 
         none = jnp.zeros(model.vocab_size, bool)
         (state, used), metrics = jax.lax.scan(step, (state, none), length=steps)
-        return with_head_rank(state, metrics, used)
+        return with_head_rank(state, metrics, used, steps * tokens_of_step)
 
     def advance_together(states, task, hypers, steps):
         return jax.vmap(lambda state, hyper: advance(state, task, hyper, steps))(states, hypers)
 
     def learn(state, hyper, prompts, rollouts, rewards):
         state, metrics = learn_step(state, hyper, prompts, rollouts, rewards)
-        return with_head_rank(state, jax.tree.map(lambda m: m[None], metrics), emitted(rollouts))
+        metrics = jax.tree.map(lambda m: m[None], metrics)
+        return with_head_rank(state, metrics, emitted(rollouts), rollouts.tokens.size)
 
     def judge(params, task, prompts, key):
         rollouts = draw(params, prompts, key, config.evaluation.samples)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from experiments import sharding
 from experiments.models import rotary
 from experiments.models.config import ModelConfig
+from experiments.models.linear import linear
 
 
 class Prefix(NamedTuple):
@@ -161,7 +162,7 @@ class Block(nn.Module):
 
         def heads(name, value, count):
             weight = parameter(name, project, c.d_model, count * c.head_dim)
-            out = _linear(value, weight)
+            out = linear(value, weight)
             if c.qkv_bias:
                 bias = parameter(f"{name}_bias", nn.initializers.zeros, count * c.head_dim)
                 out = out + bias.astype(dtype)
@@ -182,21 +183,14 @@ class Block(nn.Module):
         y = attention(query, [(*kv, mask) for kv, mask in zip((*past, new), masks)])
         weight = parameter("output", back, c.num_heads * c.head_dim, c.d_model)
         y = sharding.by_prompt(y.reshape(*x.shape[:3], -1))
-        x = sharding.by_prompt(x + _linear(y, weight), None, None, None)
+        x = sharding.by_prompt(x + linear(y, weight), None, None, None)
 
         y = sharding.by_prompt(norm("mlp_norm", x), None, None, None)
-        gate = sharding.by_prompt(_linear(y, parameter("gate", project, c.d_model, c.d_ff)))
-        up = sharding.by_prompt(_linear(y, parameter("up", project, c.d_model, c.d_ff)))
+        gate = sharding.by_prompt(linear(y, parameter("gate", project, c.d_model, c.d_ff)))
+        up = sharding.by_prompt(linear(y, parameter("up", project, c.d_model, c.d_ff)))
         weight = parameter("down", back, c.d_ff, c.d_model)
-        x = x + _linear(nn.silu(gate) * up, weight)
+        x = x + linear(nn.silu(gate) * up, weight)
         return sharding.by_prompt(x, None, None, None), new
-
-
-def _linear(x, weight):
-    # One row per token: over several axes XLA's CPU backend would turn the gradient of the output
-    # round, element by element, for the gradient of the weight, which took half of a backward pass.
-    rows = x.reshape(-1, x.shape[-1]) @ weight.astype(x.dtype)
-    return rows.reshape(*x.shape[:-1], weight.shape[-1])
 
 
 class Transformer(nn.Module):
