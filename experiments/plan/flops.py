@@ -41,16 +41,34 @@ def _scores(model: ModelConfig, queries: float, keys: float) -> float:
     return 4 * model.num_layers * model.num_heads * model.head_dim * queries * keys
 
 
+class Passes(NamedTuple):
+    """FLOP of attention over the prompts and over the completions, which see their prompts too."""
+
+    prompts: float
+    completions: float
+
+
+def _learned_tokens(work: Work) -> int:
+    return work.completion - 1  # the last token predicts nothing
+
+
+def attention(work: Work) -> Passes:
+    """Attention of one forward pass, as `learn` makes it."""
+    extended = _learned_tokens(work)
+    queries = work.prompts * work.prompt, work.prompts * work.group * extended
+    return Passes(
+        _scores(work.model, queries[0], work.prompt) / work.tensor,
+        _scores(work.model, queries[1], work.prompt + extended) / work.tensor,
+    )
+
+
 def forward(work: Work) -> Flops:
     """One pass over prompts and completions with the log-probabilities, as `learn` makes it."""
     model, sequences = work.model, work.prompts * work.group
-    extended = work.completion - 1  # the last token predicts nothing
-    tokens = work.prompts * work.prompt + sequences * extended
-    attention = _scores(model, work.prompts * work.prompt, work.prompt)
-    attention += _scores(model, sequences * extended, work.prompt + extended)
+    tokens = work.prompts * work.prompt + sequences * _learned_tokens(work)
     return Flops(
         model.num_layers * layer_products(model) * tokens / work.tensor,
-        attention / work.tensor,
+        sum(attention(work)),
         2 * model.d_model * model.vocab_size * sequences * work.completion / work.tensor,
     )
 
@@ -64,10 +82,11 @@ def learn_flops(work: Work) -> Flops:
     model, once = work.model, forward(work)
     down = 2 * model.d_model * model.d_ff / layer_products(model)
     anew = 1 - down if model.remat else 0
-    blocks = query_blocks(work.completion - 1) > 1
+    lengths = Passes(work.prompt, _learned_tokens(work))
+    passes = [3 + model.remat + (query_blocks(length) > 1) for length in lengths]
     return Flops(
         once.projections * (3 + anew) * work.epochs,
-        once.attention * (3 + model.remat + blocks) * work.epochs,
+        sum(flops * count for flops, count in zip(attention(work), passes)) * work.epochs,
         once.head * 4 * work.epochs,
     )
 

@@ -1,31 +1,14 @@
 """growth.json: the machine, the versions and the raw samples of every point."""
 
 import json
-import os
-import platform
 import time
 from importlib import metadata
 from pathlib import Path
 
+from experiments.benchmarks import machine
+
 NAME = "growth.json"
 PARTS = "parts"
-
-
-def machine() -> dict:
-    """What the figures depend on beside the code."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), ""
-    )
-    return {
-        "processor": model or platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in ("jax", "jaxlib", "numpy")},
-        "day": time.strftime("%Y-%m-%d"),
-    }
 
 
 def save(folder: Path, name: str, measured: dict | list, repeats: int) -> None:
@@ -39,10 +22,16 @@ def save(folder: Path, name: str, measured: dict | list, repeats: int) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     saved = load(folder) if (folder / NAME).exists() else {}
-    saved[name] = {"machine": machine(), "repeats": repeats, "measured": measured}
+    saved[name] = {
+        "machine": machine.describe(core=None),
+        "versions": {package: metadata.version(package) for package in ("jax", "jaxlib", "numpy")},
+        "day": time.strftime("%Y-%m-%d"),
+        "repeats": repeats,
+        "measured": measured,
+    }
     (folder / NAME).write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
 
 
 def load(folder: Path) -> dict[str, dict]:
-    """Reads what `save` has written: by axis, its machine, repeats and what was measured."""
+    """Reads what `save` has written, by axis."""
     return json.loads((folder / NAME).read_text(encoding="utf-8"))

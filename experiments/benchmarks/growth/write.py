@@ -83,11 +83,11 @@ def _machines(saved: dict) -> list[str]:
 
 def _machine(axis: dict) -> str:
     machine = axis["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in axis["versions"].items())
     return (
-        f"One core of {machine['cores']} of {machine['processor']},"
-        f" {machine['memory_bytes'] / 1e9:.0f} GB, {machine['system']}; Python"
-        f" {machine['python']}, {versions}; {machine['day']}; at least {axis['repeats']} repeats."
+        f"One core of {machine['cores']} of {machine['cpu']}, {machine['memory_gb']:.0f} GB,"
+        f" {machine['system']}; Python {machine['python']}, {versions}; {axis['day']};"
+        f" at least {axis['repeats']} repeats."
     )
 
 

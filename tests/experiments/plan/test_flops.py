@@ -78,3 +78,14 @@ def test_tensor_axis_shares_the_work_and_layers_multiply_it():
     half = learn_flops(work(MODEL, 129)._replace(tensor=2))
     assert deep.total - deep.head == pytest.approx(3 * (one.total - one.head))
     assert half.total == pytest.approx(one.total / 2)
+
+
+def test_blocks_of_queries_are_computed_once_more_in_the_backward_pass():
+    """Of the prompts and of the completions each by its own length; 512 queries are one block."""
+    by_score = 4 * MODEL.num_heads * MODEL.head_dim
+    for prompt, completion in ((512, 513), (513, 513), (512, 514), (1024, 1025)):
+        sizes = work(MODEL, completion)._replace(prompt=prompt)
+        over_prompts = 2 * prompt * prompt * by_score
+        over_completions = 2 * 2 * (completion - 1) * (prompt + completion - 1) * by_score
+        expected = over_prompts * (4 + (prompt > 512)) + over_completions * (4 + (completion > 513))
+        assert learn_flops(sizes).attention == pytest.approx(expected)
