@@ -132,13 +132,15 @@ def _causes(reading: str, what: str) -> list[Claim]:
         cause("Finite steps are", "Finite steps", "sgd_small", "sgd", put_in=False),
         cause("Reuse is", "Reuse", "reuse", "adam", put_in=True),
         cause("Clipping is", "Clipping", "clip", "reuse", put_in=True),
+        cause("Reuse with clipping is", "Both together", "clip", "adam", put_in=True),
     ]
 
 
 _READINGS = {
     "D": f"D: pass@100 minus that of RLOO, both where pass@1 first reaches "
     f"{100 * isolate_delta.LEVEL:g}%.",
-    "E": "E: the gain in pass@1 over the arm by that of RLOO, minus 1.",
+    "E": "E: the gain in pass@1 over the arm by that of RLOO, minus 1; no value where RLOO gains "
+    "nothing for sure.",
 }
 _SIGN = "Success-biased weights collapse entropy and pass@100."
 _RANK = "Failure-biased weights learn fast early; the head's update stays close to rank 1."

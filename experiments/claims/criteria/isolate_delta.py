@@ -3,7 +3,8 @@
 Two readings of each arm, both 0 for a method that is RLOO in all but name:
 
 * D is the pass@100 of a method minus that of RLOO, both where pass@1 first reaches the level.
-* E is what a method gains in pass@1 over the arm by what RLOO gains, minus 1.
+* E is what a method gains in pass@1 over the arm by what RLOO gains, minus 1; where RLOO gains
+  nothing for sure, it has no value.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,8 @@ class Gap(NamedTuple):
 
     Attributes:
       resamples: `[resamples + 1]`.
-      estimate: of it; D has no value or interval where a seed does not reach the level.
+      estimate: of it; D has no value or interval where a seed does not reach the level, E none
+        where RLOO does not gain.
     """
 
     resamples: np.ndarray
@@ -63,7 +65,10 @@ def _d(method: Arm, rloo: Arm, seeds: Sequence[int]) -> np.ndarray:
 
 
 def _e(method: Arm, rloo: Arm, seeds: Sequence[int]) -> np.ndarray:
+    """All NaN where the interval of RLOO's gain is not above 0: loss by loss says nothing."""
     gains = [measures.samples(arm, measures.gain(1), seeds) for arm in (method, rloo)]
+    if side(bootstrap.estimate(gains[1], len(seeds))) <= 0:
+        return np.full_like(gains[0], np.nan)
     return gains[0] / gains[1] - 1
 
 
@@ -71,7 +76,7 @@ def beyond_h(study: Study, reading: str) -> Finding:
     """In arm adam, D or E of REINFORCE or NSR excludes 0."""
     figures = tuple(_figure("adam", m, reading, gap(study, "adam", m, reading)) for m in SAME_H)
     verdict = REPRODUCES if any(side(figure.estimate) for figure in figures) else UNDECIDED
-    return Finding(verdict, figures, _reached(study, [("adam", m) for m in SAME_H], reading))
+    return Finding(verdict, figures, _without_value(study, ("adam",), reading))
 
 
 def taken_out(study: Study, arm: str, reference: str, reading: str) -> Finding:
@@ -128,7 +133,7 @@ def _change(study: Study, arm: str, reference: str, reading: str, wanted: int) -
             whole.append(method)
     verdict = REPRODUCES if wanted in sides else DOES_NOT if -wanted in sides else UNDECIDED
     sentence = f"|{reading}| moves from {reference} to {arm}: {', '.join(moves)}. "
-    sentence += _reached(study, [(a, m) for a in (arm, reference) for m in SAME_H], reading)
+    sentence += _without_value(study, (arm, reference), reading)
     if whole:
         sentence += (
             f" As far as can be told here the whole cause of {reading} of {' and '.join(whole)}."
@@ -140,11 +145,12 @@ def _figure(arm: str, method: str, reading: str, found: Gap) -> Figure:
     return Figure(f"{reading} of {method} in {arm}", found.estimate, _UNITS[reading])
 
 
-def _reached(study: Study, pairs: list[tuple[str, str]], reading: str) -> str:
-    """Which methods miss the level that D is read at, in how many seeds."""
-    if reading != "D":
-        return ""
-    names = dict.fromkeys(f"{arm}-{m}" for arm, method in pairs for m in (method, REFERENCE))
+def _without_value(study: Study, arms: Sequence[str], reading: str) -> str:
+    """Where a reading has no value: who misses the level of D, and where RLOO gains nothing."""
+    if reading == "E":
+        lost = [a for a in arms if np.isnan(gap(study, a, SAME_H[0], "E").estimate.value)]
+        return f"RLOO gains nothing in arm {' and '.join(lost)}: no E there." if lost else ""
+    names = [f"{arm}-{method}" for arm in arms for method in (*SAME_H, REFERENCE)]
     missed = {name: count for name in names if (count := _missed(study[SWEEP], name))}
     if not missed:
         return f"All of them reach pass@1 = {100 * LEVEL:g}%."

@@ -101,3 +101,16 @@ def test_e_of_a_method_that_loses_what_it_had_is_below_minus_1(sweep):
     found = isolate_delta.gap(study, "adam", "nsr", "E").estimate
     assert found.value == pytest.approx((0.8 * 0.01 - 0.1045) / (0.48 - 0.1045) - 1, abs=0.05)
     assert np.isnan(isolate_delta.gap(study, "adam", "nsr", "D").estimate.value)
+
+
+def test_e_has_no_value_where_rloo_gains_nothing(sweep):
+    lost = replace(BASE, rate=0.01)
+    study = _study(sweep, reuse__rloo=lost, reuse__nsr=replace(BASE, rate=0.005))
+    assert np.isnan(isolate_delta.gap(study, "reuse", "nsr", "E").estimate.value)
+    for found in (
+        isolate_delta.put_in(study, "reuse", "adam", "E"),
+        isolate_delta.put_in(study, "clip", "reuse", "E"),
+    ):
+        assert found.verdict == UNDECIDED
+        assert "RLOO gains nothing in arm reuse: no E there." in found.sentence
+    assert "no E there" not in isolate_delta.put_in(study, "clip", "adam", "E").sentence
