@@ -38,10 +38,7 @@ FINDINGS: dict[str, tuple[str, ...]] = {
         " train step still grows faster: the table of attention alone, below, has the time of a"
         " score rise where an array of scores no longer fits the core's caches, for what the count"
         " leaves out (mask, maximum, exponential, sum) is passes over these arrays. Blocks of"
-        " queries bound the arrays beyond 512 tokens; smaller blocks (64 or 128 queries) made"
-        " attention alone a third faster at 512 tokens and a tenth at 1024, but not the train"
-        " step: that of 512 completion tokens became 12 to 28% slower, with 0.6 of the memory."
-        " They stay at 256.",
+        " queries bound the arrays beyond 512 tokens.",
         "The planned memory of the rollout step rises by more than its work at 512 tokens: these"
         " are still one block, and hold the whole square of scores. From there on it is bounded.",
     ),
@@ -52,13 +49,7 @@ FINDINGS: dict[str, tuple[str, ...]] = {
         " time of a token is in proportion to the room of the cache. Every token goes over all T"
         " places, filled or not, which the count includes; and the compiled program copies each"
         " layer's keys and values out of the stack of layers before it multiplies them, three"
-        " passes instead of one. Holding the cache as one array a layer did not help: it was 1.2"
-        " to 2.2 times slower.",
-        "A cache that doubles as the completions grow (128, 256, 512 places: one decode loop"
-        " after another) was tried: the same tokens in 0.70 to 0.80 of the time at T = 512, no"
-        " gain at T = 256, up to 1.6 times the compilation of the rollout step. Completions that"
-        " end early would gain more. It is not in the program, for the plans of experiments.plan"
-        " count one loop.",
+        " passes instead of one.",
         "The train step holds and goes over scores of T x (S + T) for every completion, which is"
         " why its memory turns from linear to quadratic; beyond 512 tokens blocks of queries bound"
         " it.",
@@ -69,13 +60,10 @@ FINDINGS: dict[str, tuple[str, ...]] = {
         " logit and not what is done with it: noise from a counter-based generator, temperature,"
         " log-softmax and entropy take more time than the product at a width of 128. At the width"
         " of a real model the product is several times larger and the rest is not.",
-        "It was worse: jax.random.categorical takes an argmax, which XLA's CPU backend computes"
-        " one pair at a time with the noise inside, 20 ns a logit and more where the product takes"
-        " 4. experiments.rollout.draw finds the same index by two plain reductions in 5 to 7 ns:"
-        " the same tokens, bit for bit, in 0.49 of the time of the rollout step at V = 32768 and"
-        " 0.65 at the base point. Of what is left, the noise is about 6 ns a logit; drawing from"
-        " the cumulated probabilities would need one random number a token (0.7 ns a logit), but"
-        " draws other tokens from the same key.",
+        "Drawing alone, below: jax.random.categorical takes an argmax, which XLA's CPU backend"
+        " computes one pair at a time with the noise inside. experiments.rollout.draw finds the"
+        " same index by two plain reductions: the same tokens, bit for bit. Of what is left, most"
+        " is the noise.",
     ),
     "layers": (
         "Work, time and memory are lines with an offset, the head and the embedding. Layers are"

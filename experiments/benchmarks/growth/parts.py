@@ -1,10 +1,11 @@
-"""Two parts of the steps alone, which explain what grows faster than its work:
+"""Three parts of the steps alone, which explain what grows faster than its work:
 
     python -m experiments.benchmarks.growth.parts REPEATS
 
 `decode` is one token of every completion of the base point, by the size of the cache that it
 reads. `attention` is that of one layer over prompts of the base point, forward and backward, by
-their length. What is printed is one line of JSON.
+their length. `drawing` is that of one token of every completion from its logits, by the size of the
+vocabulary. What is printed is one line of JSON.
 """
 
 import json
@@ -18,9 +19,17 @@ import jax.numpy as jnp
 from experiments.benchmarks.growth.axes import Sizes
 from experiments.benchmarks.growth.point import parts_of
 from experiments.models import transformer
+from experiments.rollout import draw
 
 CACHES = (32, 64, 128, 256, 512, 1024)
 LENGTHS = (64, 128, 256, 512, 1024)
+VOCABULARIES = (1024, 4096, 16384, 32768)
+# In the order of the columns: what a rollout does, what it would do, and the noise in both.
+DRAWERS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "draw": draw,
+    "categorical": jax.random.categorical,
+    "noise": lambda key, logits: jax.random.gumbel(key, logits.shape).sum(-1),
+}
 _TOKENS = 16  # that are decoded in one call
 
 
@@ -64,6 +73,14 @@ def attention_seconds(length: int, repeats: int) -> list[float]:
     return _cpu_seconds(lambda: gradient(query, keys, values), repeats)
 
 
+def drawing_seconds(vocabulary: int, drawer: str, repeats: int) -> list[float]:
+    """CPU seconds of one of DRAWERS for every completion of the base point."""
+    base, key = Sizes(), jax.random.key(0)
+    logits = jax.random.normal(jax.random.key(1), (base.prompts, base.group, vocabulary))
+    drawn = jax.jit(DRAWERS[drawer])
+    return _cpu_seconds(lambda: drawn(key, logits), repeats)
+
+
 def _cpu_seconds(call: Callable, repeats: int) -> list[float]:
     jax.block_until_ready(call())
     seconds = []
@@ -81,7 +98,11 @@ def main(arguments: list[str]) -> None:
     repeats = int(arguments[0])
     decode = [{"cache": n, "cpu_seconds": decode_seconds(n, repeats)} for n in CACHES]
     attention = [{"length": n, "cpu_seconds": attention_seconds(n, repeats)} for n in LENGTHS]
-    print(json.dumps({"decode": decode, "attention": attention}))
+    drawing = []
+    for size in VOCABULARIES:
+        seconds = {name: drawing_seconds(size, name, repeats) for name in DRAWERS}
+        drawing.append({"vocabulary": size, "cpu_seconds": seconds})
+    print(json.dumps({"decode": decode, "attention": attention, "drawing": drawing}))
 
 
 if __name__ == "__main__":

@@ -95,6 +95,29 @@ def attention_table(records: Sequence[dict]) -> Table:
     return Table(head, tuple(rows), caption)
 
 
+def drawing_table(records: Sequence[dict]) -> Table:
+    """Time of drawing one token by the size of the vocabulary."""
+    base = Sizes()
+    rows = []
+    for record in records:
+        logits = base.prompts * base.group * record["vocabulary"]
+        medians = [statistics.median(samples) for samples in record["cpu_seconds"].values()]
+        cells = (record["vocabulary"], *(1e9 * seconds / logits for seconds in medians))
+        rows.append(tuple(map(_figure, (*cells, medians[1] / medians[0]))))
+    head = (
+        "vocabulary",
+        "rollout.draw, ns a logit",
+        "jax.random.categorical, ns a logit",
+        "the noise alone, ns a logit",
+        "categorical by draw",
+    )
+    caption = (
+        f"One token of all {base.prompts * base.group} completions of the base point, drawn from"
+        " its logits; the first two find the same tokens."
+    )
+    return Table(head, tuple(rows), caption)
+
+
 def _figure(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 

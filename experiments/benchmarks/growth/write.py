@@ -10,6 +10,7 @@ from experiments.benchmarks.growth.series import STEPS
 from experiments.benchmarks.growth.tables import (
     attention_table,
     decode_table,
+    drawing_table,
     exponents_table,
     points_table,
 )
@@ -41,8 +42,9 @@ def write_page(folder: Path) -> Path:
             sections.append(Section("", Text(FINDINGS[axis.name])))
     if record.PARTS in saved:
         parts = saved[record.PARTS]["measured"]
-        sections.append(Section("Two parts alone", decode_table(parts["decode"])))
+        sections.append(Section("Three parts alone", decode_table(parts["decode"])))
         sections.append(Section("", attention_table(parts["attention"])))
+        sections.append(Section("", drawing_table(parts["drawing"])))
     page = Page("How a step grows", _lead(), tuple(sections), _command(folder))
     path = folder / "README.md"
     path.write_text(markdown(page), encoding="utf-8")
