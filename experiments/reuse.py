@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.config import ConfigError
+from experiments.config import ConfigError, with_added_fields
 from experiments.jobs import Job
 from experiments.logs import plain_tree
 from experiments.train import FREE_TO_CHANGE, differences, finished_result
@@ -40,7 +40,8 @@ def take_over(jobs: Sequence[Job], directory: Path) -> list[str]:
             continue
         own = json.loads(json.dumps(plain_tree(job.config.to_dict())))
         for path, config in found:
-            changed = [d for d in differences(config, own) if not d.startswith(FREE_TO_CHANGE)]
+            changed = differences(with_added_fields(config, own), own)
+            changed = [d for d in changed if not d.startswith(FREE_TO_CHANGE)]
             if not changed and finished_result(job.config, path) is not None:
                 _copy(path, job.directory)
                 taken.append(job.name)

@@ -60,7 +60,10 @@ def prepare(config: ConfigDict) -> Parts:
 
         task = make(tokenizer.load(config.model.path), **kwargs)
         model, weights = load.load_model(
-            config.model.path, dtype=config.model.dtype, remat=config.model.remat
+            config.model.path,
+            dtype=config.model.dtype,
+            remat=config.model.remat,
+            remat_keeps=config.model.remat_keeps,
         )
     else:
         task = make(None, **kwargs)
@@ -103,6 +106,7 @@ def _fresh_model(sizes: ConfigDict, task) -> ModelConfig:
         tied_head=sizes.tied_head,
         dtype=sizes.dtype,
         remat=sizes.remat,
+        remat_keeps=sizes.remat_keeps,
         max_positions=task.max_prompt + task.max_completion,
     )
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments import advantages
 from experiments.checkpoints import Checkpoints, tree_sha256
-from experiments.config import ConfigError
+from experiments.config import ConfigError, with_added_fields
 from experiments.held_out import evaluation_line
 from experiments.logs import plain_tree, read_lines, write_json
 from experiments.models import transformer
@@ -195,7 +195,7 @@ def claim(config: ConfigDict, workdir: Path) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / "config.json"
         if path.exists():
-            changed = differences(json.loads(path.read_text()), new)
+            changed = differences(with_added_fields(json.loads(path.read_text()), new), new)
             changed = [c for c in changed if not c.startswith(FREE_TO_CHANGE)]
             if changed:
                 raise ConfigError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.claims.sweep_data import SweepData
-from experiments.config import leaves
+from experiments.config import default_config, leaves, with_added_fields
 from experiments.report.runs import Run
 
 # Where things lie and how a sweep is made: they make no difference to a run's result.
@@ -43,11 +43,11 @@ def made_elsewhere(
     overridden = {field for run in planned for field in run["overrides"]}
     shared = {
         field: value
-        for field, value in leaves(finished[0].config)
+        for field, value in leaves(_of_now(finished[0].config))
         if not any(field == o or field.startswith(f"{o}.") for o in overridden)
     }
     candidates = [
-        (_settings(dict(leaves(run.config))), data, run)
+        (_settings(dict(leaves(_of_now(run.config)))), data, run)
         for data in known
         for run in data.finished
         if not every_evaluation or len(data.counts[run.name]) == len(run.evaluations)
@@ -67,6 +67,10 @@ def _fields(overrides: Mapping[str, Any]):
             yield from leaves(value, f"{field}.")
         else:
             yield field, value
+
+
+def _of_now(config: Mapping[str, Any]) -> dict[str, Any]:
+    return with_added_fields(config, default_config().to_dict())
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 _ROPE_SCALINGS = ("linear", "llama3")
 _DTYPES = ("float32", "bfloat16")
+_REMAT_KEEPS = ("nothing", "products")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class ModelConfig:
         the softmax are float32 in both.
       remat: recompute each layer in the backward pass instead of keeping its activations. On a CPU
         this is no slower: what it computes twice it need not write to memory and read again.
+      remat_keeps: "nothing", or "products": the matrix products of a layer with its weights are
+        kept, and what lies between them is recomputed.
 
     Raises:
       ValueError: a value is impossible; the message names the field, the value and what is allowed.
@@ -86,6 +89,7 @@ class ModelConfig:
     max_positions: int = 2048
     dtype: str = "float32"
     remat: bool = False
+    remat_keeps: str = "nothing"
 
     def __post_init__(self):
         for field in (
@@ -114,6 +118,8 @@ class ModelConfig:
         _require(self, "rope_scaling", known, "None or a RopeScaling")
         _require(self, "norm_eps", self.norm_eps > 0, "positive")
         _require(self, "dtype", self.dtype in _DTYPES, f"one of {_DTYPES}")
+        keeps = self.remat_keeps in _REMAT_KEEPS
+        _require(self, "remat_keeps", keeps, f"one of {_REMAT_KEEPS}")
 
 
 def _require(config, field, holds, allowed):

@@ -2,6 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+# What jax.checkpoint knows the products by.
+NAME = "product with a weight"
 
 ROWS_BY_COLUMNS = ((1,), (0,))
 ROWS_BY_ROWS = ((1,), (1,))
@@ -16,7 +20,8 @@ def linear(x: jax.Array, weight: jax.Array) -> jax.Array:
     # Several devices may sum what each has of a product; they should send it as it is stored.
     devices = jax.sharding.get_abstract_mesh().size
     product = _rounded_once if x.dtype == jnp.bfloat16 and devices <= 1 else jnp.matmul
-    return product(rows, weight).reshape(*x.shape[:-1], weight.shape[-1])
+    out = checkpoint_name(product(rows, weight), NAME)
+    return out.reshape(*x.shape[:-1], weight.shape[-1])
 
 
 @jax.custom_vjp

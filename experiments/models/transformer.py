@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from experiments import sharding
 from experiments.models import rotary
 from experiments.models.config import ModelConfig
-from experiments.models.linear import linear
+from experiments.models.linear import NAME, linear
 
 
 class Prefix(NamedTuple):
@@ -193,6 +193,13 @@ class Block(nn.Module):
         return sharding.by_prompt(x, None, None, None), new
 
 
+# What the backward pass of a rematerialised layer finds kept, by ModelConfig.remat_keeps.
+_KEPT = {
+    "nothing": None,
+    "products": jax.checkpoint_policies.save_only_these_names(NAME),
+}
+
+
 class Transformer(nn.Module):
     """Embedding, L scanned layers whose parameters are stacked [L, ...], and the final norm."""
 
@@ -218,7 +225,8 @@ class Transformer(nn.Module):
         if not c.tied_head:
             self.param("head", initializer, table, jnp.float32)
         x = sharding.by_prompt(jnp.asarray(embedding)[tokens].astype(c.dtype), None, None, None)
-        block = nn.remat(Block, prevent_cse=False) if c.remat else Block
+        policy = _KEPT[c.remat_keeps]
+        block = nn.remat(Block, prevent_cse=False, policy=policy) if c.remat else Block
         layers = nn.scan(
             block,
             variable_axes={"params": 0},

@@ -68,6 +68,7 @@ def make_plan(name: str, config: ConfigDict, architecture: ModelConfig | None) -
             "completion": work.completion,
             "dtype": parts.model.dtype,
             "remat": parts.model.remat,
+            "remat_keeps": parts.model.remat_keeps,
         },
         resident=memory.resident(state)._asdict(),
         learning=memory.learning(work, state)._asdict(),

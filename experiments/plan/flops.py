@@ -76,12 +76,12 @@ def forward(work: Work) -> Flops:
 def learn_flops(work: Work) -> Flops:
     """The train step: forward, twice that backward, and what the backward pass computes anew.
 
-    With remat all products of a layer but its last, `down`; attention once more inside blocks of
-    queries; the head's logits.
+    With remat attention, and all products of a layer but its last, `down`, if they are not kept;
+    attention once more inside blocks of queries; the head's logits.
     """
     model, once = work.model, forward(work)
     down = 2 * model.d_model * model.d_ff / layer_products(model)
-    anew = 1 - down if model.remat else 0
+    anew = 1 - down if model.remat and model.remat_keeps == "nothing" else 0
     lengths = Passes(work.prompt, _learned_tokens(work))
     passes = [3 + model.remat + (query_blocks(length) > 1) for length in lengths]
     return Flops(

@@ -78,7 +78,8 @@ def abstract_parts(config: ConfigDict, architecture: ModelConfig | None) -> setu
     mesh = sharding.make_mesh(config.mesh)
     setup.check_batches(config, mesh)
     task = TaskSizes(config.task.kwargs.max_prompt, config.task.kwargs.max_completion)
-    model = dataclasses.replace(architecture, dtype=config.model.dtype, remat=config.model.remat)
+    options = {name: config.model[name] for name in ("dtype", "remat", "remat_keeps")}
+    model = dataclasses.replace(architecture, **options)
     return setup.Parts(config, mesh, task, model, None)
 
 

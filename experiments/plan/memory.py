@@ -61,7 +61,8 @@ def learning(work: Work, state: TrainState) -> Learning:
     """The train step, for the largest of its microbatches.
 
     gradients  2 × the shards of the parameters: the sum, and the part that is added to it
-    residuals  L × tokens × D, what remat keeps of each layer
+    residuals  L × tokens × D, what remat keeps of each layer; with its products q, k, v, the output
+               of attention and 2 arrays of width F too
     layer      of the layer at hand: 6 arrays of width D, of which 2 in float32, and twice (with
                their gradients) q, k, v and 3 arrays of width F; two layers of gathered weights
     attention  4 arrays of scores in float32 of a block of queries
@@ -70,7 +71,7 @@ def learning(work: Work, state: TrainState) -> Learning:
     model, prompts = work.model, work.prompts * work.epochs / (work.updates * work.microbatches)
     completions = prompts * work.group * work.completion
     tokens = completions + prompts * work.prompt
-    kept = model.num_layers if model.remat else 0
+    kept = model.num_layers * _kept_width(work) if model.remat else 0
     width = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim + 3 * model.d_ff
     inner = completions * (
         model.d_model * (4 * work.item + 2 * _FLOAT32) + 2 * width / work.tensor * work.item
@@ -84,7 +85,7 @@ def learning(work: Work, state: TrainState) -> Learning:
     chunk = min(_HEAD_CHUNK, model.vocab_size / work.tensor)
     return Learning(
         gradients=(1 + (work.microbatches > 1)) * shard_bytes(state.params),
-        residuals=kept * tokens * model.d_model * work.item,
+        residuals=kept * tokens * work.item,
         layer=layers * inner + 2 * _layer_weights(work),
         attention=layers * 4 * scores * _FLOAT32,
         head=completions * (4 * chunk * _FLOAT32 + model.d_model * (work.item + _FLOAT32)),
@@ -121,6 +122,15 @@ def cache_bytes(work: Work) -> float:
     tokens = work.prompts * (work.prompt + work.group * work.completion)
     token = 2 * model.num_layers * model.num_kv_heads * model.head_dim * work.item
     return tokens * token / work.tensor
+
+
+def _kept_width(work: Work) -> float:
+    """Numbers that remat keeps of a token in each layer."""
+    model = work.model
+    if model.remat_keeps == "nothing":
+        return model.d_model
+    heads = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim
+    return 2 * model.d_model + (heads + 2 * model.d_ff) / work.tensor
 
 
 def _layer_weights(work: Work) -> float:

@@ -63,11 +63,17 @@ def write_page(folder: Path) -> Path:
             f"{options['prompts']} prompts of up to {options['prompt']} tokens x"
             f" {options['group_size']} completions of {options['completion']} tokens;"
             f" {options['dtype']} compute, float32 weights and optimiser state;"
-            f" remat {'on' if options['remat'] else 'off'}; fused head.\n\n{plan_tables(plans)}\n"
+            f" remat {_remat(options)}; fused head.\n\n{plan_tables(plans)}\n"
         )
     page = folder / "README.md"
     page.write_text("\n".join(texts))
     return page
+
+
+def _remat(options: dict) -> str:
+    if not options["remat"]:
+        return "off"
+    return "on" if options.get("remat_keeps", "nothing") == "nothing" else "on, products kept"
 
 
 def save_plans(folder: Path, plans: Sequence[Plan], command: str) -> None:

@@ -1,6 +1,7 @@
 """Configs that cannot run end at once, with one line that names field, value and what is allowed."""
 
 import importlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import setup, sweep
-from experiments.config import ConfigError, default_config
+from experiments.config import ConfigError, default_config, with_added_fields
 from experiments.grid import seeds
 from experiments.optimizer import make_optimizer
 from experiments.progress import Silent
@@ -54,6 +55,7 @@ def changed(field, value):
         ("sweep.seeds", 0, "config.sweep.seeds must be a whole number >= 1, got 0"),
         ("optimizer.b2", 1.0, "config.optimizer.b2 must be in [0, 1), got 1.0"),
         ("model.dtype", "float16", "config.model.dtype must be one of float32, bfloat16"),
+        ("model.remat_keeps", "all", "config.model.remat_keeps must be one of nothing, products"),
         ("evaluation.ks", (1, 9), "config.evaluation.ks must be numbers in 1..config.evaluation.samples = 8"),
         ("evaluation.prompts_per_call", 3, "must be a divisor of config.evaluation.prompts = 8, got 3"),
         ("model.path", "/nowhere.gguf", "config.model.path must be an existing GGUF file"),
@@ -129,6 +131,29 @@ def test_workdir_of_another_config_is_refused(tiny, tmp_path):
     tiny.seed = 1
     with pytest.raises(ConfigError, match=r"seed: 0 there, 1 here.*choose another --workdir"):
         train(tiny, tmp_path, progress=Silent())
+
+
+def test_a_field_of_which_an_old_config_says_nothing_has_its_default(tiny, tmp_path):
+    tiny.steps = 2
+    train(tiny, tmp_path, progress=Silent())
+    path = tmp_path / "config.json"
+    old = json.loads(path.read_text())
+    del old["model"]["remat_keeps"]
+    path.write_text(json.dumps(old))
+    train(tiny, tmp_path, progress=Silent())
+    path.write_text(json.dumps(old))
+    tiny.model.remat_keeps = "products"
+    with pytest.raises(ConfigError, match=r"remat_keeps: 'nothing' there, 'products' here"):
+        train(tiny, tmp_path, progress=Silent())
+
+
+def test_added_fields_are_those_of_the_part_alone():
+    now = {"model": {"dtype": "bfloat16", "remat_keeps": "products"}, "task": {"name": "graph"}}
+    saved = {"model": {"dtype": "float32"}, "task": {"name": "countdown", "kwargs": {"a": 1}}}
+    assert with_added_fields(saved, now) == {
+        "model": {"dtype": "float32", "remat_keeps": "nothing"},
+        "task": {"name": "countdown", "kwargs": {"a": 1}},
+    }
 
 
 def test_command_ends_with_one_clear_line(command, tmp_path):

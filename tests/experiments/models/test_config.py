@@ -29,6 +29,7 @@ SIZES = {
         ("rope_scaling", "yarn", "ModelConfig.rope_scaling must be None or a RopeScaling"),
         ("norm_eps", 0.0, "ModelConfig.norm_eps must be positive; got 0.0"),
         ("dtype", "float16", "ModelConfig.dtype must be one of ('float32', 'bfloat16')"),
+        ("remat_keeps", "all", "ModelConfig.remat_keeps must be one of ('nothing', 'products')"),
     ],
 )
 def test_impossible_values(field, value, message):

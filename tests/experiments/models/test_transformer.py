@@ -30,6 +30,7 @@ SWITCHES = {
     "one_key_head_untied_remat": {"num_kv_heads": 1, "tied_head": False, "remat": True},
     "plain_heads_qkv_bias": {"num_kv_heads": 4, "qkv_bias": True},
     "wide_heads_qk_norm": {"head_dim": 10, "qk_norm": True, "norm_eps": 1e-2, "rope_theta": 50.0},
+    "products_kept": {"qkv_bias": True, "remat": True, "remat_keeps": "products"},
     "llama3_rope": LLAMA3,
     "linear_rope": {"rope_scaling": RopeScaling("linear", 3.0)},
 }

@@ -48,9 +48,13 @@ def prompts():
     return jax.ShapeDtypeStruct((2, 64), jnp.int32), jax.ShapeDtypeStruct((2,), jnp.int32)
 
 
-@pytest.mark.parametrize("remat", [True, False])
-def test_train_step(remat):
-    model = MODEL if remat else ModelConfig(**(MODEL.__dict__ | {"remat": False}))
+@pytest.mark.parametrize(
+    "options",
+    [{"remat": True}, {"remat": True, "remat_keeps": "products"}, {"remat": False}],
+    ids=["remat", "products_kept", "no_remat"],
+)
+def test_train_step(options):
+    model = ModelConfig(**(MODEL.__dict__ | options))
     completions = jax.ShapeDtypeStruct((2, 2, 129), jnp.int32)
 
     def loss(params, *batch):
