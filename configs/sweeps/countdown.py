@@ -49,12 +49,16 @@ def methods(config):
     return [name for name in advantages(config) if name != "psr"]
 
 
+def tuned(config, *names):
+    """Returns the overrides of the methods, each at its rate, by name."""
+    return {
+        name: overrides | {"optimizer.learning_rate": OTHER_RATES.get(name, RATE)}
+        for name, overrides in chosen(config, *names).items()
+    }
+
+
 def sweep(config):
     """Returns the overrides of each run, by name."""
-    tuned = {
-        name: overrides | {"optimizer.learning_rate": OTHER_RATES.get(name, RATE)}
-        for name, overrides in chosen(config, *methods(config)).items()
-    }
-    every = product(tuned, seeds(config))
+    every = product(tuned(config, *methods(config)), seeds(config))
     # Seed by seed, so that what is done of an interrupted sweep compares all methods.
     return dict(sorted(every.items(), key=lambda run: run[1]["seed"]))

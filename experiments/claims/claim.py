@@ -54,7 +54,7 @@ TITLES = {
     "isolate": "Why the sign ratio matters although h says it should not",
     "carry": "From the graph task to countdown",
     "beyond": "Beyond the paper: a shrinkage baseline, and a schedule of objectives",
-    "settings": "Group size, rate, optimiser, reuse, staleness, clip and scale",
+    "settings": "Start, group size, rate, optimiser, reuse, staleness, clip and scale",
 }
 
 _SUCCESS = (
@@ -291,6 +291,14 @@ CLAIMS: tuple[Claim, ...] = (
         "It matches FADE, and its final pass@1 or pass@100 is above by an interval that excludes "
         "0.",
         beyond.schedule_beats,
+    ),
+    Claim(
+        "settings",
+        "The order of two methods on countdown depends on where RL starts.",
+        "countdown_starts",
+        "The intervals of their difference in final pass@1, or pass@100, exclude 0 with different "
+        "signs from two warm starts, one of four times the steps.",
+        orders.starts,
     ),
     Claim(
         "settings",

@@ -24,6 +24,7 @@ SWEEPS = (
     "alpha",
     "delta",
     "countdown",
+    "countdown_starts",
     "methods",
     "beyond",
     "group_size",

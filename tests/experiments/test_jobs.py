@@ -149,3 +149,20 @@ def test_every_sweep_file_can_run(name, tmp_path):
             assert f"\n{sum(job.trains for job in jobs)} runs" in module.__doc__
         for methods in methods_of(jobs).values():
             assert len(methods) == len({repr(m) for m in methods})
+
+
+def test_countdown_from_the_shorter_start_is_the_countdown_sweep():
+    def configs(name):
+        module = importlib.import_module(f"configs.sweeps.{name}")
+        config = module.get_config()
+        found = {}
+        for run, overrides in module.sweep(config).items():
+            own = config.copy_and_resolve_references()
+            own.update_from_flattened_dict(overrides)
+            found[run] = own.to_json_best_effort(sort_keys=True)
+        return found
+
+    plain, starts = configs("countdown"), configs("countdown_starts")
+    shorter = {name.split("-", 1)[1]: text for name, text in starts.items() if "start280" in name}
+    assert len(shorter) == 25
+    assert all(plain[name] == text for name, text in shorter.items())

@@ -1,7 +1,8 @@
-"""The criteria on the order of methods: group size, rate, optimiser, reuse, scale, staleness, clip.
+"""The criteria on the order of methods, by what it may depend on.
 
-All but the last read the differences of the final pass@1 and pass@100 of every pair of methods. A
-run's name has the method as one of its parts, and the rest says the setting.
+All but those on the entropy and the lag read the differences of the final pass@1 and pass@100 of
+every pair of methods. A run's name has the method as one of its parts, and the rest says the
+setting.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,12 @@ from experiments.claims.sweep_data import SweepData
 
 METHODS = ("grpo_no_std", "asym0.5", "power2", "power3", "fade")
 Settings = dict[str, dict[str, str]]  # the name of a method in each setting
+
+
+def starts(study: Study) -> Finding:
+    """Two methods' difference excludes 0 from two warm starts with different signs."""
+    data, seeds, settings = _grid(study, "countdown_starts")
+    return _order(data, seeds, settings)
 
 
 def group_size(study: Study) -> Finding:

@@ -25,6 +25,9 @@ def test_an_order_that_turns(sweep, first, second, verdict):
     special = {"epochs1__asym05": first, "epochs4__asym05": second}
     study = _arms(sweep, "reuse", ("epochs1", "epochs4"), **special)
     assert orders.reuse(study).verdict == verdict
+    special = {"start1__asym05": first, "start4__asym05": second}
+    study = _arms(sweep, "countdown_starts", ("start1", "start4"), **special)
+    assert orders.starts(study).verdict == verdict
 
 
 def test_each_optimiser_at_its_best_rate(sweep):
