@@ -62,9 +62,9 @@ _SUCCESS = (
     "differences excluding 0; fails if one excludes it on the other side."
 )
 _FAILURE = (
-    "AsymGRPO(0.5) has more pass@1 than GRPO without std at step 50 and a larger rank-one fraction "
-    "of the head's update at the end, both intervals excluding 0; fails if one excludes it on the "
-    "other side."
+    "AsymGRPO(0.5) has more pass@1 than GRPO without std at step 50 (arithmetic: 25) and a larger "
+    "rank-one fraction of the head's update at the end, both intervals excluding 0; fails if one "
+    "excludes it on the other side."
 )
 _FIRST = (
     "FADE's first evaluation at or above the final pass@1 of the best of GRPO without std, "
