@@ -41,8 +41,8 @@ def default_config() -> ConfigDict:
     config.model.dtype = "float32"  # of the computation; parameters are always float32
     # Recompute each block in the backward pass: less memory, and on a CPU no slower.
     config.model.remat = True
-    # What is not recomputed: "nothing", or the matrix "products" (an eighth less time for 1.3 times
-    # the memory in a step of SmolLM2-135M on a CPU).
+    # What is not recomputed: "nothing", or the matrix "products", which takes less time and more
+    # memory.
     config.model.remat_keeps = "nothing"
 
     config.sampling = ConfigDict()
