@@ -14,17 +14,13 @@ the rate that is best for the mean pass@1 of the method.
 100 runs of about a minute each on one core.
 """
 
-from configs import graph
+from configs.graph import get_config
 from configs.sweeps.methods import chosen
-from experiments.config import with_mode
 from experiments.grid import axis, chain, product, seeds
 
+__all__ = ["SGD", "get_config", "sweep"]
 
-def get_config(mode: str = ""):
-    """Returns what the runs share; `mode` is empty or "smoke"."""
-    config = graph.get_config()
-    config.optimizer.momentum = 0.9  # read by SGD alone
-    return with_mode(config, mode)
+SGD = {"optimizer.name": "sgd", "optimizer.momentum": 0.9}
 
 
 def sweep(config):
@@ -34,7 +30,7 @@ def sweep(config):
         axis("optimizer.learning_rate", (3e-4, 1e-3), "lr"),
     )
     sgd = product(
-        axis("optimizer.name", ("sgd",), ["sgd"]),
+        {"sgd": SGD},
         axis("optimizer.learning_rate", (0.01, 0.03, 0.1), "lr"),
     )
     weights = chosen(config, "grpo_no_std", "asym0.5", "power3", "fade")

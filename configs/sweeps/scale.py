@@ -15,24 +15,19 @@ scale holds if under Adam no method's raw and equalised runs differ so.
 100 runs of about a minute each on one core.
 """
 
-from configs import graph
+from configs.graph import LEARNING_RATE, get_config
 from configs.sweeps.methods import chosen
-from experiments.config import with_mode
+from configs.sweeps.optimizer import SGD
 from experiments.grid import axis, product, seeds, zipped
 
-
-def get_config(mode: str = ""):
-    """Returns what the runs share; `mode` is empty or "smoke"."""
-    config = graph.get_config()
-    config.optimizer.momentum = 0.9  # read by SGD alone
-    return with_mode(config, mode)
+__all__ = ["get_config", "sweep"]
 
 
 def sweep(config):
     """Returns the overrides of each run, by name."""
     optimizers = zipped(
-        axis("optimizer.name", ("adamw", "sgd"), ("adam", "sgd")),
-        axis("optimizer.learning_rate", (graph.LEARNING_RATE, 0.03), "lr"),
+        {"adam": {"optimizer.name": "adamw"}, "sgd": SGD},
+        axis("optimizer.learning_rate", (LEARNING_RATE, 0.03), "lr"),
     )
     return product(
         optimizers,
