@@ -22,6 +22,12 @@ from experiments.setup import Parts, parameter_shardings
 from experiments.train_step import Hyperparameters, TrainState
 from fade_jax.diagnostics import rank_one_fraction
 
+# Of functions that sample, on CPUs. XLA's schedule for many threads does first whatever can be done
+# first: it copies all weights of a layer out of their stack before it multiplies by any, and each
+# has left the cache by the time it is read again. In the order that saves memory, each is read
+# while it is there. The results are the same bits.
+_SAMPLING_ON_CPU = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+
 
 class Program(NamedTuple):
     """Jitted functions; the states they take are donated.
@@ -60,6 +66,8 @@ def make_program(parts: Parts, members) -> Program:
     everywhere = sharding.replicated(mesh)
     by_prompt = sharding.batch_sharding(mesh)
     state_shardings = _state_shardings(parts, members)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    sampling = {"compiler_options": _SAMPLING_ON_CPU if on_cpu else None}
     # Rollouts read the parameters once for each token: gathered for each, a token would take as
     # long as its all-gather.
     sampling_shardings = sharding.whole_over_fsdp(state_shardings.params)
@@ -152,18 +160,22 @@ def make_program(parts: Parts, members) -> Program:
             static_argnums=3,
             donate_argnums=0,
             out_shardings=(state_shardings, everywhere),
+            **sampling,
         ),
         advance_together=jax.jit(
             advance_together,
             static_argnums=3,
             donate_argnums=0,
             out_shardings=(sharding.stacked(state_shardings), everywhere),
+            **sampling,
         ),
-        sample=jax.jit(sample_step, out_shardings=by_prompt),
+        sample=jax.jit(sample_step, out_shardings=by_prompt, **sampling),
         learn=jax.jit(learn, donate_argnums=0, out_shardings=(state_shardings, everywhere)),
-        judge=jax.jit(judge, out_shardings=everywhere),
+        judge=jax.jit(judge, out_shardings=everywhere, **sampling),
         sample_held_out=jax.jit(
-            partial(draw, group_size=config.evaluation.samples), out_shardings=everywhere
+            partial(draw, group_size=config.evaluation.samples),
+            out_shardings=everywhere,
+            **sampling,
         ),
     )
 

@@ -81,7 +81,7 @@ def compile_work(work: Work) -> Compiled:
         max_positions=tokens_of(work),
         dtype=config.model.dtype,
         remat=config.model.remat,
-        remat_keeps=config.model.remat_keeps,
+        remat_keeps=work.keeps,
     )
     task = RandomTask(shape.vocabulary, work.prompt, work.completion)
     parts = Parts(config, make_mesh(config.mesh), task, model, None)

@@ -196,7 +196,8 @@ COMPARED = """\
   tokens are counted, those of prompts too, of every sequence. The peers compute the exact entropy
   in the step; ours is there from sampling.
 - **Grouped rows**: the peers repeat the prompt for every rollout, which is the same work as with
-  distinct prompts: it is timed once, and stands in both rows. We read each prompt once.
+  distinct prompts: it is timed once, and stands in all rows. We read each prompt once.
+- **Products kept**: `config.model.remat_keeps = "products"`, ours only: more memory, less time.
 - **Ours** is what a run does: `experiments.program.make_program`, donated buffers, every field of
   the config at its default, `model.remat` (activations computed anew in the backward pass) among
   them.

@@ -44,6 +44,7 @@ class Work(NamedTuple):
       prompt: tokens of each.
       completion: tokens of each; no completion ends early.
       steps: of one repetition, one after another.
+      keeps: config.model.remat_keeps of ours.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Work(NamedTuple):
     prompt: int
     completion: int
     steps: int = 1
+    keeps: str = "nothing"
 
     @property
     def sequences(self) -> int:
@@ -83,8 +85,8 @@ class Work(NamedTuple):
         """The same for an implementation that shares nothing within a group: distinct prompts."""
         if self.kind == "step":
             return self
-        name = self.name.removesuffix("_grouped")
-        return self._replace(name=name, prompts=self.sequences, group=1)
+        name = self.name.removesuffix("_kept").removesuffix("_grouped")
+        return self._replace(name=name, prompts=self.sequences, group=1, keeps="nothing")
 
     def title(self) -> str:
         """How the table calls it."""
@@ -102,7 +104,8 @@ class Work(NamedTuple):
             case "rollout":
                 return f"rollout, {model}, {group}, {tokens}"
             case "update":
-                return f"policy-gradient step, {model}, {group}, {tokens}"
+                kept = "" if self.keeps == "nothing" else f", {self.keeps} kept"
+                return f"policy-gradient step, {model}, {group}, {tokens}{kept}"
         return f"whole RL step, {model}, {group}, {tokens}"
 
 
@@ -116,20 +119,23 @@ def from_json(fields: dict) -> Work:
     return Work(**{**fields, "shape": Shape(*fields["shape"])})
 
 
-def _pair(kind: str, shape: str, sequences: int, prompt: int, completion: int) -> tuple[Work, Work]:
+def _family(
+    kind: str, shape: str, sequences: int, prompt: int, completion: int
+) -> tuple[Work, ...]:
     name, sizes = f"{kind}_{shape}", SHAPES[shape]
-    return (
-        Work(name, kind, sizes, sequences, 1, prompt, completion),
-        Work(f"{name}_grouped", kind, sizes, sequences // 8, 8, prompt, completion),
-    )
+    distinct = Work(name, kind, sizes, sequences, 1, prompt, completion)
+    grouped = distinct._replace(name=f"{name}_grouped", prompts=sequences // 8, group=8)
+    if kind != "update":
+        return distinct, grouped
+    return distinct, grouped, grouped._replace(name=f"{name}_grouped_kept", keeps="products")
 
 
 WORKS = (
     Work("product", "product", SHAPES["tiny"], 1, 1, 2048, 0),
-    *_pair("rollout", "smollm2", 32, 32, 64),
-    *_pair("rollout", "tiny", 32, 32, 64),
-    *_pair("update", "smollm2", 16, 32, 96),
-    *_pair("update", "tiny", 16, 32, 96),
+    *_family("rollout", "smollm2", 32, 32, 64),
+    *_family("rollout", "tiny", 32, 32, 64),
+    *_family("update", "smollm2", 16, 32, 96),
+    *_family("update", "tiny", 16, 32, 96),
     Work("head", "head", SHAPES["smollm2"], 16, 1, 32, 96),
     Work("step_tiny", "step", SHAPES["tiny"], 8, 8, 16, 16, steps=5),
 )

@@ -13,7 +13,7 @@ from experiments.benchmarks.works import WORKS, Shape, Work, from_json
 SHAPE = Shape(layers=1, width=8, heads=2, kv_heads=1, hidden=8, vocabulary=11)
 TINIEST = (
     Work("rollout_x_grouped", "rollout", SHAPE, 2, 2, 3, 2),
-    Work("update_x", "update", SHAPE, 4, 1, 3, 2),
+    Work("update_x", "update", SHAPE, 4, 1, 3, 2, keeps="products"),
     Work("head", "head", SHAPE, 2, 1, 3, 2),
     Work("step_x", "step", SHAPE, 2, 2, 3, 2, steps=2),
 )
@@ -49,7 +49,10 @@ def test_amounts_and_what_peers_share():
     for name in ("rollout_tiny", "update_smollm2"):
         assert by_name[f"{name}_grouped"].peers_work == by_name[name]
     assert by_name["step_tiny"].peers_work == by_name["step_tiny"]
-    assert [len(group) for group in families(WORKS)] == [1, 2, 2, 2, 2, 1, 1]
+    kept = by_name["update_tiny_grouped_kept"]
+    assert kept.keeps == "products"
+    assert kept.peers_work == by_name["update_tiny"]
+    assert [len(group) for group in families(WORKS)] == [1, 2, 2, 3, 3, 1, 1]
 
 
 def test_from_flags_to_results(tmp_path):
