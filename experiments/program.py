@@ -22,11 +22,15 @@ from experiments.setup import Parts, parameter_shardings
 from experiments.train_step import Hyperparameters, TrainState
 from fade_jax.diagnostics import rank_one_fraction
 
-# Of functions that sample, on CPUs. XLA's schedule for many threads does first whatever can be done
-# first: it copies all weights of a layer out of their stack before it multiplies by any, and each
-# has left the cache by the time it is read again. In the order that saves memory, each is read
-# while it is there. The results are the same bits.
-_SAMPLING_ON_CPU = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+def sampling_options(platform: str) -> dict[str, bool] | None:
+    """The options that functions which sample are compiled with.
+
+    On CPUs, XLA's schedule for many threads does first whatever can be done first: it copies all
+    weights of a layer out of their stack before it multiplies by any, and each has left the cache
+    by the time it is read again. In the order that saves memory, each is read while it is there.
+    The results are the same bits.
+    """
+    return {"xla_cpu_enable_concurrency_optimized_scheduler": False} if platform == "cpu" else None
 
 
 class Program(NamedTuple):
@@ -66,8 +70,7 @@ def make_program(parts: Parts, members) -> Program:
     everywhere = sharding.replicated(mesh)
     by_prompt = sharding.batch_sharding(mesh)
     state_shardings = _state_shardings(parts, members)
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    sampling = {"compiler_options": _SAMPLING_ON_CPU if on_cpu else None}
+    sampling = {"compiler_options": sampling_options(mesh.devices.flat[0].platform)}
     # Rollouts read the parameters once for each token: gathered for each, a token would take as
     # long as its all-gather.
     sampling_shardings = sharding.whole_over_fsdp(state_shardings.params)

@@ -8,6 +8,7 @@ their length. `drawing` is that of one token of every completion from its logits
 vocabulary. What is printed is one line of JSON.
 """
 
+import functools
 import json
 import sys
 import time
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 from experiments.benchmarks.growth.axes import Sizes
 from experiments.benchmarks.growth.point import parts_of
 from experiments.models import transformer
+from experiments.program import sampling_options
 from experiments.rollout import draw
 
 CACHES = (32, 64, 128, 256, 512, 1024)
@@ -43,7 +45,7 @@ def decode_seconds(size: int, repeats: int) -> list[float]:
     prefix, _ = transformer.prefill(model, params, prompts, length)
     tokens = jnp.ones((base.prompts, base.group), jnp.int32)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=sampling_options(jax.default_backend()))
     def decode(params, prefix, cache):
         def one(index, carry):
             hidden, cache = transformer.decode(model, params, prefix, carry[1], tokens, index)
