@@ -22,6 +22,7 @@ from experiments.setup import Parts, parameter_shardings
 from experiments.train_step import Hyperparameters, TrainState
 from fade_jax.diagnostics import rank_one_fraction
 
+
 def sampling_options(platform: str) -> dict[str, bool] | None:
     """The options that functions which sample are compiled with.
 
