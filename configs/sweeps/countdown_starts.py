@@ -11,9 +11,9 @@ difference of their final pass@1, or pass@100, exclude 0 at the two starts with 
     python -m experiments.run --config=configs/sweeps/countdown_starts.py:smoke \
         --workdir=runs/smoke/countdown_starts
 
-50 runs of half a minute each on one core, from pass@1 of 4.9% and of 10.8%. Every method has the rate that was tuned for it from the
-shorter start; the runs from there are those of configs/sweeps/countdown.py, and need not be made
-again (`--config.sweep.reuse`).
+50 runs of half a minute each on one core, from pass@1 of 4.9% and of 10.8%. Every method has the
+rate that was tuned for it from the shorter start; the runs from there are those of
+configs/sweeps/countdown.py, and need not be made again (`--config.sweep.reuse`).
 """
 
 from configs.sweeps import countdown
