@@ -197,7 +197,8 @@ COMPARED = """\
   in the step; ours is there from sampling.
 - **Grouped rows**: the peers repeat the prompt for every rollout, which is the same work as with
   distinct prompts: it is timed once, and stands in all rows. We read each prompt once.
-- **Products kept**: `config.model.remat_keeps = "products"`, ours only: more memory, less time.
+- **Products kept**: `config.model.remat_keeps = "products"`, ours only: it
+  keeps more for the backward pass and multiplies less there.
 - **Ours** is what a run does: `experiments.program.make_program`, donated buffers, every field of
   the config at its default, `model.remat` (activations computed anew in the backward pass) among
   them.
