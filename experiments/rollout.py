@@ -1,12 +1,14 @@
 """Sampling completions from the policy with a key-value cache, inside jit."""
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from experiments.models import transformer
+from experiments.models import decoding, transformer
 from experiments.models.config import ModelConfig
+from experiments.models.linear import linear_of_few
 from fade_jax.entropies import log_prob_and_entropy, token_entropy
 
 
@@ -42,18 +44,38 @@ def truncate(logits: jax.Array, *, top_p: float = 1.0, top_k: int = 0) -> jax.Ar
     return logits
 
 
+# Into so many blocks of equal size, if it can be, a vocabulary is cut for drawing from it. A power
+# of 2, so that the blocks of a head that is split over devices lie whole on each.
+BLOCKS = 256
+
+
 def draw(key: jax.Array, logits: jax.Array) -> jax.Array:
     """Draws an index, int32 [...], from softmax(logits [..., vocab]).
 
-    The indices are those of jax.random.categorical, bit for bit.
+    It is the first whose cumulative probability exceeds a uniform number: one random number for
+    each draw, where the Gumbel trick needs one for every logit. Cumulative sums are taken over the
+    blocks of the vocabulary, then inside of the block found. Sums and numbers are float32:
+    probabilities below 2^-24 are not resolved.
     """
-    noisy = logits + jax.random.gumbel(key, logits.shape, logits.dtype)
-    # An argmax by two plain reductions: XLA's CPU backend computes that of pairs one by one, with
-    # the noise inside, which took three quarters of a rollout with a vocabulary of 32768.
-    top = jnp.max(noisy, axis=-1, keepdims=True)
     vocabulary = logits.shape[-1]
-    index = jnp.where(noisy == top, jnp.arange(vocabulary, dtype=jnp.int32), vocabulary - 1)
-    return jnp.min(index, axis=-1)
+    blocks = math.gcd(vocabulary, BLOCKS)
+    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
+    weights = weights.reshape(*weights.shape[:-1], blocks, -1)
+    sums = jnp.sum(weights, axis=-1)
+    target = jax.random.uniform(key, sums.shape[:-1]) * jnp.sum(sums, axis=-1)
+    block, rest = _first_beyond(sums, target)
+    within = jnp.take_along_axis(weights, block[..., None, None], axis=-2)[..., 0, :]
+    return block * (vocabulary // blocks) + _first_beyond(within, rest)[0]
+
+
+def _first_beyond(weights, target):
+    """The first index where Σ weights exceeds `target`, and target less the sum before it."""
+    cumulative = jnp.cumsum(weights, axis=-1)
+    # Rounding may bring the target up to the whole sum, which no index exceeds.
+    target = jnp.minimum(target, jnp.nextafter(cumulative[..., -1], 0.0))
+    passed = cumulative <= target[..., None]
+    index = jnp.sum(passed, axis=-1, dtype=jnp.int32)
+    return index, target - jnp.max(jnp.where(passed, cumulative, 0.0), axis=-1)
 
 
 def sample(
@@ -93,11 +115,11 @@ def sample(
     prompts = tokens.shape[0]
     head = transformer.unembedding(model, params)
     prefix, last = transformer.prefill(model, params, tokens, length)
+    sources = decoding.prepare(model, params, prefix, max_tokens)
 
     def emit(t, hidden, rollouts, alive):
         """Draws token t from hidden [P, 1 or G, D]; the first token's logits serve the group."""
-        logits = jnp.einsum("pgd,vd->pgv", hidden, head, preferred_element_type=jnp.float32)
-        logits = logits / temperature
+        logits = linear_of_few(hidden.astype(jnp.float32), head) / temperature
         shape = (prompts, group_size, logits.shape[-1])
         drawn = draw(
             jax.random.fold_in(key, t),
@@ -123,7 +145,7 @@ def sample(
 
     def step(carry):
         t, drawn, cache, rollouts, alive = carry
-        hidden, cache = transformer.decode(model, params, prefix, cache, drawn, t - 1)
+        hidden, cache = decoding.decode(model, sources, cache, drawn, t - 1)
         rollouts, alive, drawn = emit(t, hidden, rollouts, alive)
         return t + 1, drawn, cache, rollouts, alive
 
@@ -133,7 +155,7 @@ def sample(
     )
     alive = jnp.ones(shape[:2], bool)
     rollouts, alive, drawn = emit(0, last[:, None], empty, alive)
-    cache = transformer.empty_cache(model, prompts, group_size, max_tokens)
+    cache = decoding.empty_cache(model, prompts, group_size, max_tokens)
     carry = (jnp.int32(1), drawn, cache, rollouts, alive)
     carry = jax.lax.while_loop(lambda c: (c[0] < max_tokens) & jnp.any(c[4]), step, carry)
     return carry[3]

@@ -24,6 +24,27 @@ def linear(x: jax.Array, weight: jax.Array) -> jax.Array:
     return out.reshape(*x.shape[:-1], weight.shape[-1])
 
 
+def linear_of_few(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """x @ weight.T, [..., N] in x's dtype, of some hundred tokens [..., K] at most.
+
+    The weight, [N, K] of any dtype, is stored as it is read by a product with the weight on the
+    left. With few tokens XLA's CPU backend takes half the time for that, and this is the only
+    difference to `linear`; experiments.benchmarks.growth.parts measures both.
+    """
+    rows, weight = x.reshape(-1, x.shape[-1]), weight.astype(x.dtype)
+
+    def left(rows, weight):
+        # Without the barrier XLA turns the product round again.
+        product = _product(weight, rows, ROWS_BY_ROWS)
+        return jax.lax.optimization_barrier(product).T
+
+    def right(rows, weight):
+        return _product(rows, weight, ROWS_BY_ROWS)
+
+    out = jax.lax.platform_dependent(rows, weight, cpu=left, default=right)
+    return out.reshape(*x.shape[:-1], weight.shape[0])
+
+
 @jax.custom_vjp
 def _rounded_once(x, weight):
     """x @ weight in bfloat16, with gradients that are products of bfloat16 too.

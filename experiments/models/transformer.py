@@ -15,22 +15,15 @@ import jax.numpy as jnp
 from experiments import sharding
 from experiments.models import rotary
 from experiments.models.config import ModelConfig
-from experiments.models.linear import NAME, linear
+from experiments.models.linear import NAME, linear, linear_of_few
 
 
 class Prefix(NamedTuple):
     """Keys and values of the prompts, one copy per prompt whatever the size of the group."""
 
-    keys: jax.Array  # [L, P, Hkv, S, Dh]
+    keys: jax.Array  # [L, P, Hkv, Dh, S]
     values: jax.Array  # [L, P, Hkv, S, Dh]
     length: jax.Array  # i32 [P], real tokens
-
-
-class Cache(NamedTuple):
-    """Keys and values of the completions sampled so far."""
-
-    keys: jax.Array  # [L, P, G, Hkv, T, Dh]
-    values: jax.Array  # [L, P, G, Hkv, T, Dh]
 
 
 def rms_norm(x, scale, eps):
@@ -93,16 +86,16 @@ def _attention(query, sources):
 
     Args:
       query: [P, G, Q, Hkv, R, Dh], scaled and rotated.
-      sources: (keys, values, mask) each; keys and values are [P, Hkv, N, Dh] where the group shares
-        them, else [P, G, Hkv, N, Dh]; mask is bool, broadcast against [P, G, Hkv, Q, R, N], and
-        lets every query see at least one key of some source.
+      sources: (keys, values, mask) each; keys are [P, Hkv, Dh, N] and values [P, Hkv, N, Dh] where
+        the group shares them, else with G after P; mask is bool, broadcast against
+        [P, G, Hkv, Q, R, N], and lets every query see at least one key of some source.
 
     Returns:
       [P, G, Q, Hkv, R, Dh], in query's dtype.
     """
     query = jnp.moveaxis(query, 2, 3)  # [P, G, Hkv, Q, R, Dh]
     scores = [
-        jnp.where(mask, _dot("pghqrd,p{}hnd->pghqrn", query, keys), -jnp.inf)
+        jnp.where(mask, _dot("pghqrd,p{}hdn->pghqrn", query, keys), -jnp.inf)
         for keys, _, mask in sources
     ]
     top = functools.reduce(jnp.maximum, [jnp.max(s, axis=-1, keepdims=True) for s in scores])
@@ -126,12 +119,18 @@ def _dot(axes, left, right):
 
 
 class Block(nn.Module):
-    """One layer: x + attention(norm x), then x + SwiGLU(norm x)."""
+    """One layer: x + attention(norm x), then x + SwiGLU(norm x).
+
+    Attributes:
+      config: a ModelConfig.
+      turned: whether the weights are [out, in] instead of [in, out], for `linear_of_few`.
+    """
 
     config: ModelConfig
+    turned: bool = False
 
     @nn.compact
-    def __call__(self, x, past, masks, angles):
+    def __call__(self, x, past, masks, angles, write=lambda own: own):
         """Runs the layer on [P, G, Q, D].
 
         Args:
@@ -139,9 +138,11 @@ class Block(nn.Module):
           past: (keys, values) of this layer for each source there is beside the tokens themselves.
           masks: one for each of `past`, then one for the tokens themselves; see `attention`.
           angles: (cos, sin), each [P, 1, Q, Dh/2].
+          write: from the tokens' own (keys [P, G, Hkv, Dh, Q], values [P, G, Hkv, Q, Dh]) to those
+            that they attend to in their place.
 
         Returns:
-          x [P, G, Q, D], and the tokens' own (keys, values), each [P, G, Hkv, Q, Dh].
+          x [P, G, Q, D], and the (keys, values) that `write` returned.
         """
         c = self.config
         dtype = x.dtype
@@ -160,9 +161,14 @@ class Block(nn.Module):
                 value, parameter(name, nn.initializers.ones, value.shape[-1]), c.norm_eps
             )
 
+        def product(name, value, initializer, columns):
+            shape = value.shape[-1], columns
+            if self.turned:
+                return linear_of_few(value, parameter(name, initializer, *shape[::-1]))
+            return linear(value, parameter(name, initializer, *shape))
+
         def heads(name, value, count):
-            weight = parameter(name, project, c.d_model, count * c.head_dim)
-            out = linear(value, weight)
+            out = product(name, value, project, count * c.head_dim)
             if c.qkv_bias:
                 bias = parameter(f"{name}_bias", nn.initializers.zeros, count * c.head_dim)
                 out = out + bias.astype(dtype)
@@ -179,18 +185,17 @@ class Block(nn.Module):
         query = (rotary.rotate(query, *angles) * c.head_dim**-0.5).astype(dtype)
         query = query.reshape(*query.shape[:3], c.num_kv_heads, queries_per_key, c.head_dim)
         key = rotary.rotate(key, *angles).astype(dtype)
-        new = jnp.swapaxes(key, 2, 3), jnp.swapaxes(value, 2, 3)
-        y = attention(query, [(*kv, mask) for kv, mask in zip((*past, new), masks)])
-        weight = parameter("output", back, c.num_heads * c.head_dim, c.d_model)
+        own = write((jnp.moveaxis(key, 2, 4), jnp.swapaxes(value, 2, 3)))
+        y = attention(query, [(*kv, mask) for kv, mask in zip((*past, own), masks)])
         y = sharding.by_prompt(y.reshape(*x.shape[:3], -1))
-        x = sharding.by_prompt(x + linear(y, weight), None, None, None)
+        x = x + product("output", y, back, c.d_model)
+        x = sharding.by_prompt(x, None, None, None)
 
         y = sharding.by_prompt(norm("mlp_norm", x), None, None, None)
-        gate = sharding.by_prompt(linear(y, parameter("gate", project, c.d_model, c.d_ff)))
-        up = sharding.by_prompt(linear(y, parameter("up", project, c.d_model, c.d_ff)))
-        weight = parameter("down", back, c.d_ff, c.d_model)
-        x = x + linear(nn.silu(gate) * up, weight)
-        return sharding.by_prompt(x, None, None, None), new
+        gate = sharding.by_prompt(product("gate", y, project, c.d_ff))
+        up = sharding.by_prompt(product("up", y, project, c.d_ff))
+        x = x + product("down", nn.silu(gate) * up, back, c.d_model)
+        return sharding.by_prompt(x, None, None, None), own
 
 
 # What the backward pass of a rematerialised layer finds kept, by ModelConfig.remat_keeps.
@@ -216,7 +221,8 @@ class Transformer(nn.Module):
           angles: as in Block.
 
         Returns:
-          hidden [P, G, Q, D], and the tokens' own (keys, values) [L, P, G, Hkv, Q, Dh].
+          hidden [P, G, Q, D], and the tokens' own keys [L, P, G, Hkv, Dh, Q] and values
+          [L, P, G, Hkv, Q, Dh].
         """
         c = self.config
         table = (c.vocab_size, c.d_model)
@@ -224,7 +230,7 @@ class Transformer(nn.Module):
         embedding = self.param("embedding", initializer, table, jnp.float32)
         if not c.tied_head:
             self.param("head", initializer, table, jnp.float32)
-        x = sharding.by_prompt(jnp.asarray(embedding)[tokens].astype(c.dtype), None, None, None)
+        x = embed(c, {"embedding": embedding}, tokens)
         policy = _KEPT[c.remat_keeps]
         block = nn.remat(Block, prevent_cse=False, policy=policy) if c.remat else Block
         layers = nn.scan(
@@ -236,7 +242,18 @@ class Transformer(nn.Module):
         )(c, name="layers")
         x, new = layers(x, past, masks, angles)
         scale = self.param("final_norm", nn.initializers.ones, (c.d_model,), jnp.float32)
-        return sharding.by_prompt(rms_norm(x, scale, c.norm_eps), None, None, None), new
+        return final_norm(c, {"final_norm": scale}, x), new
+
+
+def embed(config, params, tokens):
+    """The embedding's rows [P, G, Q, D] of tokens [P, G, Q], in config.dtype."""
+    rows = jnp.asarray(params["embedding"])[tokens].astype(config.dtype)
+    return sharding.by_prompt(rows, None, None, None)
+
+
+def final_norm(config, params, x):
+    """The norm after the last layer, of x [P, G, Q, D]."""
+    return sharding.by_prompt(rms_norm(x, params["final_norm"], config.norm_eps), None, None, None)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -273,7 +290,7 @@ def prefill(config, params, tokens, length):
     Raises:
       ValueError: S exceeds config.max_positions.
     """
-    _check_positions(config, tokens.shape[1])
+    check_positions(config, tokens.shape[1])
     steps = jnp.arange(tokens.shape[1])
     angles = rotary.rotation(config, steps[None, None])
     hidden, (keys, values) = Transformer(config).apply(
@@ -299,58 +316,12 @@ def extend(config, params, prefix, tokens):
       ValueError: S + T exceeds config.max_positions.
     """
     steps = jnp.arange(tokens.shape[2])
-    _check_positions(config, prefix.keys.shape[3] + tokens.shape[2])
+    check_positions(config, prefix.keys.shape[-1] + tokens.shape[2])
     angles = rotary.rotation(config, prefix.length[:, None, None] + steps)
     past = ((prefix.keys, prefix.values),)
-    masks = _real(prefix), _causal(steps)
+    masks = real(prefix.length, prefix.keys.shape[-1]), _causal(steps)
     hidden, _ = Transformer(config).apply({"params": params}, tokens, past, masks, angles)
     return hidden
-
-
-def empty_cache(config, prompts, group, max_tokens):
-    """Room for `group` completions of `max_tokens` tokens for each of `prompts` prompts."""
-    shape = (
-        config.num_layers,
-        prompts,
-        group,
-        config.num_kv_heads,
-        max_tokens,
-        config.head_dim,
-    )
-    return Cache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
-
-
-def decode(config, params, prefix, cache, tokens, index):
-    """Feeds completion token number `index` of every completion.
-
-    Args:
-      config: a ModelConfig.
-      params: as from init_params.
-      prefix: from prefill.
-      cache: holds the tokens before `index`.
-      tokens: i32 [P, G].
-      index: i32 [], from 0 to T - 1.
-
-    Returns:
-      The hidden state [P, G, D], which predicts token index + 1, and the cache with this token.
-
-    Raises:
-      ValueError: S + T exceeds config.max_positions.
-    """
-    max_tokens = cache.keys.shape[4]
-    _check_positions(config, prefix.keys.shape[3] + max_tokens)
-    angles = rotary.rotation(config, (prefix.length + index)[:, None, None])
-    past = (prefix.keys, prefix.values), (cache.keys, cache.values)
-    masks = _real(prefix), jnp.arange(max_tokens) < index, jnp.ones((1, 1, 1), bool)
-    hidden, new = Transformer(config).apply(
-        {"params": params}, tokens[:, :, None], past, masks, angles
-    )
-    # The layers read the cache and never write it, and the new keys of all layers go in at once, so
-    # that XLA updates it in place; carried through the scan, it was copied for every layer.
-    keys, values = (
-        jax.lax.dynamic_update_slice_in_dim(old, at, index, axis=4) for old, at in zip(cache, new)
-    )
-    return hidden[:, :, 0], Cache(keys, values)
 
 
 def unembedding(config, params):
@@ -381,12 +352,13 @@ def _causal(steps):
     return (steps[:, None] >= steps)[:, None]
 
 
-def _real(prefix):
-    real = jnp.arange(prefix.keys.shape[3]) < prefix.length[:, None]
-    return real[:, None, None, None, None]
+def real(length, positions):
+    """Which of the prompts' `positions` tokens are real, a mask [P, 1, 1, 1, 1, S]."""
+    return (jnp.arange(positions) < length[:, None])[:, None, None, None, None]
 
 
-def _check_positions(config, positions):
+def check_positions(config, positions):
+    """Raises a ValueError if a sequence of so many tokens exceeds config.max_positions."""
     if positions > config.max_positions:
         raise ValueError(
             f"prompt and completion must fit in max_positions = {config.max_positions} tokens; "

@@ -1,5 +1,6 @@
 """The sampler against the full forward pass, and its distribution against the softmax."""
 
+import unittest.mock
 from functools import partial
 
 import chex
@@ -136,12 +137,35 @@ def test_truncated_tokens_are_never_drawn(params, prompts):
     assert np.all(rollouts.tokens[..., 0] == best[:, None])
 
 
-@pytest.mark.parametrize("shape", [(7,), (3, 4, 7), (2, 1000)])
-def test_draws_the_tokens_of_jax_random_categorical(shape):
+def of_drawn(table, drawn):
+    """What a table [..., vocab] holds of indices [draws, ...]."""
+    return np.take_along_axis(table[None], np.asarray(drawn)[..., None], axis=-1)[..., 0]
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 4, 7), (2, 1000), (2, 49152)])
+def test_draws_what_a_uniform_number_reaches_in_the_cumulative_softmax_in_float64(shape):
     logits = 3 * jax.random.normal(jax.random.key(1), shape)
     logits = jnp.where(logits < -2, -jnp.inf, logits)  # as top-p and top-k leave them
     keys = jax.random.split(jax.random.key(2), 50)
-    ours = jax.jit(jax.vmap(lambda key: rollout.draw(key, logits)))(keys)
-    theirs = jax.vmap(lambda key: jax.random.categorical(key, logits))(keys)
-    np.testing.assert_array_equal(ours, theirs)
-    assert ours.dtype == jnp.int32
+    drawn = jax.jit(jax.vmap(lambda key: rollout.draw(key, logits)))(keys)
+    assert drawn.dtype == jnp.int32
+    weights = np.exp(np.float64(logits))
+    assert np.all(of_drawn(weights, drawn) > 0)
+    cumulative = np.cumsum(weights, axis=-1) / weights.sum(axis=-1, keepdims=True)
+    number = np.float64(jax.vmap(lambda key: jax.random.uniform(key, shape[:-1]))(keys))
+    below = np.pad(cumulative, [(0, 0)] * (len(shape) - 1) + [(1, 0)])
+    low, high = of_drawn(below, drawn), of_drawn(below, drawn + 1)
+    assert np.all(low <= number + 1e-6)
+    assert np.all(number <= high + 1e-6)
+    assert np.mean((low <= number) & (number < high)) > 0.9
+
+
+def test_no_number_reaches_a_token_without_probability():
+    """The first block has none, nor have the ends of the others; 0 and almost 1 are drawn."""
+    logits = np.full(1024, -np.inf, np.float32)
+    logits[[5, 130, 700]] = 0.0
+    for number, expected in ((0.0, 5), (np.nextafter(np.float32(1), np.float32(0)), 700)):
+        with unittest.mock.patch(
+            "jax.random.uniform", lambda key, shape, n=number: jnp.full(shape, n)
+        ):
+            assert rollout.draw(jax.random.key(0), logits) == expected

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.models import fetch_smollm2, hugging_face, tokenizer, transformer
+from experiments.models import decoding, fetch_smollm2, hugging_face, tokenizer, transformer
 from experiments.models.load import load_model
 from tests.experiments.models import smollm2
 from tests.experiments.models.checkpoints import write_gguf
@@ -44,11 +44,12 @@ def our_greedy(config, params, ids, steps):
 
     def step(carry, index):
         drawn, cache = carry
-        hidden, cache = transformer.decode(config, params, prefix, cache, drawn, index)
+        hidden, cache = decoding.decode(config, sources, cache, drawn, index)
         return (jnp.argmax(hidden @ head.T, axis=-1).astype(jnp.int32), cache), drawn
 
     first = jnp.argmax(last @ head.T, axis=-1)[:, None].astype(jnp.int32)
-    cache = transformer.empty_cache(config, 1, 1, steps)
+    sources = decoding.prepare(config, params, prefix, steps)
+    cache = decoding.empty_cache(config, 1, 1, steps)
     _, greedy = jax.lax.scan(step, (first, cache), jnp.arange(steps))
     return greedy[:, 0, 0].tolist()
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.models import hugging_face, transformer
+from experiments.models import decoding, hugging_face, transformer
 from experiments.models.load import load_model
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -60,11 +60,12 @@ def test_cached_greedy_tokens(case):
 
     def step(carry, index):
         drawn, cache = carry
-        hidden, cache = transformer.decode(config, params, prefix, cache, drawn, index)
+        hidden, cache = decoding.decode(config, sources, cache, drawn, index)
         return (best(hidden), cache), drawn
 
     prefix, last = transformer.prefill(config, params, tokens, length)
-    cache = transformer.empty_cache(config, len(length), 1, steps)
+    sources = decoding.prepare(config, params, prefix, steps)
+    cache = decoding.empty_cache(config, len(length), 1, steps)
     _, greedy = jax.lax.scan(step, (best(last)[:, None], cache), jnp.arange(steps))
     np.testing.assert_array_equal(greedy[:, :, 0].T, reference["greedy"])
 

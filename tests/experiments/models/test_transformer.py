@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from experiments.models import transformer
+from experiments.models import decoding, transformer
 from experiments.models.config import ModelConfig, RopeScaling
 from tests.experiments.models import numpy_transformer
 from tests.experiments.models.random_params import random_params
@@ -63,13 +63,14 @@ def full(config, params, tokens, length, completions):
 def cached(config, params, tokens, length, completions):
     prefix, _ = transformer.prefill(config, params, tokens, length)
     prompts, group, steps = completions.shape
+    sources = decoding.prepare(config, params, prefix, steps)
 
     def step(cache, inputs):
         drawn, index = inputs
-        hidden, cache = transformer.decode(config, params, prefix, cache, drawn, index)
+        hidden, cache = decoding.decode(config, sources, cache, drawn, index)
         return cache, hidden
 
-    cache = transformer.empty_cache(config, prompts, group, steps)
+    cache = decoding.empty_cache(config, prompts, group, steps)
     inputs = jnp.moveaxis(completions, 2, 0), jnp.arange(steps)
     return jnp.moveaxis(jax.lax.scan(step, cache, inputs)[1], 0, 2)
 
@@ -117,6 +118,10 @@ def test_cached_log_probs_equal_those_of_the_full_pass(model):
     full_pass = jax.nn.log_softmax(full(config, params, *inputs)[1] @ head.T)
     by_token = jax.nn.log_softmax(cached(config, params, *inputs) @ head.T)
     np.testing.assert_allclose(by_token, full_pass, rtol=0, atol=2e-5)
+    # One completion of each prompt, whose cache has no axis of the group.
+    tokens, length, completions = inputs
+    alone = jax.nn.log_softmax(cached(config, params, tokens, length, completions[:, 1:]) @ head.T)
+    np.testing.assert_allclose(alone, full_pass[:, 1:], rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("switches", [{}, EVERYTHING], ids=["none", "all"])
@@ -199,7 +204,7 @@ def test_bfloat16_computes_in_bfloat16_and_stays_near_float32():
     inputs = batch()
     exact, near = full(BASE, params, *inputs), full(config, params, *inputs)
     assert near[1].dtype == jnp.bfloat16
-    assert transformer.empty_cache(config, 1, 1, 4).keys.dtype == jnp.bfloat16
+    assert decoding.empty_cache(config, 1, 1, 4).keys[0].dtype == jnp.bfloat16
     assert {
         x.dtype for x in jax.tree.leaves(transformer.init_params(config, jax.random.key(0)))
     } == {jnp.dtype("float32")}
@@ -276,31 +281,33 @@ def test_prefix_is_held_once_per_prompt_and_the_cache_for_each_completion():
     tokens, length, _ = batch()
     prefix, _ = jax.eval_shape(functools.partial(transformer.prefill, BASE), params, tokens, length)
     assert prefix.keys.size == BASE.num_layers * PROMPTS * PROMPT_TOKENS * 2 * 6
-    cache = transformer.empty_cache(BASE, PROMPTS, GROUP, TOKENS)
-    assert cache.keys.size == BASE.num_layers * PROMPTS * GROUP * TOKENS * 2 * 6
+    cache = decoding.empty_cache(BASE, PROMPTS, GROUP, TOKENS)
+    assert sum(x.size for x in cache.keys) == BASE.num_layers * PROMPTS * GROUP * TOKENS * 2 * 6
 
 
-def test_decoding_updates_the_cache_in_place():
+@pytest.mark.parametrize("group", [1, GROUP])
+def test_decoding_updates_the_cache_in_place(group):
     """A loop over tokens needs no second cache: XLA's buffers stay far below one."""
     config = dataclasses.replace(BASE, max_positions=5000, num_layers=8)
     params = random_params(config)
     tokens, length, _ = batch()
-    cache = transformer.empty_cache(config, PROMPTS, GROUP, 4000)
+    cache = decoding.empty_cache(config, PROMPTS, group, 4000)
 
     def loop(cache):
         prefix, _ = transformer.prefill(config, params, tokens, length)
+        sources = decoding.prepare(config, params, prefix, 4000)
 
         def step(carry):
             index, drawn, cache = carry
-            hidden, cache = transformer.decode(config, params, prefix, cache, drawn, index)
+            hidden, cache = decoding.decode(config, sources, cache, drawn, index)
             drawn = jnp.argmax(hidden @ params["embedding"].T, axis=-1).astype(jnp.int32)
             return index + 1, drawn, cache
 
-        start = jnp.int32(0), jnp.zeros((PROMPTS, GROUP), jnp.int32), cache
+        start = jnp.int32(0), jnp.zeros((PROMPTS, group), jnp.int32), cache
         return jax.lax.while_loop(lambda carry: carry[0] < 4000, step, start)
 
     memory = jax.jit(loop, donate_argnums=0).lower(cache).compile().memory_analysis()
-    held = sum(x.nbytes for x in cache)
+    held = sum(x.nbytes for x in jax.tree.leaves(cache))
     assert memory.alias_size_in_bytes >= held
     assert memory.temp_size_in_bytes < held
 
@@ -343,12 +350,12 @@ def test_too_many_positions():
     config = dataclasses.replace(BASE, max_positions=8)
     params = random_params(config)
     tokens, length, completions = batch()
-    prefix = transformer.Prefix(*(np.zeros((3, PROMPTS, 2, 7, 6)),) * 2, length)
-    cache = transformer.empty_cache(config, PROMPTS, GROUP, TOKENS)
+    keys, values = np.zeros((3, PROMPTS, 2, 6, 7)), np.zeros((3, PROMPTS, 2, 7, 6))
+    prefix = transformer.Prefix(keys, values, length)
     for call in (
         lambda: transformer.prefill(config, params, np.tile(tokens, 2), length),
         lambda: transformer.extend(config, params, prefix, completions),
-        lambda: transformer.decode(config, params, prefix, cache, completions[:, :, 0], 0),
+        lambda: decoding.prepare(config, params, prefix, TOKENS),
     ):
         with pytest.raises(ValueError, match=r"max_positions = 8 tokens; got room for 1[24]"):
             call()
