@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from experiments.benchmarks.growth.axes import Sizes
 from experiments.benchmarks.growth.point import parts_of
-from experiments.models import transformer
+from experiments.models import decoding, transformer
 from experiments.program import sampling_options
 from experiments.rollout import draw
 
@@ -46,16 +46,16 @@ def decode_seconds(size: int, repeats: int) -> list[float]:
     tokens = jnp.ones((base.prompts, base.group), jnp.int32)
 
     @functools.partial(jax.jit, compiler_options=sampling_options(jax.default_backend()))
-    def decode(params, prefix, cache):
+    def decode(sources, cache):
         def one(index, carry):
-            hidden, cache = transformer.decode(model, params, prefix, carry[1], tokens, index)
-            return hidden, cache
+            return decoding.decode(model, sources, carry[1], tokens, index)
 
         hidden = jnp.zeros((*tokens.shape, model.d_model))
         return jax.lax.fori_loop(0, _TOKENS, one, (hidden, cache))[0]
 
-    cache = transformer.empty_cache(model, base.prompts, base.group, size)
-    return [t / _TOKENS for t in _cpu_seconds(lambda: decode(params, prefix, cache), repeats)]
+    sources = decoding.prepare(model, params, prefix, size)
+    cache = decoding.empty_cache(model, base.prompts, base.group, size)
+    return [t / _TOKENS for t in _cpu_seconds(lambda: decode(sources, cache), repeats)]
 
 
 def attention_seconds(length: int, repeats: int) -> list[float]:
