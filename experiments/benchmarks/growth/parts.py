@@ -1,11 +1,12 @@
-"""Three parts of the steps alone, which explain what grows faster than its work:
+"""Four parts of the steps alone, which explain what grows faster than its work:
 
     python -m experiments.benchmarks.growth.parts REPEATS
 
 `decode` is one token of every completion of the base point, by the size of the cache that it
 reads. `attention` is that of one layer over prompts of the base point, forward and backward, by
 their length. `drawing` is that of one token of every completion from its logits, by the size of the
-vocabulary. What is printed is one line of JSON.
+vocabulary. `products` is those of some tokens with weights that come from memory, by the number of
+tokens. What is printed is one line of JSON.
 """
 
 import functools
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 from experiments.benchmarks.growth.axes import Sizes
 from experiments.benchmarks.growth.point import parts_of
 from experiments.models import decoding, transformer
+from experiments.models.linear import linear, linear_of_few
 from experiments.program import sampling_options
 from experiments.rollout import draw
 
@@ -32,7 +34,15 @@ DRAWERS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "categorical": jax.random.categorical,
     "noise": lambda key, logits: jax.random.gumbel(key, logits.shape).sum(-1),
 }
-_TOKENS = 16  # that are decoded in one call
+TOKENS = (8, 32, 128, 512)
+# What decoding does, and what passes over whole sequences do; the weight's axes for each.
+PRODUCTS: dict[str, tuple[Callable[[jax.Array, jax.Array], jax.Array], tuple[int, int]]] = {
+    "few": (linear_of_few, (1536, 576)),
+    "many": (linear, (576, 1536)),
+}
+WEIGHT = 576 * 1536  # the largest of a layer of SmolLM2-135M
+_WEIGHTS = 30  # 106 MB
+_DECODED = 16  # tokens in one call
 
 
 def decode_seconds(size: int, repeats: int) -> list[float]:
@@ -51,11 +61,11 @@ def decode_seconds(size: int, repeats: int) -> list[float]:
             return decoding.decode(model, sources, carry[1], tokens, index)
 
         hidden = jnp.zeros((*tokens.shape, model.d_model))
-        return jax.lax.fori_loop(0, _TOKENS, one, (hidden, cache))[0]
+        return jax.lax.fori_loop(0, _DECODED, one, (hidden, cache))[0]
 
     sources = decoding.prepare(model, params, prefix, size)
     cache = decoding.empty_cache(model, base.prompts, base.group, size)
-    return [t / _TOKENS for t in _cpu_seconds(lambda: decode(sources, cache), repeats)]
+    return [t / _DECODED for t in _cpu_seconds(lambda: decode(sources, cache), repeats)]
 
 
 def attention_seconds(length: int, repeats: int) -> list[float]:
@@ -83,6 +93,23 @@ def drawing_seconds(vocabulary: int, drawer: str, repeats: int) -> list[float]:
     return _cpu_seconds(lambda: drawn(key, logits), repeats)
 
 
+def product_seconds(tokens: int, form: str, repeats: int) -> list[float]:
+    """CPU seconds of one product of `tokens` tokens with a weight, by one of PRODUCTS."""
+    product, shape = PRODUCTS[form]
+    weights = [jax.random.normal(jax.random.key(i), shape) for i in range(_WEIGHTS)]
+    x = jax.random.normal(jax.random.key(_WEIGHTS), (tokens, 576))
+
+    @jax.jit
+    def one_after_another(x, weights):
+        for weight in weights:
+            # Of a part of each product, so that none can be left out or computed before its turn.
+            x = x + 1e-9 * product(x, weight)[:, :1]
+        return x
+
+    seconds = _cpu_seconds(lambda: one_after_another(x, weights), repeats)
+    return [t / _WEIGHTS for t in seconds]
+
+
 def _cpu_seconds(call: Callable, repeats: int) -> list[float]:
     jax.block_until_ready(call())
     seconds = []
@@ -94,7 +121,7 @@ def _cpu_seconds(call: Callable, repeats: int) -> list[float]:
 
 
 def main(arguments: list[str]) -> None:
-    """Prints the samples by size of the cache, and by length."""
+    """Prints the samples of every part."""
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)
     repeats = int(arguments[0])
@@ -104,7 +131,12 @@ def main(arguments: list[str]) -> None:
     for size in VOCABULARIES:
         seconds = {name: drawing_seconds(size, name, repeats) for name in DRAWERS}
         drawing.append({"vocabulary": size, "cpu_seconds": seconds})
-    print(json.dumps({"decode": decode, "attention": attention, "drawing": drawing}))
+    parts = {"decode": decode, "attention": attention, "drawing": drawing}
+    parts["products"] = [
+        {"tokens": n, "cpu_seconds": {form: product_seconds(n, form, repeats) for form in PRODUCTS}}
+        for n in TOKENS
+    ]
+    print(json.dumps(parts))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 from experiments.benchmarks.growth.axes import HEAD_WIDTH, Axis, Sizes
+from experiments.benchmarks.growth.parts import WEIGHT
 from experiments.benchmarks.growth.series import STEPS, series
 from experiments.models.transformer import query_blocks
 from experiments.report.table import Table
@@ -113,7 +114,29 @@ def drawing_table(records: Sequence[dict]) -> Table:
     )
     caption = (
         f"One token of all {base.prompts * base.group} completions of the base point, drawn from"
-        " its logits; the first two find the same tokens."
+        " its logits."
+    )
+    return Table(head, tuple(rows), caption)
+
+
+def products_table(records: Sequence[dict]) -> Table:
+    """Rate of a product with a weight by the number of tokens."""
+    rows = []
+    for record in records:
+        flop = 2 * record["tokens"] * WEIGHT
+        few, many = (statistics.median(samples) for samples in record["cpu_seconds"].values())
+        cells = record["tokens"], flop / few / 1e9, flop / many / 1e9, many / few
+        rows.append(tuple(map(_figure, cells)))
+    head = (
+        "tokens",
+        "weight on the left, GFLOP / CPU s",
+        "on the right, GFLOP / CPU s",
+        "right by left, time",
+    )
+    caption = (
+        "The product of some tokens with a weight of 576 x 1536, as large as the largest of a layer"
+        " of SmolLM2-135M, one of 30 in turn, so that each comes from memory. Decoding has the"
+        " weight on the left, passes over whole sequences have it on the right."
     )
     return Table(head, tuple(rows), caption)
 

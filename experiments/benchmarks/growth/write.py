@@ -13,6 +13,7 @@ from experiments.benchmarks.growth.tables import (
     drawing_table,
     exponents_table,
     points_table,
+    products_table,
 )
 from experiments.report.page import Page, Section, Text, markdown
 from experiments.report.picture import to_png
@@ -42,9 +43,10 @@ def write_page(folder: Path) -> Path:
             sections.append(Section("", Text(FINDINGS[axis.name])))
     if record.PARTS in saved:
         parts = saved[record.PARTS]["measured"]
-        sections.append(Section("Three parts alone", decode_table(parts["decode"])))
+        sections.append(Section("Four parts alone", decode_table(parts["decode"])))
         sections.append(Section("", attention_table(parts["attention"])))
         sections.append(Section("", drawing_table(parts["drawing"])))
+        sections.append(Section("", products_table(parts["products"])))
     page = Page("How a step grows", _lead(), tuple(sections), _command(folder))
     path = folder / "README.md"
     path.write_text(markdown(page), encoding="utf-8")

@@ -10,7 +10,12 @@ from experiments.benchmarks.growth import collect, record
 from experiments.benchmarks.growth.__main__ import main
 from experiments.benchmarks.growth.axes import AXES, Sizes
 from experiments.benchmarks.growth.fit import exponent, faster_than_work
-from experiments.benchmarks.growth.parts import attention_seconds, decode_seconds, drawing_seconds
+from experiments.benchmarks.growth.parts import (
+    attention_seconds,
+    decode_seconds,
+    drawing_seconds,
+    product_seconds,
+)
 from experiments.benchmarks.growth.point import measure
 from experiments.benchmarks.growth.series import STEPS, series
 
@@ -122,7 +127,13 @@ def test_parts_are_measured_and_rendered_alone(tmp_path, monkeypatch):
     decode = [{"cache": size, "cpu_seconds": [1e-3 * size] * 2} for size in (32, 64)]
     attention = [{"length": size, "cpu_seconds": [1e-6 * size**2] * 2} for size in (64, 1024)]
     drawing = [{"vocabulary": 1000, "cpu_seconds": {"a": [1e-3], "b": [2e-3], "c": [4e-4]}}]
-    measured = {"decode": decode, "attention": attention, "drawing": drawing}
+    products = [{"tokens": 32, "cpu_seconds": {"few": [1e-3], "many": [3e-3]}}]
+    measured = {
+        "decode": decode,
+        "attention": attention,
+        "drawing": drawing,
+        "products": products,
+    }
     monkeypatch.setattr(collect, "measure_parts", lambda repeats: measured)
     main(["--axis=parts", f"--out={tmp_path}"])
     page = (tmp_path / "README.md").read_text()
@@ -132,12 +143,15 @@ def test_parts_are_measured_and_rendered_alone(tmp_path, monkeypatch):
     assert re.search(r"\| 64 +\| +4.1 \| +62.5 \|", page)
     # 1e-3 s over 4 x 8 x 1000 logits
     assert re.search(r"\| 1000 +\| +31.2 \| +62.5 \| +12.5 \| +2 \|", page)
+    # 2 x 32 x 576 x 1536 = 56.6 MFLOP in 1 ms and 3 ms
+    assert re.search(r"\| 32 +\| +56.6 \| +18.9 \| +3 \|", page)
 
 
 def test_parts_run():
     assert min(decode_seconds(4, repeats=1)) >= 0
     assert min(attention_seconds(4, repeats=1)) >= 0
     assert min(drawing_seconds(4, "draw", repeats=1)) >= 0
+    assert min(product_seconds(4, "few", repeats=1)) >= 0
 
 
 def test_one_tiny_point_end_to_end():

@@ -1,12 +1,14 @@
 """The product of tokens and weights, against float64; in bfloat16 it is rounded once."""
 
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.models.linear import linear
+from experiments.models.linear import linear, linear_of_few
 
 SHAPE, WIDTH = (2, 3, 65), 40
 ULP = {jnp.float32: 2.0**-20, jnp.bfloat16: 2.0**-8}
@@ -57,6 +59,25 @@ def test_vmap_is_a_loop(case):
     x, weights = jnp.asarray(x, dtype), jnp.asarray([weight, 2 * weight, -weight], dtype)
     together = jax.vmap(linear, (None, 0))(x, weights)
     close(together, np.stack([np.float64(linear(x, w)) for w in weights]), dtype)
+
+
+def test_of_few_tokens_matches_float64_with_a_turned_weight(case):
+    dtype, x, weight, _ = case
+    x, turned = jnp.asarray(x, dtype), jnp.asarray(weight.T, jnp.float32)
+    out = jax.jit(linear_of_few)(x, turned)
+    assert out.dtype == dtype
+    close(out, np.float64(x) @ weight, dtype)
+    weights = jnp.stack([turned, 2 * turned])
+    together = jax.vmap(linear_of_few, (None, 0))(x, weights)
+    close(together, np.float64(x) @ np.stack([weight, 2 * weight])[:, None], dtype)
+
+
+def test_the_weight_stays_on_the_left_of_few_tokens():
+    """XLA would turn the product round: with the weight on the right it takes twice as long."""
+    x, weight = jnp.ones(SHAPE), jnp.ones((WIDTH, SHAPE[-1]))
+    text = jax.jit(linear_of_few).lower(x, weight).compile().as_text()
+    results = re.findall(r"f32\[(\d+,\d+)\]\S* dot\(", text)
+    assert results == [f"{WIDTH},{SHAPE[0] * SHAPE[1]}"]
 
 
 def test_the_gradient_of_a_float32_weight_is_float32():
