@@ -39,6 +39,7 @@ class Sampling(NamedTuple):
     """Bytes that the rollout step needs beside the state."""
 
     copy: float
+    apart: float
     cache: float
     logits: float
 
@@ -97,12 +98,14 @@ def sampling(work: Work) -> Sampling:
 
     copy    the parameters in the type of the computation, the head in float32, whole but for the
             tensor axis
+    apart   the layers once more, each by itself: the prompts want them stacked, every token apart
     cache   2 L Hkv d for each token of every prompt and completion
     logits  4 arrays [P, G, V] in float32
     """
     model = work.model
     return Sampling(
         copy=copy_bytes(work),
+        apart=model.num_layers * _layer_weights(work),
         cache=cache_bytes(work),
         logits=4 * _FLOAT32 * work.prompts * work.group * model.vocab_size / work.tensor,
     )

@@ -72,6 +72,7 @@ _LEARNING = (
 )
 _SAMPLING = (
     ("copy", "rollout step: copy of the weights, whole over fsdp"),
+    ("apart", "rollout step: the layers apart, for decoding"),
     ("cache", "rollout step: cache of keys and values"),
     ("logits", "rollout step: logits"),
 )

@@ -47,9 +47,7 @@ FINDINGS: dict[str, tuple[str, ...]] = {
         " query by its cache: it is bound by memory, where the projections are bound by"
         " arithmetic, and its share grows. Decoding alone, below: beyond the core's caches the"
         " time of a token is in proportion to the room of the cache. Every token goes over all T"
-        " places, filled or not, which the count includes; and the compiled program copies each"
-        " layer's keys and values out of the stack of layers before it multiplies them, three"
-        " passes instead of one.",
+        " places, filled or not, which the count includes.",
         "The train step holds and goes over scores of T x (S + T) for every completion, which is"
         " why its memory turns from linear to quadratic; beyond 512 tokens blocks of queries bound"
         " it.",
@@ -57,17 +55,18 @@ FINDINGS: dict[str, tuple[str, ...]] = {
     "vocabulary": (
         "The train step is in proportion to its work: the fused head never holds the logits.",
         "The rollout step grows faster than its work, because the count knows the 2 D FLOP of a"
-        " logit and not what is done with it: noise from a counter-based generator, temperature,"
-        " log-softmax and entropy take more time than the product at a width of 128. At the width"
-        " of a real model the product is several times larger and the rest is not.",
-        "Drawing alone, below: jax.random.categorical takes an argmax, which XLA's CPU backend"
-        " computes one pair at a time with the noise inside. experiments.rollout.draw finds the"
-        " same index by two plain reductions: the same tokens, bit for bit. Of what is left, most"
-        " is the noise.",
+        " logit and not what is done with it: temperature, log-softmax, entropy and the cumulative"
+        " sums of the draw. At the width of a real model the product is several times larger and"
+        " the rest is not.",
+        "Drawing alone, below: jax.random.categorical takes noise for every logit and the largest"
+        " sum. experiments.rollout.draw takes one random number for each token and finds where the"
+        " cumulative probability exceeds it.",
     ),
     "layers": (
-        "Work, time and memory are lines with an offset, the head and the embedding. Layers are"
-        " scanned: compilation does not grow with them.",
+        "Work, time and memory are lines with an offset, the head and the embedding. The train"
+        " step scans over its layers: its compilation does not grow with them. The rollout step"
+        " does so for the prompts alone and decodes with each layer by itself: its compilation"
+        " grows.",
     ),
     "data": (
         _SHARED_CORE,

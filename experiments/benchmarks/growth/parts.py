@@ -28,7 +28,7 @@ from experiments.rollout import draw
 CACHES = (32, 64, 128, 256, 512, 1024)
 LENGTHS = (64, 128, 256, 512, 1024)
 VOCABULARIES = (1024, 4096, 16384, 32768)
-# In the order of the columns: what a rollout does, what it would do, and the noise in both.
+# In the order of the columns: what a rollout does, what it might do, and the noise in the latter.
 DRAWERS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "draw": draw,
     "categorical": jax.random.categorical,

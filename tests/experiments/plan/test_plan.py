@@ -207,7 +207,7 @@ def test_page_holds_what_was_saved(tmp_path):
         | {"dtype": "bfloat16", "remat": True},
         parts,
         {"gradients": 5e9, "residuals": 6e9, "layer": 0, "attention": 0, "head": 0},
-        {"copy": 1e9, "cache": 2e9, "logits": 0},
+        {"copy": 1e9, "apart": 1e9, "cache": 2e9, "logits": 0},
         {"sample": work, "learn": work},
         steps,
         {"sample": compiled, "learn": compiled},
