@@ -23,17 +23,6 @@ from experiments.train_step import Hyperparameters, TrainState
 from fade_jax.diagnostics import rank_one_fraction
 
 
-def sampling_options(platform: str) -> dict[str, bool] | None:
-    """The options that functions which sample are compiled with.
-
-    On CPUs, without XLA's schedule for concurrency: rollouts are faster then, most of all where
-    the weights do not fit the caches, though a tiny model's with two threads are a little slower.
-    This was measured, not explained: the compiled modules list the same operations in the same
-    order. The results are the same bits.
-    """
-    return {"xla_cpu_enable_concurrency_optimized_scheduler": False} if platform == "cpu" else None
-
-
 class Program(NamedTuple):
     """Jitted functions; the states they take are donated.
 
@@ -71,7 +60,6 @@ def make_program(parts: Parts, members) -> Program:
     everywhere = sharding.replicated(mesh)
     by_prompt = sharding.batch_sharding(mesh)
     state_shardings = _state_shardings(parts, members)
-    sampling = sampling_options(mesh.devices.flat[0].platform)
     # Rollouts read the parameters once for each token: gathered for each, a token would take as
     # long as its all-gather.
     sampling_shardings = sharding.whole_over_fsdp(state_shardings.params)
@@ -164,22 +152,19 @@ def make_program(parts: Parts, members) -> Program:
             static_argnums=3,
             donate_argnums=0,
             out_shardings=(state_shardings, everywhere),
-            compiler_options=sampling,
         ),
         advance_together=jax.jit(
             advance_together,
             static_argnums=3,
             donate_argnums=0,
             out_shardings=(sharding.stacked(state_shardings), everywhere),
-            compiler_options=sampling,
         ),
-        sample=jax.jit(sample_step, out_shardings=by_prompt, compiler_options=sampling),
+        sample=jax.jit(sample_step, out_shardings=by_prompt),
         learn=jax.jit(learn, donate_argnums=0, out_shardings=(state_shardings, everywhere)),
-        judge=jax.jit(judge, out_shardings=everywhere, compiler_options=sampling),
+        judge=jax.jit(judge, out_shardings=everywhere),
         sample_held_out=jax.jit(
             partial(draw, group_size=config.evaluation.samples),
             out_shardings=everywhere,
-            compiler_options=sampling,
         ),
     )
 

@@ -12,7 +12,6 @@ import pytest
 from experiments import rollout
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
-from experiments.program import sampling_options
 from experiments.rollout import completion_log_probs, sample, truncate
 
 EOS, PAD = 5, 6
@@ -95,16 +94,6 @@ def test_other_keys_draw_other_tokens_and_the_same_key_the_same(params, prompts)
     first, again, other = (draw(params, prompts, seed=s) for s in (0, 0, 1))
     chex.assert_trees_all_equal(first, again)
     assert np.any(first.tokens != other.tokens)
-
-
-def test_the_schedule_on_a_cpu_changes_no_bit(params, prompts):
-    assert sampling_options("gpu") is None
-    function = partial(sample, MODEL, group_size=4, max_tokens=6, eos_id=EOS, pad_id=PAD)
-    ours = jax.jit(function, compiler_options=sampling_options("cpu"))
-    chex.assert_trees_all_equal(
-        ours(params, *prompts, jax.random.key(0)),
-        jax.jit(function)(params, *prompts, jax.random.key(0)),
-    )
 
 
 def test_truncate_keeps_top_k():

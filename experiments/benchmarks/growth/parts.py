@@ -9,7 +9,6 @@ vocabulary. `products` is those of some tokens with weights that come from memor
 tokens. What is printed is one line of JSON.
 """
 
-import functools
 import json
 import sys
 import time
@@ -22,7 +21,6 @@ from experiments.benchmarks.growth.axes import Sizes
 from experiments.benchmarks.growth.point import parts_of
 from experiments.models import decoding, transformer
 from experiments.models.linear import linear, linear_of_few
-from experiments.program import sampling_options
 from experiments.rollout import draw
 
 CACHES = (32, 64, 128, 256, 512, 1024)
@@ -55,7 +53,7 @@ def decode_seconds(size: int, repeats: int) -> list[float]:
     prefix, _ = transformer.prefill(model, params, prompts, length)
     tokens = jnp.ones((base.prompts, base.group), jnp.int32)
 
-    @functools.partial(jax.jit, compiler_options=sampling_options(jax.default_backend()))
+    @jax.jit
     def decode(sources, cache):
         def one(index, carry):
             return decoding.decode(model, sources, carry[1], tokens, index)
