@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from experiments.plan.page import save_plans, write_page
 from experiments.plan.rates import DEVICES, link_rate
 from experiments.plan.table import peak_bytes
 from experiments.plan.work import work_of
+from experiments.rollout import BLOCKS
 
 L, D, HEADS, KV_HEADS, HEAD, F, V = 3, 64, 4, 2, 16, 128, 256
 MODEL = ModelConfig(
@@ -84,11 +86,13 @@ def test_one_copy_of_the_weights_is_gathered_for_a_rollout(parts, compiled):
     copy = (2 * matrices + 2 * V * D + 4 * V * D) // 2  # bfloat16, the head float32; tensor = 2
     assert memory.copy_bytes(work) == copy
     norms = 4 * (2 * L + 1) * D
-    weights = [c for c in found if c.kind == "all-gather" and c.dtype in ("bf16", "f32")]
-    gathered = sum(c.moved * c.times for c in weights)
+    gathers = [c for c in found if c.kind == "all-gather" and c.dtype in ("bf16", "f32")]
+    gathered = sum(c.moved * c.times for c in gathers if c.group == (0, 2, 4, 6))  # over fsdp
     assert 0 <= gathered - 3 / 4 * (copy + norms) <= 2 * P * D  # the last hidden states, bfloat16
+    # For each token, the half of the sums over the blocks of the vocabulary that is elsewhere.
     in_the_loop = [c for c in found if c.times >= T - 1 and c.kind == "all-gather"]
-    assert max((c.moved for c in in_the_loop), default=0) < 1024
+    sums = 4 * P // 4 * G * math.gcd(V, BLOCKS)
+    assert [(c.group, c.moved) for c in in_the_loop] == [((0, 1), sums / 2)]
 
 
 def test_train_step_gathers_bfloat16_and_reduces_no_activation_over_fsdp(compiled):
