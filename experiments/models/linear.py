@@ -1,5 +1,7 @@
 """The product of every token with a weight matrix, in the shape and type that compilers do best."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
@@ -17,9 +19,7 @@ def linear(x: jax.Array, weight: jax.Array) -> jax.Array:
     # One row per token: over several axes XLA's CPU backend would turn the gradient of the output
     # round, element by element, for the gradient of the weight, which took half of a backward pass.
     rows, weight = x.reshape(-1, x.shape[-1]), weight.astype(x.dtype)
-    # Several devices may sum what each has of a product; they should send it as it is stored.
-    devices = jax.sharding.get_abstract_mesh().size
-    product = _rounded_once if x.dtype == jnp.bfloat16 and devices <= 1 else jnp.matmul
+    product = _rounded_once if _on_one_device() and x.dtype == jnp.bfloat16 else jnp.matmul
     out = checkpoint_name(product(rows, weight), NAME)
     return out.reshape(*x.shape[:-1], weight.shape[-1])
 
@@ -33,13 +33,14 @@ def linear_of_few(x: jax.Array, weight: jax.Array) -> jax.Array:
     """
     rows, weight = x.reshape(-1, x.shape[-1]), weight.astype(x.dtype)
 
+    product = _product if _on_one_device() else _plain
+
     def left(rows, weight):
         # Without the barrier XLA turns the product round again.
-        product = _product(weight, rows, ROWS_BY_ROWS)
-        return jax.lax.optimization_barrier(product).T
+        return jax.lax.optimization_barrier(product(weight, rows, ROWS_BY_ROWS)).T
 
     def right(rows, weight):
-        return _product(rows, weight, ROWS_BY_ROWS)
+        return _plain(rows, weight, ROWS_BY_ROWS)
 
     out = jax.lax.platform_dependent(rows, weight, cpu=left, default=right)
     return out.reshape(*x.shape[:-1], weight.shape[0])
@@ -71,14 +72,20 @@ def _backward(saved, gradient):
 _rounded_once.defvjp(_forward, _backward)
 
 
-def _product(left, right, contracted):
-    axes = contracted, ((), ())
+def _on_one_device():
+    """False where devices may sum what each has of a product: they should send it as stored."""
+    return jax.sharding.get_abstract_mesh().size <= 1
 
+
+def _product(left, right, contracted):
     def wide(left, right):
+        axes = contracted, ((), ())
         out = jax.lax.dot_general(left, right, axes, preferred_element_type=jnp.float32)
         return out.astype(left.dtype)
 
-    def plain(left, right):
-        return jax.lax.dot_general(left, right, axes)
-
+    plain = functools.partial(_plain, contracted=contracted)
     return jax.lax.platform_dependent(left, right, cpu=wide, default=plain)
+
+
+def _plain(left, right, contracted):
+    return jax.lax.dot_general(left, right, (contracted, ((), ())))
