@@ -72,7 +72,8 @@ def attention_seconds(length: int, repeats: int) -> list[float]:
     model = parts_of(base).model
     heads, width = model.num_heads, model.head_dim
     query = jax.random.normal(jax.random.key(0), (base.prompts, 1, length, heads, 1, width))
-    keys, values = jax.random.normal(jax.random.key(1), (2, base.prompts, 1, heads, length, width))
+    values = jax.random.normal(jax.random.key(1), (base.prompts, 1, heads, length, width))
+    keys = jax.random.normal(jax.random.key(2), (base.prompts, 1, heads, width, length))
     steps = jnp.arange(length)
     mask = (steps[:, None] >= steps)[:, None]
 
