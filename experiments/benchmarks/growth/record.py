@@ -25,6 +25,7 @@ def save(folder: Path, name: str, measured: dict | list, repeats: int) -> None:
     saved[name] = {
         "machine": machine.describe(core=None),
         "versions": {package: metadata.version(package) for package in ("jax", "jaxlib", "numpy")},
+        "commit": machine.commit(),
         "day": time.strftime("%Y-%m-%d"),
         "repeats": repeats,
         "measured": measured,

@@ -90,8 +90,8 @@ def _machine(axis: dict) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in axis["versions"].items())
     return (
         f"One core of {machine['cores']} of {machine['cpu']}, {machine['memory_gb']:.0f} GB,"
-        f" {machine['system']}; Python {machine['python']}, {versions}; {axis['day']};"
-        f" at least {axis['repeats']} repeats."
+        f" {machine['system']}; Python {machine['python']}, {versions}; commit"
+        f" {axis['commit']}, {axis['day']}; at least {axis['repeats']} repeats."
     )
 
 

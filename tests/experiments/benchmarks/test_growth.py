@@ -121,6 +121,7 @@ def test_command_measures_a_point_once_and_keeps_other_axes(tmp_path, monkeypatc
     points = [point for axis in saved.values() for point in axis["measured"]]
     assert len(points) - len(asked) == 1  # the base point, measured once in one command
     assert saved["batch"]["versions"]["jax"]
+    assert re.fullmatch("[0-9a-f]{7,}|unknown", saved["batch"]["commit"])
 
 
 def test_parts_are_measured_and_rendered_alone(tmp_path, monkeypatch):
