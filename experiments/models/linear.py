@@ -28,8 +28,8 @@ def linear_of_few(x: jax.Array, weight: jax.Array) -> jax.Array:
     """x @ weight.T, [..., N] in x's dtype, of some hundred tokens [..., K] at most.
 
     The weight, [N, K] of any dtype, is stored as it is read by a product with the weight on the
-    left. With few tokens XLA's CPU backend takes half the time for that, and this is the only
-    difference to `linear`; experiments.benchmarks.growth.parts measures both.
+    left. With few tokens XLA's CPU backend is faster at that, and this is the only difference to
+    `linear`; experiments.benchmarks.growth.parts measures both.
     """
     rows, weight = x.reshape(-1, x.shape[-1]), weight.astype(x.dtype)
 

@@ -65,8 +65,8 @@ FINDINGS: dict[str, tuple[str, ...]] = {
     "layers": (
         "Work, time and memory are lines with an offset, the head and the embedding. The train"
         " step scans over its layers: its compilation does not grow with them. The rollout step"
-        " does so for the prompts alone and decodes with each layer by itself: its compilation"
-        " grows.",
+        " does so for the prompts alone and decodes with each layer by itself, so that its"
+        " compilation grows with them; at commit 2762e05 it still scanned for every token.",
     ),
     "data": (
         _SHARED_CORE,

@@ -73,7 +73,7 @@ def test_of_few_tokens_matches_float64_with_a_turned_weight(case):
 
 
 def test_the_weight_stays_on_the_left_of_few_tokens():
-    """XLA would turn the product round: with the weight on the right it takes twice as long."""
+    """XLA would turn the product round, which is slower."""
     x, weight = jnp.ones(SHAPE), jnp.ones((WIDTH, SHAPE[-1]))
     text = jax.jit(linear_of_few).lower(x, weight).compile().as_text()
     results = re.findall(r"f32\[(\d+,\d+)\]\S* dot\(", text)
