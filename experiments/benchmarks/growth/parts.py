@@ -33,12 +33,13 @@ DRAWERS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "noise": lambda key, logits: jax.random.gumbel(key, logits.shape).sum(-1),
 }
 TOKENS = (8, 32, 128, 512)
+_IN, _OUT = 576, 1536  # of the largest weight of a layer of SmolLM2-135M
+WEIGHT = _IN * _OUT
 # What decoding does, and what passes over whole sequences do; the weight's axes for each.
 PRODUCTS: dict[str, tuple[Callable[[jax.Array, jax.Array], jax.Array], tuple[int, int]]] = {
-    "few": (linear_of_few, (1536, 576)),
-    "many": (linear, (576, 1536)),
+    "few": (linear_of_few, (_OUT, _IN)),
+    "many": (linear, (_IN, _OUT)),
 }
-WEIGHT = 576 * 1536  # the largest of a layer of SmolLM2-135M
 _WEIGHTS = 30  # 106 MB
 _DECODED = 16  # tokens in one call
 
@@ -96,7 +97,7 @@ def product_seconds(tokens: int, form: str, repeats: int) -> list[float]:
     """CPU seconds of one product of `tokens` tokens with a weight, by one of PRODUCTS."""
     product, shape = PRODUCTS[form]
     weights = [jax.random.normal(jax.random.key(i), shape) for i in range(_WEIGHTS)]
-    x = jax.random.normal(jax.random.key(_WEIGHTS), (tokens, 576))
+    x = jax.random.normal(jax.random.key(_WEIGHTS), (tokens, _IN))
 
     @jax.jit
     def one_after_another(x, weights):
