@@ -5,7 +5,9 @@ ends early. The update reads the exact entropies that sampling has left in the r
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +91,52 @@ def compile_work(work: Work) -> Compiled:
     return Compiled(parts, members, make_program(parts, members), None)
 
 
+class Call(NamedTuple):
+    """A jitted function of the program, and what one step calls it with.
+
+    Attributes:
+      function: of experiments.program.Program.
+      arguments: the train state first.
+      carries: whether the state is donated, and the first result takes its place.
+      notes: what is good to know of it.
+    """
+
+    function: Callable
+    arguments: tuple
+    carries: bool
+    notes: dict
+
+
+def call_of(work: Work) -> Call:
+    """The step that a rollout, an update or a whole step of `work` consists of."""
+    parts, members, program, _ = compile_work(work)
+    hyper = hyperparameters(parts.config, members)
+    state = program.init(hyper, starting_params(parts))
+    prompts = parts.task.train_prompts(0, 0, work.prompts)
+    notes = {"remat": parts.model.remat}
+    if work.kind == "rollout":
+        notes["flop"] = sample_flops(work_of(parts)).total
+        return Call(program.sample, (state, prompts), False, notes)
+    if work.kind == "update":
+        notes["flop"] = learn_flops(work_of(parts)).total
+        rollouts = random_rollouts(work)
+        rewards = parts.task.verify((), rollouts.tokens, rollouts.token_mask)
+        return Call(program.learn, (state, hyper, prompts, rollouts, rewards), True, notes)
+    return Call(program.advance, (state, parts.task, hyper, work.steps), True, notes)
+
+
+def repeated(call: Call) -> Once:
+    """The call as a function that does it once more each time."""
+    arguments = list(call.arguments)
+
+    def once():
+        results = jax.block_until_ready(call.function(*arguments))
+        if call.carries:
+            arguments[0] = results[0]
+
+    return once
+
+
 def random_rollouts(work: Work) -> Rollouts:
     """Completions as a sampler would leave them, [P, G, T]."""
     rng = np.random.default_rng(0)
@@ -107,8 +155,10 @@ def prepare(work: Work) -> tuple[Once, dict]:
     """For `serve`: the work as a function, with what is good to know of it."""
     device = jax.devices()[0]
     notes = {"backend": jax.default_backend(), "device": device.device_kind}
-    once, more = {"product": _product, "head": _head}.get(work.kind, _run)(work)
-    return once, notes | more
+    if work.kind in ("product", "head"):
+        return {"product": _product, "head": _head}[work.kind](work), notes
+    call = call_of(work)
+    return repeated(call), notes | call.notes
 
 
 def device_peak() -> dict:
@@ -117,13 +167,13 @@ def device_peak() -> dict:
     return {"device_bytes": statistics.get("peak_bytes_in_use")}
 
 
-def _product(work: Work) -> tuple[Once, dict]:
+def _product(work: Work) -> Once:
     matrix = jnp.ones((work.prompt, work.prompt))
     product = jax.jit(jnp.matmul)
-    return lambda: product(matrix, matrix).block_until_ready(), {}
+    return lambda: product(matrix, matrix).block_until_ready()
 
 
-def _head(work: Work) -> tuple[Once, dict]:
+def _head(work: Work) -> Once:
     tokens = work.sequences * tokens_of(work)
     inputs = head.inputs(tokens, work.shape.width, work.shape.vocabulary)
 
@@ -132,33 +182,7 @@ def _head(work: Work) -> tuple[Once, dict]:
         return jnp.mean(log_prob) + 0.1 * jnp.mean(entropy)
 
     step = jax.jit(jax.value_and_grad(loss, (0, 1)))
-    return lambda: jax.block_until_ready(step(*inputs)), {}
-
-
-def _run(work: Work) -> tuple[Once, dict]:
-    parts, members, program, _ = compile_work(work)
-    hyper = hyperparameters(parts.config, members)
-    carry = [program.init(hyper, starting_params(parts))]
-    prompts = parts.task.train_prompts(0, 0, work.prompts)
-    notes = {"remat": parts.model.remat}
-    if work.kind == "rollout":
-        notes["flop"] = sample_flops(work_of(parts)).total
-        return lambda: jax.block_until_ready(program.sample(carry[0], prompts)), notes
-    if work.kind == "update":
-        notes["flop"] = learn_flops(work_of(parts)).total
-        rollouts = random_rollouts(work)
-        rewards = parts.task.verify((), rollouts.tokens, rollouts.token_mask)
-
-        def once():
-            carry[0], metrics = program.learn(carry[0], hyper, prompts, rollouts, rewards)
-            jax.block_until_ready((carry, metrics))
-    else:
-
-        def once():
-            carry[0], metrics = program.advance(carry[0], parts.task, hyper, work.steps)
-            jax.block_until_ready((carry, metrics))
-
-    return once, notes
+    return lambda: jax.block_until_ready(step(*inputs))
 
 
 if __name__ == "__main__":

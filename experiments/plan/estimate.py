@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from experiments.models.config import ModelConfig
 from experiments.plan import flops, lowering, memory, times
-from experiments.plan.hlo import bytes_by_kind, collectives
+from experiments.plan.collectives import bytes_by_kind, collectives
 from experiments.plan.rates import DEVICES
 from experiments.plan.work import work_of
 

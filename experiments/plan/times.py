@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from experiments.models import transformer
 from experiments.plan import flops, memory, rates
-from experiments.plan.hlo import Collective
+from experiments.plan.collectives import Collective
 from experiments.plan.rates import Device
 from experiments.plan.work import Work
 

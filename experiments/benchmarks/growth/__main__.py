@@ -11,9 +11,10 @@ are not measured now keep their figures; --render makes page and pictures again 
 import argparse
 from pathlib import Path
 
-from experiments.benchmarks.growth import collect, record
+from experiments.benchmarks import record
+from experiments.benchmarks.growth import collect
 from experiments.benchmarks.growth.axes import AXES
-from experiments.benchmarks.growth.write import write_page
+from experiments.benchmarks.growth.write import NAME, PARTS, write_page
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = [*(axis.name for axis in AXES), record.PARTS]
+    names = [*(axis.name for axis in AXES), PARTS]
     parser.add_argument(
         "--axis", action="append", choices=names, help="may be repeated; all of them by default"
     )
@@ -35,10 +36,10 @@ def main(arguments: list[str] | None = None) -> None:
         wanted = flags.axis or names
         axes = [axis for axis in AXES if axis.name in wanted]
         for name, points in collect.measure_axes(axes, flags.repeats):
-            record.save(flags.out, name, points, flags.repeats)
-        if record.PARTS in wanted:
+            record.save(flags.out / NAME, name, points, flags.repeats)
+        if PARTS in wanted:
             parts = collect.measure_parts(flags.repeats)
-            record.save(flags.out, record.PARTS, parts, flags.repeats)
+            record.save(flags.out / NAME, PARTS, parts, flags.repeats)
     print(f"growth: {write_page(flags.out)}")
 
 

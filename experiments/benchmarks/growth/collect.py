@@ -2,18 +2,17 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
+from experiments.benchmarks import processes
 from experiments.benchmarks.growth.axes import Axis, Sizes
 
-# One thread for products. Devices that share a core wait for each other for longer than the
+# Devices that share a core wait for each other for longer than the
 # 40 seconds after which XLA would end the process.
 _ONE_CORE = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"
     " --xla_cpu_collective_call_terminate_timeout_seconds=900",
-    "OMP_NUM_THREADS": "1",
 }
 
 
@@ -55,13 +54,5 @@ def measure_parts(repeats: int) -> dict:
 
 
 def _run(module: str, *arguments: str) -> dict:
-    core = str(max(os.sched_getaffinity(0)))
-    command = [sys.executable, "-m", f"experiments.benchmarks.growth.{module}", *arguments]
-    done = subprocess.run(
-        ["taskset", "-c", core, *command],
-        env=os.environ | _ONE_CORE,
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    core = max(os.sched_getaffinity(0))
+    return processes.report_of(f"growth.{module}", *arguments, core=core, environment=_ONE_CORE)

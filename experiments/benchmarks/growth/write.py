@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.benchmarks.growth import record
+from experiments.benchmarks import record
 from experiments.benchmarks.growth.axes import AXES, Axis, Sizes
 from experiments.benchmarks.growth.findings import ABOUT, FINDINGS
 from experiments.benchmarks.growth.pictures import picture
@@ -20,6 +20,8 @@ from experiments.report.picture import to_png
 
 _PICTURE_INCHES = (10.2, 3.2)
 _IDLE_ENOUGH = 0.1
+NAME = "growth.json"
+PARTS = "parts"
 
 
 def write_page(folder: Path) -> Path:
@@ -28,7 +30,7 @@ def write_page(folder: Path) -> Path:
     Args:
       folder: holds growth.json.
     """
-    saved = record.load(folder)
+    saved = record.load(folder / NAME)
     axes = [axis for axis in AXES if axis.name in saved]
     points = {axis.name: saved[axis.name]["measured"] for axis in axes}
     sections = [
@@ -41,8 +43,8 @@ def write_page(folder: Path) -> Path:
         sections += [Section(drawn.title, drawn), *_tables(axis, points[axis.name])]
         if axis.name in FINDINGS:
             sections.append(Section("", Text(FINDINGS[axis.name])))
-    if record.PARTS in saved:
-        parts = saved[record.PARTS]["measured"]
+    if PARTS in saved:
+        parts = saved[PARTS]["measured"]
         sections.append(Section("Four parts alone", decode_table(parts["decode"])))
         sections.append(Section("", attention_table(parts["attention"])))
         sections.append(Section("", drawing_table(parts["drawing"])))
@@ -68,14 +70,8 @@ def _lead() -> str:
 
 
 def _machines(saved: dict) -> list[str]:
-    """A paragraph for each machine and day, and a warning where it had other work."""
-    axes_of: dict[str, list[str]] = {}
-    for name, axis in saved.items():
-        axes_of.setdefault(_machine(axis), []).append(name)
-    texts = [
-        (f"{', '.join(names)}: " if len(axes_of) > 1 else "") + text
-        for text, names in axes_of.items()
-    ]
+    """What was measured on what, and a warning where the machine had other work."""
+    texts = record.provenance(saved)
     waiting = _waiting(saved)
     if waiting > _IDLE_ENOUGH:
         texts.append(
@@ -85,22 +81,12 @@ def _machines(saved: dict) -> list[str]:
     return texts
 
 
-def _machine(axis: dict) -> str:
-    machine = axis["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in axis["versions"].items())
-    return (
-        f"One core of {machine['cores']} of {machine['cpu']}, {machine['memory_gb']:.0f} GB,"
-        f" {machine['system']}; Python {machine['python']}, {versions}; commit"
-        f" {axis['commit']}, {axis['day']}; at least {axis['repeats']} repeats."
-    )
-
-
 def _waiting(saved: dict) -> float:
     """Share of all measured seconds in which the process did not run."""
     steps = [
         point[step]
         for name, axis in saved.items()
-        if name != record.PARTS
+        if name != PARTS
         for point in axis["measured"]
         for step in STEPS
     ]

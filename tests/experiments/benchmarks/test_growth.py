@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from experiments.benchmarks.growth import collect, record
+from experiments.benchmarks import record
+from experiments.benchmarks.growth import collect
 from experiments.benchmarks.growth.__main__ import main
 from experiments.benchmarks.growth.axes import AXES, Sizes
 from experiments.benchmarks.growth.fit import exponent, faster_than_work
@@ -18,6 +19,7 @@ from experiments.benchmarks.growth.parts import (
 )
 from experiments.benchmarks.growth.point import measure
 from experiments.benchmarks.growth.series import STEPS, series
+from experiments.benchmarks.growth.write import NAME
 
 TINY = Sizes(prompts=2, group=2, prompt=4, completion=3, vocabulary=16, layers=1, width=32)
 BATCH = next(axis for axis in AXES if axis.name == "batch")
@@ -94,7 +96,7 @@ def test_series_takes_medians_and_fits_against_axis_and_work():
 
 @pytest.mark.parametrize(("power", "marks"), [(1, 0), (2, 2 * (len(BATCH.points) - 1))])
 def test_render_from_handmade_figures(tmp_path, capsys, power, marks):
-    record.save(tmp_path, "batch", [handmade(s, power) for s in BATCH.points], repeats=3)
+    record.save(tmp_path / NAME, "batch", [handmade(s, power) for s in BATCH.points], repeats=3)
     main(["--render", f"--out={tmp_path}"])
     assert "README.md" in capsys.readouterr().out
     page = (tmp_path / "README.md").read_text()

@@ -12,8 +12,8 @@ from experiments.config import ConfigError
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.plan import lowering, memory
+from experiments.plan.collectives import collectives
 from experiments.plan.estimate import Plan
-from experiments.plan.hlo import collectives
 from experiments.plan.meshes import device_count, with_mesh
 from experiments.plan.page import save_plans, write_page
 from experiments.plan.rates import DEVICES, link_rate

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from experiments.plan.hlo import bytes_by_kind, collectives
+from experiments.plan.collectives import bytes_by_kind, collectives
 from experiments.plan.lowering import partitioned
 
 
