@@ -43,7 +43,7 @@ def profile(work: Work, repeats: int) -> dict:
     seconds = [_seconds(once) for _ in range(repeats)]
     known = operations(lowered.compile().as_text())
     with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
+        with jax.profiler.trace(folder, profiler_options=_without_python()):
             traced = _seconds(once)
         (trace,) = Path(folder).rglob("*.xplane.pb")
         events = jax.profiler.ProfileData.from_file(str(trace))
@@ -60,6 +60,13 @@ def profile(work: Work, repeats: int) -> dict:
             for operation, times in found.items()
         ],
     }
+
+
+def _without_python() -> jax.profiler.ProfileOptions:
+    """Options of a trace that leaves out the calls of Python functions, which are many."""
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    return options
 
 
 def _events(data: jax.profiler.ProfileData):
