@@ -1,4 +1,7 @@
-"""Eight fake CPU devices for every test process, and one cache of compiled programs for all."""
+"""Eight fake CPU devices for every test process, and one cache of compiled programs for all.
+
+    JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test    # compiled as a user's programs are
+"""
 
 import os
 from pathlib import Path
@@ -14,6 +17,8 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {PATIENCE}"
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(COMPILATION_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-# Most of the time goes to compilers, for programs that run for milliseconds. Commands that tests
-# start as a user does are compiled as a user's are.
-jax.config.update("jax_disable_most_optimizations", True)
+# Most of the time would go to the compiler, for programs that run for milliseconds. In the
+# environment for the commands that tests start; JAX has read it before this line.
+QUICKLY = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+os.environ.setdefault(QUICKLY, "1")
+jax.config.update("jax_disable_most_optimizations", os.environ[QUICKLY] == "1")

@@ -206,7 +206,6 @@ def test_a_sweep_over_processes_from_the_users_directory(directory):
             **os.environ,
             "PYTHONPATH": str(REPOSITORY),
             "JAX_PLATFORMS": "cpu",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # three programs, each for two steps
             "JAX_COMPILATION_CACHE_DIR": str(COMPILATION_CACHE),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         },

@@ -24,8 +24,6 @@ SETTINGS = {
     "optimizer.learning_rate": 0.05,
     "evaluation.every": 10,
 }
-# Half of what these processes do is to compile, each for itself.
-QUICKLY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def free_port():
@@ -53,7 +51,7 @@ def started_fixture(command):
     processes = []
 
     def start(*arguments, **environment):
-        processes.append(command(*arguments, **QUICKLY, **environment))
+        processes.append(command(*arguments, **environment))
         return processes[-1]
 
     yield start
