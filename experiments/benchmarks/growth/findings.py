@@ -12,6 +12,10 @@ ABOUT = (
     " plans, of all devices together.",
     f"▲ marks a point whose CPU seconds, or planned memory, have grown more than {LIMIT} times as"
     " much as its work since the row above.",
+    "The base point lies on most axes and is measured once, with the first of them. The machine is"
+    " a share of a larger one, whose speed changes within the half hour that all axes take by more"
+    " than the repetitions of a point show: a base point that stands out by itself, against both"
+    " its neighbours, is of another minute and no property of the step.",
 )
 
 _SHARED_CORE = (
@@ -21,8 +25,8 @@ _SHARED_CORE = (
 
 FINDINGS: dict[str, tuple[str, ...]] = {
     "batch": (
-        "Both steps grow no faster than their work: a rollout of few prompts has the fixed cost"
-        " of every token's small products to spread.",
+        "The rollout step grows slower than its work: one of few prompts has the fixed cost of every"
+        " token's small products to spread. The train step grows about as its work.",
     ),
     "accumulated": (
         "With microbatches of one prompt the train step holds the activations of one prompt"
@@ -45,19 +49,17 @@ FINDINGS: dict[str, tuple[str, ...]] = {
     "completion": (
         "The rollout step grows faster than its work, because a token's attention multiplies one"
         " query by its cache: it is bound by memory, where the projections are bound by"
-        " arithmetic, and its share grows. Decoding alone, below: beyond the core's caches the"
-        " time of a token is in proportion to the room of the cache. Every token goes over all T"
-        " places, filled or not, which the count includes.",
+        " arithmetic, and its share grows. Decoding alone, below: from 128 places on, the time of a"
+        " token grows with the room of the cache. Every token goes over all T places, filled or"
+        " not, which the count includes.",
         "The train step holds and goes over scores of T x (S + T) for every completion, which is"
         " why its memory turns from linear to quadratic; beyond 512 tokens blocks of queries bound"
         " it.",
     ),
     "vocabulary": (
-        "The train step is in proportion to its work: the fused head never holds the logits.",
-        "The rollout step grows faster than its work, because the count knows the 2 D FLOP of a"
-        " logit and not what is done with it: temperature, log-softmax, entropy and the cumulative"
-        " sums of the draw. At the width of a real model the product is several times larger and"
-        " the rest is not.",
+        "Neither step grows faster than its work: the fused head of the train step never holds the"
+        " logits, and what the rollout step does with a logit beside its 2 D FLOP (temperature,"
+        " log-softmax, entropy, the cumulative sums of the draw) is a few nanoseconds.",
         "Drawing alone, below: jax.random.categorical takes noise for every logit and the largest"
         " sum. experiments.rollout.draw takes one random number for each token and finds where the"
         " cumulative probability exceeds it.",
@@ -66,7 +68,7 @@ FINDINGS: dict[str, tuple[str, ...]] = {
         "Work, time and memory are lines with an offset, the head and the embedding. The train"
         " step scans over its layers: its compilation does not grow with them. The rollout step"
         " does so for the prompts alone and decodes with each layer by itself, so that its"
-        " compilation grows with them; at commit 2762e05 it still scanned for every token.",
+        " compilation grows with them.",
     ),
     "data": (
         _SHARED_CORE,
