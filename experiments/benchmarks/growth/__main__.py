@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.growth [--axis=batch --axis=group] [--repeats=3]
     python -m experiments.benchmarks.growth --render
 
-Each point is a process of its own on one core. All axes take some half an hour on a machine that
+Each point is a process of its own on one core. All axes take about half an hour on a machine that
 does nothing else. growth.json, README.md and a picture of each axis go to --out, where axes that
 are not measured now keep their figures; --render makes page and pictures again from growth.json.
 """
