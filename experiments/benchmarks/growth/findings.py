@@ -25,8 +25,8 @@ _SHARED_CORE = (
 
 FINDINGS: dict[str, tuple[str, ...]] = {
     "batch": (
-        "The rollout step grows slower than its work: one of few prompts has the fixed cost of every"
-        " token's small products to spread. The train step grows about as its work.",
+        "The rollout step grows slower than its work: one of few prompts has the fixed cost of"
+        " every token's small products to spread. The train step grows about as its work.",
     ),
     "accumulated": (
         "With microbatches of one prompt the train step holds the activations of one prompt"
