@@ -1,6 +1,6 @@
 """Eight fake CPU devices for every test process, and one cache of compiled programs for all.
 
-JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test    # compiled as a user's programs are
+With JAX_DISABLE_MOST_OPTIMIZATIONS=0 in the environment, all is compiled as a user's programs are.
 """
 
 import os
