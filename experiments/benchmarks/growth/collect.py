@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from experiments.benchmarks import processes
 from experiments.benchmarks.growth.axes import Axis, Sizes
 
-# Devices that share a core wait for each other for longer than the
-# 40 seconds after which XLA would end the process.
+# Devices that share a core wait for each other for longer than the 40 seconds after which XLA would
+# end the process.
 _ONE_CORE = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"
     " --xla_cpu_collective_call_terminate_timeout_seconds=900",
