@@ -26,7 +26,7 @@ from fade_jax.diagnostics import rank_one_fraction
 # float32 was 1.18x as fast, two layers 384 wide 1.14x, 256 wide 1.05x. Sampling was slower: the
 # products of a token of each completion are. What it costs: XLA cannot write such a program to its
 # persistent cache, and JAX warns of that where one is set.
-_ONEDNN = {
+ONEDNN = {
     "xla_cpu_use_onednn": True,
     "xla_cpu_experimental_onednn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
 }
@@ -245,7 +245,7 @@ def _update_options(parts: Parts) -> dict:
     """XLA's options for a program that updates and does not sample."""
     model, platform = parts.model, parts.mesh.devices.flat[0].platform
     helps = platform == "cpu" and model.dtype == "float32" and model.d_model >= _WIDE
-    return _ONEDNN if helps else {}
+    return ONEDNN if helps else {}
 
 
 def _optimizer_shardings(parts: Parts, optimizer, params):

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -113,15 +114,25 @@ def _fresh_model(sizes: ConfigDict, task) -> ModelConfig:
 
 def parameter_shardings(parts: Parts):
     """The sharding of every parameter of the policy."""
-    shapes = jax.eval_shape(lambda: transformer.init_params(parts.model, jax.random.key(0)))
-    return sharding.parameter_shardings(parts.mesh, transformer.parameter_axes(shapes), shapes)
+    return _shardings(parts.model, parts.mesh)
+
+
+def _shardings(model: ModelConfig, mesh: jax.sharding.Mesh):
+    shapes = jax.eval_shape(lambda: transformer.init_params(model, jax.random.key(0)))
+    return sharding.parameter_shardings(mesh, transformer.parameter_axes(shapes), shapes)
 
 
 def starting_params(parts: Parts):
     """The policy before any training, laid out on the mesh: as read, or fresh from the seed."""
-    shardings = parameter_shardings(parts)
     if parts.weights is not None:
         copies = jax.tree.map(lambda w: np.asarray(w, jnp.float32), parts.weights)
-        return sharding.place(copies, shardings)
-    init = jax.jit(lambda key: transformer.init_params(parts.model, key), out_shardings=shardings)
-    return init(jax.random.key(parts.config.warm_start.seed))
+        return sharding.place(copies, parameter_shardings(parts))
+    key = jax.random.key(parts.config.warm_start.seed)
+    return _fresh_params(parts.model, parts.mesh, key)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _fresh_params(model: ModelConfig, mesh: jax.sharding.Mesh, key):
+    """One function for all runs of a sweep: compiled for each, it took as long as their steps."""
+    params = transformer.init_params(model, key)
+    return jax.lax.with_sharding_constraint(params, _shardings(model, mesh))

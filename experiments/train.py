@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,12 +92,15 @@ def check_gives_gradient(config: ConfigDict) -> None:
     choice = advantages.choose(members, name, kwargs)
     size = config.group_size
     rewards = np.tril(np.ones((size + 1, size), np.float32), -1)
-    update = partial(advantages.update, members)
-    states = advantages.init(members, choice)
     statistics = {"entropy": np.float32(1.0), "lengths": np.ones_like(rewards)}
+
+    @jax.jit  # as programs will
+    def weigh(choice, rewards, statistics):
+        states = advantages.init(members, choice)
+        return advantages.update(members, choice, rewards, states, **statistics)[0]
+
     try:
-        jax.eval_shape(update, choice, rewards, states, **statistics)  # as programs will
-        weights, _, _ = update(choice, rewards, states, **statistics)
+        weights = weigh(choice, rewards, statistics)
     except jax.errors.JAXTypeError as error:
         raise ConfigError(
             f"config.advantage.name = {name!r} must be traceable by jax, in its floating-point"

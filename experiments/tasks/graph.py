@@ -301,13 +301,18 @@ def graph_task(
 
     rng = np.random.default_rng(seed)
     successors = _random_regular_graph(rng, nodes, degree)
-    nowhere = jnp.zeros(nodes, bool)
-    distances = jax.vmap(lambda s: _distances(successors, s, nowhere, nodes))(jnp.arange(nodes))
-    node = jnp.arange(nodes)
+    node, nowhere = jnp.arange(nodes), jnp.zeros(nodes, bool)
+
+    @jax.jit
+    def of_every_pair():
+        distances = jax.vmap(lambda s: _distances(successors, s, nowhere, nodes))(node)
+        return distances, is_held_out(held_out, seed, node[:, None], node[None, :])
+
+    distances, are_held_out = of_every_pair()
     task = GraphTask(
         successors=successors,
         distances=distances,
-        held_out=is_held_out(held_out, seed, node[:, None], node[None, :]),
+        held_out=are_held_out,
         seed=seed,
         forbidden=forbidden,
         min_distance=min_distance,
@@ -316,16 +321,15 @@ def graph_task(
         min_walk=min_walk,
         max_walk=max_walk,
     )
+    distances, training = np.asarray(task.distances), ~np.asarray(task.held_out)
     in_range = task._in_range(distances)
-    for split, pairs in (("training", ~task.held_out), ("held-out", task.held_out)):
-        if not bool(jnp.any(in_range & pairs)):
+    for split, pairs in (("training", training), ("held-out", ~training)):
+        if not np.any(in_range & pairs):
             raise ValueError(
                 f"no {split} pair has a distance in [{min_distance}, {max_distance}]: "
-                f"the graph's largest is {int(jnp.max(distances))}"
+                f"the graph's largest is {np.max(distances)}"
             )
-    if not bool(
-        jnp.any(in_range & ~task.held_out & (distances >= min_walk) & (distances <= max_walk))
-    ):
+    if not np.any(in_range & training & (distances >= min_walk) & (distances <= max_walk)):
         raise ValueError(
             f"max_walk must let a walk reach a training pair at a distance in [{min_distance}, "
             f"{max_distance}], got {max_walk} with min_walk = {min_walk}"
@@ -350,6 +354,7 @@ def _draw_distinct(key: jax.Array, among: jax.Array, count: int) -> jax.Array:
     return lax.top_k(score, count)[1].astype(jnp.int32)
 
 
+@partial(jax.jit, static_argnums=3)
 def _distances(
     successors: jax.Array, source: jax.Array, blocked: jax.Array, max_distance: int
 ) -> jax.Array:

@@ -42,7 +42,8 @@ _ABOUT = (
     "Each work is done twice to warm up, then without a trace, then once with one, in a process of"
     " its own on one core with one thread. Writing the trace takes time too, most where operations"
     " are many and short; seconds and shares of operations are those of the trace. FLOP are those"
-    " of the products as compiled, counted by their shapes."
+    " of the products as compiled, counted by their shapes. The plain product is timed with XLA's"
+    " own products and with oneDNN's; the faster counts."
 )
 
 
