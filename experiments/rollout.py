@@ -193,10 +193,12 @@ def completion_log_probs(
 
 def completion_hidden(model: ModelConfig, params, tokens, length, completions) -> jax.Array:
     """Hidden states [P, G, T, D] that predict each token of the completions [P, G, T]."""
-    prefix, last = transformer.prefill(model, params, tokens, length)
     prompts, group, count = completions.shape
-    first = jnp.broadcast_to(last[:, None, None], (prompts, group, 1, last.shape[-1]))
+
+    def of_group(last):
+        return jnp.broadcast_to(last[:, None, None], (prompts, group, 1, last.shape[-1]))
+
     if count == 1:
-        return first
-    rest = transformer.extend(model, params, prefix, completions[..., :-1])
-    return jnp.concatenate([first, rest], axis=2)
+        return of_group(transformer.prefill(model, params, tokens, length)[1])
+    last, rest = transformer.forward(model, params, tokens, length, completions[..., :-1])
+    return jnp.concatenate([of_group(last), rest], axis=2)

@@ -296,32 +296,55 @@ def prefill(config, params, tokens, length):
     hidden, (keys, values) = Transformer(config).apply(
         {"params": params}, tokens[:, None], (), (_causal(steps),), angles
     )
-    last = jnp.take_along_axis(hidden[:, 0], (length - 1)[:, None, None], axis=1)[:, 0]
-    return Prefix(keys[:, :, 0], values[:, :, 0], length), last
+    return Prefix(keys[:, :, 0], values[:, :, 0], length), _at_last(hidden, length)
 
 
-def extend(config, params, prefix, tokens):
-    """One causal pass over G completions of each prompt, differentiable, also in the prefix.
+def forward(config, params, tokens, length, completions):
+    """One causal pass over the prompts, once each, and G completions of each; differentiable.
+
+    Prompts and completions go through a layer together: in two passes, one after the other, each
+    would have a gradient of all layers' weights, and the two would be held to be added.
 
     Args:
       config: a ModelConfig.
       params: as from init_params.
-      prefix: from prefill.
-      tokens: i32 [P, G, T]; what follows an end-of-sequence token changes nothing before it.
+      tokens: i32 [P, S], right-padded prompts.
+      length: i32 [P], real tokens of the prompts, from 1 to S.
+      completions: i32 [P, G, T]; what follows an end-of-sequence token changes nothing before it.
 
     Returns:
-      The hidden state [P, G, T, D] at each completion token, which predicts the next one.
+      The hidden state [P, D] at each prompt's last real token, and [P, G, T, D] at each completion
+      token; each predicts the next token.
 
     Raises:
       ValueError: S + T exceeds config.max_positions.
     """
-    steps = jnp.arange(tokens.shape[2])
-    check_positions(config, prefix.keys.shape[-1] + tokens.shape[2])
-    angles = rotary.rotation(config, prefix.length[:, None, None] + steps)
-    past = ((prefix.keys, prefix.values),)
-    masks = real(prefix.length, prefix.keys.shape[-1]), _causal(steps)
-    hidden, _ = Transformer(config).apply({"params": params}, tokens, past, masks, angles)
-    return hidden
+    check_positions(config, tokens.shape[1] + completions.shape[2])
+    of_prompt, of_completion = (jnp.arange(x.shape[-1]) for x in (tokens, completions))
+    prompt_angles = rotary.rotation(config, of_prompt[None, None])
+    angles = rotary.rotation(config, length[:, None, None] + of_completion)
+    prompt_masks = (_causal(of_prompt),)
+    masks = real(length, tokens.shape[1]), _causal(of_completion)
+    block = Block(config)
+
+    def layer(carry, weights):
+        prompt, x = carry
+        apply = functools.partial(block.apply, {"params": weights})
+        prompt, own = apply(prompt, (), prompt_masks, prompt_angles)
+        x, _ = apply(x, (tuple(kv[:, 0] for kv in own),), masks, angles)
+        return (prompt, x), None
+
+    if config.remat:
+        layer = jax.checkpoint(layer, prevent_cse=False, policy=_KEPT[config.remat_keeps])
+    carry = embed(config, params, tokens[:, None]), embed(config, params, completions)
+    hidden = jax.lax.scan(layer, carry, params["layers"])[0]
+    prompt, x = (final_norm(config, params, x) for x in hidden)
+    return _at_last(prompt, length), x
+
+
+def _at_last(hidden, length):
+    """[P, D] at the last real tokens, of [P, 1, S, D]."""
+    return jnp.take_along_axis(hidden[:, 0], (length - 1)[:, None, None], axis=1)[:, 0]
 
 
 def unembedding(config, params):

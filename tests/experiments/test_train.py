@@ -79,6 +79,31 @@ def test_one_compilation_serves_methods_seeds_and_learning_rates(program):
             assert np.any(finals[i] != finals[j])
 
 
+def test_another_run_of_a_shape_compiles_nothing(program, tmp_path):
+    """From its fresh parameters to its result, with another seed and method."""
+    config, compiled, _ = program
+    config = config.copy_and_resolve_references()
+    config.warm_start.steps, config.steps = 0, 2
+    train(config, tmp_path / "first", progress=Silent(), compiled=compiled)
+    with config.advantage.unlocked():
+        config.advantage.name, config.advantage.kwargs = "power", {"alpha": 2.0}
+    config.seed, config.warm_start.seed = 5, 6
+    compilations = []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compilations.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        train(config, tmp_path / "second", progress=Silent(), compiled=compiled)
+        assert not compilations
+        jax.jit(lambda x: x + 12345)(0.0)
+        assert compilations  # the listener hears them
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
 def test_a_method_gives_the_same_run_alone_and_among_others(program, tmp_path):
     """lax.switch between methods changes nothing of the one that is chosen."""
     config, compiled, _ = program
