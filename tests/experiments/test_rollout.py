@@ -55,8 +55,7 @@ def test_log_probs_are_those_of_the_full_forward_pass(params, prompts, temperatu
 def test_entropies_are_those_of_float64_softmax(params, prompts):
     rollouts = draw(params, prompts, group_size=4)
     tokens, length = prompts
-    prefix, last = transformer.prefill(MODEL, params, tokens, length)
-    hidden = transformer.extend(MODEL, params, prefix, rollouts.tokens[..., :-1])
+    last, hidden = transformer.forward(MODEL, params, tokens, length, rollouts.tokens[..., :-1])
     hidden = np.concatenate([np.broadcast_to(last[:, None, None], (3, 4, 1, 16)), hidden], axis=2)
     logits = (
         hidden.astype(np.float64) @ np.asarray(transformer.unembedding(MODEL, params), np.float64).T

@@ -31,9 +31,9 @@ def torch_models():
 def our_logits(config, params, ids):
     """[len(ids), V], from one pass over all ids but the first, with that one as the prompt."""
     ids = jnp.array(ids, jnp.int32)
-    prefix, last = transformer.prefill(config, params, ids[None, :1], jnp.array([1]))
-    hidden = transformer.extend(config, params, prefix, ids[None, None, 1:])[0, 0]
-    return jnp.concatenate([last, hidden]) @ transformer.unembedding(config, params).T
+    prompt, length = ids[None, :1], jnp.array([1])
+    last, hidden = transformer.forward(config, params, prompt, length, ids[None, None, 1:])
+    return jnp.concatenate([last, hidden[0, 0]]) @ transformer.unembedding(config, params).T
 
 
 def our_greedy(config, params, ids, steps):

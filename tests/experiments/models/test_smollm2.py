@@ -41,8 +41,8 @@ def outputs(reference):
 
     def run(params, prompts, length, completions):
         prefix, last = transformer.prefill(config, params, prompts, length)
-        hidden = transformer.extend(config, params, prefix, completions[:, None])[:, 0]
-        logits = jnp.concatenate([last[:, None], hidden], axis=1) @ head.T
+        first, rest = transformer.forward(config, params, prompts, length, completions[:, None])
+        logits = jnp.concatenate([first[:, None], rest[:, 0]], axis=1) @ head.T
 
         def step(carry, index):
             drawn, cache = carry

@@ -55,8 +55,7 @@ def batch(seed=0):
 
 @functools.partial(jax.jit, static_argnums=0)
 def full(config, params, tokens, length, completions):
-    prefix, last = transformer.prefill(config, params, tokens, length)
-    return last, transformer.extend(config, params, prefix, completions)
+    return transformer.forward(config, params, tokens, length, completions)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -354,7 +353,7 @@ def test_too_many_positions():
     prefix = transformer.Prefix(keys, values, length)
     for call in (
         lambda: transformer.prefill(config, params, np.tile(tokens, 2), length),
-        lambda: transformer.extend(config, params, prefix, completions),
+        lambda: transformer.forward(config, params, tokens, length, completions),
         lambda: decoding.prepare(config, params, prefix, TOKENS),
     ):
         with pytest.raises(ValueError, match=r"max_positions = 8 tokens; got room for 1[24]"):
