@@ -5,6 +5,7 @@ advantage and its arguments are traced, so that the runs of a sweep share it.
 """
 
 import operator
+import platform
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -243,9 +244,10 @@ def make_imitation(parts: Parts) -> Imitation:
 
 def _update_options(parts: Parts) -> dict:
     """XLA's options for a program that updates and does not sample."""
-    model, platform = parts.model, parts.mesh.devices.flat[0].platform
-    helps = platform == "cpu" and model.dtype == "float32" and model.d_model >= _WIDE
-    return ONEDNN if helps else {}
+    model, on_cpu = parts.model, parts.mesh.devices.flat[0].platform == "cpu"
+    # Not tried on other processors' builds of XLA.
+    on_x86 = on_cpu and platform.machine() in ("x86_64", "AMD64")
+    return ONEDNN if on_x86 and model.dtype == "float32" and model.d_model >= _WIDE else {}
 
 
 def _optimizer_shardings(parts: Parts, optimizer, params):
