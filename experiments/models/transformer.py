@@ -211,12 +211,11 @@ class Transformer(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, tokens, past, masks, angles):
+    def __call__(self, tokens, masks, angles):
         """Hidden states after the final norm; the head is not applied.
 
         Args:
           tokens: i32 [P, G, Q].
-          past: as in Block, of all layers: [L, ...].
           masks: as in Block.
           angles: as in Block.
 
@@ -237,10 +236,10 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
+            in_axes=nn.broadcast,
             length=c.num_layers,
         )(c, name="layers")
-        x, new = layers(x, past, masks, angles)
+        x, new = layers(x, (), masks, angles)
         scale = self.param("final_norm", nn.initializers.ones, (c.d_model,), jnp.float32)
         return final_norm(c, {"final_norm": scale}, x), new
 
@@ -270,7 +269,7 @@ def init_params(config, key):
     angles = rotary.rotation(config, jnp.zeros((1, 1, 1), jnp.int32))
     masks = (jnp.ones((1, 1, 1), bool),)
     tokens = jnp.zeros((1, 1, 1), jnp.int32)
-    return Transformer(config).init(key, tokens, (), masks, angles)["params"]
+    return Transformer(config).init(key, tokens, masks, angles)["params"]
 
 
 def prefill(config, params, tokens, length):
@@ -294,7 +293,7 @@ def prefill(config, params, tokens, length):
     steps = jnp.arange(tokens.shape[1])
     angles = rotary.rotation(config, steps[None, None])
     hidden, (keys, values) = Transformer(config).apply(
-        {"params": params}, tokens[:, None], (), (_causal(steps),), angles
+        {"params": params}, tokens[:, None], (_causal(steps),), angles
     )
     return Prefix(keys[:, :, 0], values[:, :, 0], length), _at_last(hidden, length)
 

@@ -53,9 +53,7 @@ def batch(seed=0):
     return tokens, np.array([7, 1, 4, 2], np.int32), completions
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def full(config, params, tokens, length, completions):
-    return transformer.forward(config, params, tokens, length, completions)
+full = jax.jit(transformer.forward, static_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
