@@ -66,6 +66,9 @@ def default_config() -> ConfigDict:
     config.learner.reduction = "sequence_sum"  # of the token losses (experiments/reductions.py)
     config.learner.staleness = 0  # rollouts are sampled by the policy of so many steps ago
     config.learner.equalize_mass = False  # give every method the total weight of r - mean(r)
+    # Measure the rank-one fraction of the output head's update, for which the head that RL started
+    # from is kept.
+    config.learner.head_rank = True
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"
@@ -277,6 +280,7 @@ def validate(config: ConfigDict) -> None:
     _check_choice(config, OPTIMIZERS, "optimizer.name")
     _check_choice(config, SWEEP_MODES, "sweep.mode")
     _check_choice(config, (True, False), "learner.equalize_mass")
+    _check_choice(config, (True, False), "learner.head_rank")
     _check_choice(config, DTYPES, "model.dtype")
     _check_choice(config, REMAT_KEEPS, "model.remat_keeps")
     _check_divides(config, "learner.minibatches", "prompts")

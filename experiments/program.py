@@ -117,12 +117,14 @@ def make_program(parts: Parts, members) -> Program:
         return none.at[rollouts.tokens].max(rollouts.token_mask > 0)
 
     def with_head_rank(state, metrics, used, most):
-        """Adds the rank-one fraction of the head's update; at the last step of a call only.
+        """Adds the rank-one fraction of the head's update, if asked for; at a call's last step only.
 
         Only the rows of the tokens in `used`, of which there are `most` at most, count: Adam also
         moves the rows of tokens that are never sampled, all in the same direction, which would
         feign a low rank.
         """
+        if not config.learner.head_rank:
+            return state, metrics
         rows = jnp.flatnonzero(used, size=min(most, used.size), fill_value=used.size)
         head = transformer.unembedding(model, state.params)
         moved = (x.at[rows].get(mode="fill", fill_value=0.0) for x in (head, state.initial_head))
@@ -275,7 +277,7 @@ def _state_shardings(parts: Parts, members) -> TrainState:
         # A prefix of the pytree: the states of all advantages are small and replicated.
         advantage_state=everywhere,
         key=everywhere,
-        initial_head=head,
+        initial_head=head if parts.config.learner.head_rank else (),
         past_params=sharding.stacked(params) if parts.config.learner.staleness else (),
     )
 

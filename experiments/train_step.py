@@ -31,7 +31,8 @@ class TrainState(NamedTuple):
       opt_state: of optax.
       advantage_state: of the advantage transformation(s).
       key: base PRNG key; step keys are folded in from it.
-      initial_head: float32 [V, D]; the output head before RL, to measure how it moved.
+      initial_head: float32 [V, D]; the output head before RL, to measure how it moved. Empty without
+        learner.head_rank.
       past_params: the parameters of the last k = learner.staleness steps, stacked [k, ...]; those
         of step t at t mod k. Empty where k = 0.
     """
@@ -41,7 +42,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     advantage_state: Any
     key: jax.Array
-    initial_head: jax.Array
+    initial_head: Any
     past_params: Any
 
 
@@ -77,13 +78,14 @@ def init_state(model: ModelConfig, settings, members, hyper: Hyperparameters, pa
     optimizer = make_optimizer(settings.optimizer, hyper.learning_rate)
     lag = settings.learner.staleness
     repeat = partial(jnp.repeat, repeats=lag, axis=0)
+    head = transformer.unembedding(model, params)
     return TrainState(
         step=jnp.int32(0),
         params=params,
         opt_state=optimizer.init(params),
         advantage_state=advantages.init(members, hyper.advantage),
         key=jax.random.key(hyper.seed),
-        initial_head=jnp.copy(transformer.unembedding(model, params)),
+        initial_head=jnp.copy(head) if settings.learner.head_rank else (),
         past_params=jax.tree.map(lambda p: repeat(p[None]), params) if lag else (),
     )
 

@@ -69,6 +69,7 @@ def compile_work(work: Work) -> Compiled:
     # With one rollout a group, an advantage that compares within the group would be 0.
     config.advantage = {"name": "grpo" if work.group > 1 else "reinforce", "kwargs": {}}
     config.warm_start.steps = 0
+    config.learner.head_rank = work.kind != "update"  # which the peers do not measure
     if work.kind == "rollout":
         config.optimizer.name = "sgd"  # the peers' samplers hold no optimiser state either
     model = ModelConfig(

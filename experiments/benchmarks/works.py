@@ -127,7 +127,8 @@ def _family(
     grouped = distinct._replace(name=f"{name}_grouped", prompts=sequences // 8, group=8)
     if kind != "update":
         return distinct, grouped
-    return distinct, grouped, grouped._replace(name=f"{name}_grouped_kept", keeps="products")
+    kept = tuple(w._replace(name=f"{w.name}_kept", keeps="products") for w in (distinct, grouped))
+    return distinct, kept[0], grouped, kept[1]
 
 
 WORKS = (

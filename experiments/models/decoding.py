@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from experiments.models import rotary, transformer
+from experiments.models.attention import as_source, attention
+from experiments.models.block import Block
 
 
 class Sources(NamedTuple):
@@ -105,27 +107,31 @@ def decode(config, sources, cache, tokens, index):
     position = (sources.length + index)[:, None, None]
     angles = tuple(table[position] for table in sources.angles)
     masks = transformer.real(sources.length, positions), jnp.arange(max_tokens) <= index
-    block = transformer.Block(config, turned=True)
+    block = Block(config, turned=True)
     x = transformer.embed(config, sources.params, tokens[:, :, None])
     written = []
     for layer, *prefix, keys, values in zip(
         sources.params["layers"], sources.keys, sources.values, *cache
     ):
-        write = _into(keys, values, index)
-        x, own = block.apply({"params": layer}, x, (prefix,), masks, angles, write)
+        attend = _attend((keys, values), index, tuple(prefix), masks)
+        x, own = block.apply({"params": layer}, x, angles, attend)
         written.append(own)
     hidden = transformer.final_norm(config, sources.params, x)
     return hidden[:, :, 0], Cache(*zip(*written))
 
 
-def _into(keys, values, index):
-    """Block's `write` into one layer's cache."""
+def _attend(cache, index, prefix, masks):
+    """Block's `attend` to the prefix and one layer's cache, which comes out with the tokens."""
 
     def write(own):
         # Written before it is read, and laid out as the products take it: else XLA copies the whole
         # cache for every token.
-        key, value = own if keys.ndim == 5 else (x[:, 0] for x in own)
+        own = own if cache[0].ndim == 5 else tuple(x[:, 0] for x in own)
         put = jax.lax.dynamic_update_slice_in_dim
-        return put(keys, key, index, axis=-1), put(values, value, index, axis=-2)
+        return tuple(put(there, new, index, axis) for there, new, axis in zip(cache, own, (-1, -2)))
 
-    return write
+    def attend(query, key, value):
+        own = write(as_source(key, value))
+        return attention(query, [(*kv, mask) for kv, mask in zip((prefix, own), masks)]), own
+
+    return attend

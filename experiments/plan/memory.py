@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 
-from experiments.models import transformer
+from experiments.models import attention
 from experiments.plan.work import Work
 from experiments.train_step import TrainState
 
@@ -78,8 +78,8 @@ def learning(work: Work, state: TrainState) -> Learning:
         model.d_model * (4 * work.item + 2 * _FLOAT32) + 2 * width / work.tensor * work.item
     )
     layers = 1 if model.remat else model.num_layers
-    queries = min(work.completion - 1, transformer.QUERIES)
-    if transformer.query_blocks(work.completion - 1) == 1:
+    queries = min(work.completion - 1, attention.QUERIES)
+    if attention.query_blocks(work.completion - 1) == 1:
         queries = work.completion - 1
     scores = prompts * work.group * model.num_heads / work.tensor * queries
     scores *= work.prompt + work.completion

@@ -52,6 +52,7 @@ def changed(field, value):
         ("optimizer.learning_rate", 0.0, "config.optimizer.learning_rate must be > 0, got 0.0"),
         ("optimizer.momentum", 1.0, "config.optimizer.momentum must be in [0, 1), got 1.0"),
         ("learner.staleness", -1, "config.learner.staleness must be a whole number >= 0, got -1"),
+        ("learner.head_rank", "no", "config.learner.head_rank must be one of True, False, got 'no'"),
         ("sweep.seeds", 0, "config.sweep.seeds must be a whole number >= 1, got 0"),
         ("optimizer.b2", 1.0, "config.optimizer.b2 must be in [0, 1), got 1.0"),
         ("model.dtype", "float16", "config.model.dtype must be one of float32, bfloat16"),

@@ -126,6 +126,20 @@ def test_rank_one_fraction_counts_only_the_tokens_that_were_sampled(program):
     np.testing.assert_allclose(metrics["rank_one_fraction"], share[0], rtol=1e-4)
 
 
+def test_without_the_head_rank_the_run_is_the_same_and_keeps_no_second_head(program, tmp_path):
+    config, _, params = program
+    config = config.copy_and_resolve_references()
+    measured = train(config, tmp_path / "measured", progress=Silent())
+    config.learner.head_rank = False
+    compiled = compile_for(config, [("grpo", {})])
+    result = train(config, tmp_path / "plain", progress=Silent(), compiled=compiled)
+    assert result["params_sha256"] == measured["params_sha256"]
+    assert set(measured) - set(result) <= {"rank_one_fraction"}
+    assert not any("rank_one_fraction" in x for x in read_lines(tmp_path / "plain/metrics.jsonl"))
+    _, state = start(config, compiled, params)
+    assert not jax.tree.leaves(state.initial_head)
+
+
 def test_what_a_checkpoint_holds_is_the_whole_run(program):
     """The states of the methods that the run does not use are left out and made again."""
     config, compiled, params = program

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from experiments.benchmarks.growth.axes import Sizes
 from experiments.benchmarks.growth.point import parts_of
-from experiments.models import decoding, transformer
+from experiments.models import attention, decoding, transformer
 from experiments.models.linear import linear, linear_of_few
 from experiments.rollout import draw
 
@@ -79,7 +79,7 @@ def attention_seconds(length: int, repeats: int) -> list[float]:
     mask = (steps[:, None] >= steps)[:, None]
 
     def total(query, keys, values):
-        return jnp.sum(jnp.square(transformer.attention(query, [(keys, values, mask)])))
+        return jnp.sum(jnp.square(attention.attention(query, [(keys, values, mask)])))
 
     gradient = jax.jit(jax.grad(total, (0, 1, 2)))
     return _cpu_seconds(lambda: gradient(query, keys, values), repeats)

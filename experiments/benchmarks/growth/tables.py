@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from experiments.benchmarks.growth.axes import HEAD_WIDTH, Axis, Sizes
 from experiments.benchmarks.growth.parts import WEIGHT
 from experiments.benchmarks.growth.series import STEPS, series
-from experiments.models.transformer import query_blocks
+from experiments.models.attention import query_blocks
 from experiments.report.table import Table
 
 MARK = " ▲"

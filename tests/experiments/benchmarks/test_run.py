@@ -49,10 +49,11 @@ def test_amounts_and_what_peers_share():
     for name in ("rollout_tiny", "update_smollm2"):
         assert by_name[f"{name}_grouped"].peers_work == by_name[name]
     assert by_name["step_tiny"].peers_work == by_name["step_tiny"]
-    kept = by_name["update_tiny_grouped_kept"]
-    assert kept.keeps == "products"
-    assert kept.peers_work == by_name["update_tiny"]
-    assert [len(group) for group in families(WORKS)] == [1, 2, 2, 3, 3, 1, 1]
+    for name in ("update_tiny", "update_tiny_grouped"):
+        kept = by_name[f"{name}_kept"]
+        assert kept == by_name[name]._replace(name=kept.name, keeps="products")
+        assert kept.peers_work == by_name["update_tiny"]
+    assert [len(group) for group in families(WORKS)] == [1, 2, 2, 4, 4, 1, 1]
 
 
 def test_from_flags_to_results(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from experiments.models import decoding, transformer
+from experiments.models import attention, decoding, transformer
 from experiments.models.config import ModelConfig, RopeScaling
 from tests.experiments.models import numpy_transformer
 from tests.experiments.models.random_params import random_params
@@ -220,12 +220,12 @@ def test_blocks_of_queries_change_nothing(monkeypatch):
     params = random_params(dataclasses.replace(BASE, **EVERYTHING))
     inputs = batch()
     expected, found = [], []
-    for results, queries in ((expected, transformer.QUERIES), (found, 3)):
-        monkeypatch.setattr(transformer, "QUERIES", queries)
+    for results, queries in ((expected, attention.QUERIES), (found, 3)):
+        monkeypatch.setattr(attention, "QUERIES", queries)
         # Another config, so that nothing compiled serves both.
         config = dataclasses.replace(BASE, **EVERYTHING, max_positions=32 + queries)
         results += [full(config, params, *inputs), gradient(config, params, *inputs)]
-    assert [transformer.query_blocks(count) for count in (5, 6, 7, 10)] == [1, 1, 3, 4]
+    assert [attention.query_blocks(count) for count in (5, 6, 7, 10)] == [1, 1, 3, 4]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), found, expected)
 
 
