@@ -117,7 +117,7 @@ def make_program(parts: Parts, members) -> Program:
         return none.at[rollouts.tokens].max(rollouts.token_mask > 0)
 
     def with_head_rank(state, metrics, used, most):
-        """Adds the rank-one fraction of the head's update, if asked for; at a call's last step only.
+        """Adds the rank-one fraction of the head's update at a call's last step, if asked for.
 
         Only the rows of the tokens in `used`, of which there are `most` at most, count: Adam also
         moves the rows of tokens that are never sampled, all in the same direction, which would

@@ -31,8 +31,8 @@ class TrainState(NamedTuple):
       opt_state: of optax.
       advantage_state: of the advantage transformation(s).
       key: base PRNG key; step keys are folded in from it.
-      initial_head: float32 [V, D]; the output head before RL, to measure how it moved. Empty without
-        learner.head_rank.
+      initial_head: float32 [V, D]; the output head before RL, to measure how it moved. Empty
+        without learner.head_rank.
       past_params: the parameters of the last k = learner.staleness steps, stacked [k, ...]; those
         of step t at t mod k. Empty where k = 0.
     """

@@ -202,8 +202,8 @@ COMPARED = """\
 - **Ours** is what a run does: `experiments.program.make_program`, donated buffers, every field of
   the config at its default, `model.remat` (activations computed anew in the backward pass) among
   them; but in the updates `learner.head_rank`, a reading that the peers do not take and for which a
-  run holds the output head twice, is off. On a CPU the program asks XLA for oneDNN's products where a float32 model of some width
-  updates; the first row and the head are XLA's own.
+  run holds the output head twice, is off. On a CPU the program asks XLA for oneDNN's products where
+  a float32 model of some width updates; the first row and the head are XLA's own.
 - **torch** is transformers' Llama and TRL's losses; compiled or not, cache growing or static, TRL's
   fused head or its plain one, whichever is fastest here; results.json names it. The whole step is
   TRL's GRPOTrainer without a generation backend. On an AMD processor its MKL takes AVX-512 only if
