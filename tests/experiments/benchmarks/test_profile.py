@@ -84,8 +84,9 @@ def test_a_trace_has_the_products_of_the_formula(kind):
         down = SHAPE.layers * 2 * SHAPE.width * SHAPE.hidden * (4 * 7 + 8 * 5)
         expected = 4 * once - down + 4 * scores * (4 * 7 * 7 + 8 * 5 * 12)
         # All of this vocabulary fits one block of the head, whose logits are kept; two sums over
-        # it and the rank-one fraction of the head's update are products too.
-        expected += 3 * head * 8 * 6 + 2 * 2 * SHAPE.vocabulary * 8 * 6 + 2 * SHAPE.width**2 * 8 * 6
+        # it are products too. The rank-one fraction of the head's update, which would be another,
+        # is off in what is timed.
+        expected += 3 * head * 8 * 6 + 2 * 2 * SHAPE.vocabulary * 8 * 6
     assert sum(one["flop"] * one["times"] for one in found) == expected
     assert sum(one["seconds"] for one in found) <= measured["traced_seconds"]
     assert {one["kind"] for one in found} == {WEIGHTS, ATTENTION, MOVED, REST}
