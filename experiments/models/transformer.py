@@ -49,6 +49,7 @@ class _Parameters(nn.Module):
             length=c.num_layers,
         )(c, name="layers")
         angles = rotary.rotation(c, jnp.zeros((1, 1, 1), jnp.int32))
+        # Attention has no parameters of its own.
         layers(jnp.zeros((1, 1, 1, c.d_model), c.dtype), angles, lambda query, *_: (query, None))
         self.param("final_norm", nn.initializers.ones, (c.d_model,), jnp.float32)
 
