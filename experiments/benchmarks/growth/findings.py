@@ -59,7 +59,7 @@ FINDINGS: dict[str, tuple[str, ...]] = {
     "vocabulary": (
         "The train step does not grow faster than its work: its fused head never holds the logits."
         " The rollout step does: what it does with a logit beside its 2 D = 256 FLOP (temperature,"
-        " log-softmax, entropy, the cumulative sums of the draw) is not in the count and takes a few"
+        " log-softmax, entropy, the cumulative sums of the draw) is not in the count and takes some"
         " nanoseconds, as those FLOP do.",
         "Drawing alone, below: jax.random.categorical takes noise for every logit and the largest"
         " sum. experiments.rollout.draw takes one random number for each token and finds where the"
