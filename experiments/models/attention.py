@@ -29,9 +29,21 @@ def query_blocks(count):
 
 
 def attention(query, sources):
-    """`_attention` in blocks of queries, each computed anew in the backward pass (2112.05682).
+    """Softmax attention over several sources of keys and values at once.
 
-    The arguments and the result are those of `_attention`.
+    Many queries go in blocks, each computed anew in the backward pass (2112.05682).
+
+    out = Σ_j e_j v_j / Σ_j e_j,  e_j = exp(q·k_j - max), j over the keys of all sources. No source
+    is copied, nor repeated for the group or for the query heads.
+
+    Args:
+      query: [P, G, Q, Hkv, R, Dh], scaled and rotated.
+      sources: (keys, values, mask) each; keys are [P, Hkv, Dh, N] and values [P, Hkv, N, Dh] where
+        the group shares them, else with G after P; mask is bool, broadcast against
+        [P, G, Hkv, Q, R, N], and lets every query see at least one key of some source.
+
+    Returns:
+      [P, G, Q, Hkv, R, Dh], in query's dtype.
     """
     count = query.shape[2]
     blocks = query_blocks(count)
@@ -65,20 +77,7 @@ def attention(query, sources):
 
 
 def _attention(query, sources):
-    """Softmax attention over several sources of keys and values at once.
-
-    out = Σ_j e_j v_j / Σ_j e_j,  e_j = exp(q·k_j - max), j over the keys of all sources. No source
-    is copied, nor repeated for the group or for the query heads.
-
-    Args:
-      query: [P, G, Q, Hkv, R, Dh], scaled and rotated.
-      sources: (keys, values, mask) each; keys are [P, Hkv, Dh, N] and values [P, Hkv, N, Dh] where
-        the group shares them, else with G after P; mask is bool, broadcast against
-        [P, G, Hkv, Q, R, N], and lets every query see at least one key of some source.
-
-    Returns:
-      [P, G, Q, Hkv, R, Dh], in query's dtype.
-    """
+    """`attention` in one block."""
     query = jnp.moveaxis(query, 2, 3)  # [P, G, Hkv, Q, R, Dh]
     scores = [
         jnp.where(mask, _dot("pghqrd,p{}hdn->pghqrn", query, keys), -jnp.inf)
