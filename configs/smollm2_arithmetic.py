@@ -5,7 +5,7 @@
         --workdir=runs/arithmetic/runs/fade
     python -m experiments.run --config=configs/smollm2_arithmetic.py:grpo \
         --workdir=runs/arithmetic/runs/grpo
-    python -m experiments.report --workdir=runs/arithmetic --out=docs/arithmetic
+    python -m experiments.report --workdir=runs/arithmetic
 
 `:grpo` is the same run with GRPO without the standard deviation; `:smoke` is two small steps. On
 one core a step takes some 27 seconds and an evaluation some 60.

@@ -1,6 +1,7 @@
 """The metrics of a run on disk: JSON lines and TensorBoard, cut back to the step that resumes."""
 
 import json
+import logging
 import math
 import os
 import platform
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from tensorboardX import SummaryWriter
+
+logger = logging.getLogger(__name__)
 
 
 def plain(value):
@@ -23,15 +26,26 @@ def plain(value):
 
 
 def read_lines(path: Path) -> list[dict]:
-    """Reads a JSON lines file; a last line that was cut off by a kill is left out."""
+    """Reads the lines of metrics.jsonl; a file that is not there has none.
+
+    A last line that a kill cut off is left out. Any other line that is no JSON object with an
+    integer `step` is left out with a warning that names it.
+    """
     if not path.exists():
         return []
+    texts = path.read_text(encoding="utf-8", errors="replace").split("\n")
     lines = []
-    for line in path.read_text().splitlines():
+    for number, text in enumerate(texts, 1):
+        if not text:
+            continue
         try:
-            lines.append(json.loads(line))
+            line = json.loads(text)
         except json.JSONDecodeError:
-            break
+            line = None
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+        elif number < len(texts):  # a whole line ends with a newline
+            logger.warning("%s: line %d is damaged and is left out", path, number)
     return lines
 
 

@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.run --peers
     python -m experiments.benchmarks.run --only=rollout_tiny,step_tiny --repeats=9 --out=/tmp/b
-    python -m experiments.benchmarks.run --render=docs/benchmarks/NAME
+    python -m experiments.benchmarks.run --render=runs/benchmarks/NAME
 
 Each implementation does each work in a fresh process on one core, with one thread; the processes
 take turns, repetition by repetition. --peers times google-tunix, torch, transformers and TRL beside
@@ -15,12 +15,11 @@ import json
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from experiments.benchmarks import avx512, machine, processes
+from experiments.benchmarks import machine, processes
 from experiments.benchmarks.compare import Contender, compare, families
 from experiments.benchmarks.sweep import time_sweep
 from experiments.benchmarks.table import CLOCKS, NAMES, page
@@ -36,7 +35,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--peers", action="store_true", help="time the peers too")
     parser.add_argument("--only", default="", help=f"works, comma-separated: {', '.join(names)}")
     parser.add_argument("--repeats", type=int, default=5, help="measured repetitions")
-    parser.add_argument("--out", type=Path, help="default: docs/benchmarks/DEVICE")
+    parser.add_argument("--out", type=Path, help="default: runs/benchmarks/DEVICE")
     parser.add_argument("--torch_python", default=".venv-peers/bin/python", help="has TRL")
     parser.add_argument("--tunix_python", default=".venv-tunix/bin/python", help="has google-tunix")
     parser.add_argument("--sweep_steps", type=int, default=50, help="of each run of the sweep")
@@ -63,13 +62,12 @@ def device_kind() -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def contenders(flags: argparse.Namespace, on_cpu: bool, directory: Path) -> list[Contender]:
+def contenders(flags: argparse.Namespace, on_cpu: bool) -> list[Contender]:
     """Those to be timed, and those asked for that are not here.
 
     Args:
       flags: from `parse`.
       on_cpu: whether ours runs on the CPU; there the peers do.
-      directory: for the library that torch's AVX-512 path needs.
     """
     found = [Contender("ours", processes.own_python(), "ours", {})]
     if not flags.peers:
@@ -77,20 +75,8 @@ def contenders(flags: argparse.Namespace, on_cpu: bool, directory: Path) -> list
     elsewhere = None if on_cpu else "not timed on an accelerator"
     tunix = flags.tunix_python if processes.works(flags.tunix_python) else None
     torch = flags.torch_python if processes.works(flags.torch_python) else None
-    against = avx512.reason_against(machine.read("/proc/cpuinfo"))
-    preload = {}
-    if torch and not against and not elsewhere:
-        preload = {"LD_PRELOAD": str(avx512.build(directory))}
     peers = [
         Contender("tunix", tunix, "tunix_peer", {}),
-        # Before torch as it is: what it compiles is chosen here.
-        Contender(
-            "torch_avx512",
-            torch if preload else None,
-            "torch_peer",
-            preload,
-            status=against if torch and against else "not installed",
-        ),
         Contender("torch", torch, "torch_peer", {}),
     ]
     if elsewhere:
@@ -125,15 +111,14 @@ def measure(flags: argparse.Namespace, works: Sequence[Work] = WORKS) -> dict:
         "works": [row(work) for work in wanted],
         "entries": [],
     }
-    with tempfile.TemporaryDirectory() as directory:
-        racers = contenders(flags, on_cpu, Path(directory))
-        groups = families(wanted)
-        for number, group in enumerate(groups):
+    racers = contenders(flags, on_cpu)
+    groups = families(wanted)
+    for number, group in enumerate(groups):
 
-            def show(text, number=number):
-                tell(f"[{number + 1}/{len(groups)}] {text}")
+        def show(text, number=number):
+            tell(f"[{number + 1}/{len(groups)}] {text}")
 
-            results["entries"] += compare(group, racers, flags.repeats, core, show)
+        results["entries"] += compare(group, racers, flags.repeats, core, show)
     results["implementations"] = [n for n in NAMES if n in {c.name for c in racers}]
     if SWEEP in flags.only:
         results["sweep"] = time_sweep(flags.sweep_steps, flags.repeats, core, tell)
@@ -163,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(render(flags.render, flags.clock))
         return
     results = measure(flags)
-    out = flags.out or Path("docs/benchmarks") / machine.slug(results["device"])
+    out = flags.out or Path("runs/benchmarks") / machine.slug(results["device"])
     path = write(results, out, flags.clock)
     print(path.read_text())
     print(path, file=sys.stderr)

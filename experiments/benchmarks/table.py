@@ -8,8 +8,7 @@ from experiments.plan.rates import DEVICES
 NAMES = {
     "ours": "fade_jax",
     "tunix": "google-tunix",
-    "torch": "torch, default BLAS",
-    "torch_avx512": "torch, AVX-512",
+    "torch": "torch",
 }
 CLOCKS = {"wall": "seconds", "cpu": "cpu_seconds"}
 
@@ -206,9 +205,7 @@ COMPARED = """\
   a float32 model of some width updates; the first row and the head are XLA's own.
 - **torch** is transformers' Llama and TRL's losses; compiled or not, cache growing or static, TRL's
   fused head or its plain one, whichever is fastest here; results.json names it. The whole step is
-  TRL's GRPOTrainer without a generation backend. On an AMD processor its MKL takes AVX-512 only if
-  a preloaded library answers that the processor is Intel's; both are timed, and the first row, a
-  plain product, shows what that does.
+  TRL's GRPOTrainer without a generation backend.
 - **google-tunix** is its llama3 with tied weights, its Sampler, the loss and the train step of its
   GRPOLearner, and that learner for the whole step. Its llama3 ignores `rope_theta`.
 - **Whole RL step**: sampling, a reward that looks at the first token, advantages, update."""

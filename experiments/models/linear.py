@@ -29,7 +29,7 @@ def linear_of_few(x: jax.Array, weight: jax.Array) -> jax.Array:
 
     The weight, [N, K] of any dtype, is stored as it is read by a product with the weight on the
     left. With few tokens XLA's CPU backend is faster at that, and this is the only difference to
-    `linear`; experiments.benchmarks.growth.parts measures both.
+    `linear`.
     """
     rows, weight = x.reshape(-1, x.shape[-1]), weight.astype(x.dtype)
 

@@ -2,13 +2,14 @@
 
     python -m experiments.plan --config=configs/qwen2_5_7b.py --mesh=data=1,fsdp=8,tensor=1
     python -m experiments.plan --config=configs/qwen2_5_7b.py --mesh=fsdp=8 \
-        --mesh=fsdp=16,tensor=4,learner.microbatches=4 --out=docs/plan
+        --mesh=fsdp=16,tensor=4,learner.microbatches=4 --out=plan.json
 
 Each --mesh is a column: the axes of the mesh, and with a dot any field of the config that goes with
 it. Nothing is allocated; weights and data are not needed where the config file has a function
-architecture(). --out writes the figures as NAME.json and README.md of all *.json there.
+architecture(). --out writes the figures as JSON.
 """
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from experiments.plan.meshes import device_count, with_mesh
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file of the run.")
 _MESH = flags.DEFINE_multi_string("mesh", None, "data=1,fsdp=8,tensor=1; may be repeated.")
-_OUT = flags.DEFINE_string("out", None, "Directory for the figures and the page.")
+_OUT = flags.DEFINE_string("out", None, "File for the figures, as JSON.")
 
 
 def main(argv):
@@ -35,7 +36,6 @@ def main(argv):
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max(map(device_count, configs)))
     from experiments.plan.estimate import make_plan
-    from experiments.plan.page import save_plans, write_page
     from experiments.plan.table import plan_tables
 
     architecture = getattr(config_module(), "architecture", None)
@@ -48,8 +48,8 @@ def main(argv):
     plans = [make_plan(name, config, architecture and architecture()) for config in configs]
     if _OUT.value:
         command = "python -m experiments.plan " + shlex.join(sys.argv[1:])
-        save_plans(Path(_OUT.value), plans, command)
-        write_page(Path(_OUT.value))
+        saved = {"command": command, "plans": [plan._asdict() for plan in plans]}
+        Path(_OUT.value).write_text(json.dumps(saved, indent=1) + "\n")
     print(plan_tables(plans))
 
 

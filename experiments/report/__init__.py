@@ -1,7 +1,4 @@
-"""From a workdir to tables, pictures and one page: `python -m experiments.report --workdir=DIR`.
-
-A directory of several sweeps gets the page of experiments.claims instead.
-"""
+"""From a workdir to tables, pictures and one page: `python -m experiments.report --workdir=DIR`."""
 
 from experiments.report.table import main_table
 from experiments.report.write import write_report

@@ -4,7 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments.claims import is_study, write_claims
 from experiments.report.table import main_table
 from experiments.report.write import write_report
 
@@ -12,16 +11,10 @@ from experiments.report.write import write_report
 def main(arguments: list[str] | None = None) -> None:
     """Writes the report, prints the main table and says where the page is."""
     parser = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__)
-    parser.add_argument(
-        "--workdir", type=Path, required=True, help="of a run or a sweep, or of several sweeps"
-    )
+    parser.add_argument("--workdir", type=Path, required=True, help="of a run or a sweep")
     parser.add_argument("--out", type=Path, help="where the page goes (default: WORKDIR/report)")
     options = parser.parse_args(arguments)
     try:
-        if is_study(options.workdir):
-            page = write_claims(options.workdir, options.out or options.workdir / "report")
-            print(f"claims: {page}")
-            return
         page = write_report(options.workdir, options.out)
         print(main_table(options.workdir))
     except (OSError, ValueError) as error:

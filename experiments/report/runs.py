@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.logs import read_lines
+
 SEED = re.compile(r"[-_,]?seed[=_-]?\d+")
 _PASS = re.compile(r"eval/pass@(\d+)")
 
@@ -105,7 +107,7 @@ def load_runs(workdir: Path) -> list[Run]:
 def _load_run(directory: Path, name: str) -> Run:
     config = _read_json(directory / "config.json")
     advantage = setting(config, "advantage.name", "run")
-    lines = _read_lines(directory / "metrics.jsonl")
+    lines = read_lines(directory / "metrics.jsonl")
     return Run(
         name=name or advantage,
         method=SEED.sub("", name) or advantage,
@@ -136,18 +138,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON lines file; a killed run leaves a partial one."""
-    if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            lines.append(line)
-    return lines

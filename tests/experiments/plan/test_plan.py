@@ -15,9 +15,8 @@ from experiments.plan import lowering, memory
 from experiments.plan.collectives import collectives
 from experiments.plan.estimate import Plan
 from experiments.plan.meshes import device_count, with_mesh
-from experiments.plan.page import save_plans, write_page
 from experiments.plan.rates import DEVICES, link_rate
-from experiments.plan.table import peak_bytes
+from experiments.plan.table import peak_bytes, plan_tables
 from experiments.plan.work import work_of
 from experiments.rollout import BLOCKS
 
@@ -169,7 +168,7 @@ def test_ring_beyond_the_node_shares_the_network_ports_of_its_members():
 
 def test_command_plans_a_run_and_ends_with_one_line_where_it_cannot(command, tmp_path):
     plan = "experiments.plan", "--config=configs/fade.py:smoke"
-    process = command(*plan, "--mesh=data=2,fsdp=2", f"--out={tmp_path}")
+    process = command(*plan, "--mesh=data=2,fsdp=2", f"--out={tmp_path / 'fade.json'}")
     refused = command(*plan, "--mesh=data=3")
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
@@ -179,13 +178,12 @@ def test_command_plans_a_run_and_ends_with_one_line_where_it_cannot(command, tmp
     layers = 2 * (4 * 32 * 32 + 3 * 32 * 64 + 2 * 32)
     numbers = saved["resident"]["weights"] / 4 * 2 - layers - 32
     assert numbers % (2 * 32) == 0  # embedding and head, [vocabulary, 32] each
-    assert (tmp_path / "README.md").exists()
     _, err = refused.communicate(timeout=400)
     assert refused.returncode == 2
     assert err.strip().splitlines()[-1].startswith("error: config.prompts must be a multiple")
 
 
-def test_page_holds_what_was_saved(tmp_path):
+def test_plan_tables_shows_the_figures_of_a_plan():
     parts = {"weights": 1e9, "optimizer": 2e9, "rest": 0}
     steps = {"sample": {"all-gather": 7e9}, "learn": {"all-gather": 9.5e9}}
     work = {"projections": 1e12, "attention": 2e12, "head": 3e12}
@@ -218,12 +216,7 @@ def test_page_holds_what_was_saved(tmp_path):
         {device.name: seconds for device in DEVICES},
     )
     assert peak_bytes(plan) == 14e9
-    save_plans(
-        tmp_path, [plan], "python -m experiments.plan --config=toy.py --mesh=fsdp=8,tensor=2"
-    )
-    page = write_page(tmp_path).read_text()
-    assert json.loads((tmp_path / "toy.json").read_text())["plans"][0]["mesh"]["fsdp"] == 8
-    assert "    python -m experiments.plan --config=toy.py --mesh=fsdp=8,tensor=2" in page
+    page = plan_tables([plan])
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
     assert ["", "16 devices: data 1, fsdp 8, tensor 2; 2 microbatches"] in rows
     assert ["**peak** (modelled)", "14.0"] in rows

@@ -1,4 +1,8 @@
-"""The model: independent prompts, each a logit that its expected gradient moves."""
+"""Solve rates of independent prompts under the expected gradient of an advantage.
+
+Each prompt is a two-outcome softmax; its logit moves with h(p) p (1-p), the expected gradient of
+the advantage (2607.01490).
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +19,7 @@ from fade_jax.transforms import AdvantageTransformation
 Entropy = Callable[[jax.Array, jax.Array], ArrayLike]
 
 
-class Path(NamedTuple):
+class Trajectory(NamedTuple):
     """What the model gives at each step; every field `[steps + 1]`, the first before training.
 
     Attributes:
@@ -48,7 +52,7 @@ def simulate(
     step_size: ArrayLike,
     steps: int,
     entropy: Entropy = unchanged,
-) -> Path:
+) -> Trajectory:
     """Follow the expected gradient of an advantage from a distribution of solve rates.
 
         z_i ← z_i + η h(p_i) p_i q_i / √E_f[(h p q)²],   z = log(p/q)
@@ -64,7 +68,7 @@ def simulate(
       entropy: the statistic `entropy` in nats of (solve rates, weights).
 
     Returns:
-      `Path`.
+      `Trajectory`.
 
     Raises:
       ValueError: if the advantage is not of that kind.
@@ -84,7 +88,7 @@ def simulate(
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _simulate(transformation, group_size, steps, entropy, logits, weight, step_size) -> Path:
+def _simulate(transformation, group_size, steps, entropy, logits, weight, step_size) -> Trajectory:
     def step(carry, _):
         z, state = carry
         p, q = jax.nn.sigmoid(z), jax.nn.sigmoid(-z)
@@ -96,7 +100,7 @@ def _simulate(transformation, group_size, steps, entropy, logits, weight, step_s
         velocity = expected_weight(advantage, p, group_size) * p * q
         scale = jnp.sqrt(jnp.sum(weight * velocity**2))
         state = transformation.update(jnp.zeros((1, group_size)), state, **statistics)[1]
-        here = Path(
+        here = Trajectory(
             pass_at_1=jnp.sum(weight * p),
             pass_at_100=jnp.sum(weight * -jnp.expm1(100 * jnp.log(q))),
             solved_share=jnp.sum(weight * velocity, where=p > 0.5) / jnp.sum(weight * velocity),

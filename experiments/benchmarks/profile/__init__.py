@@ -1,1 +1,0 @@
-"""Where the time of a piece of work goes, by the operations of its compiled program."""

@@ -1,1 +1,0 @@
-"""The criteria of configs/sweeps/*.py, stated there before the runs; a function for each."""

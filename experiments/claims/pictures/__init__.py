@@ -1,1 +1,0 @@
-"""What the claims page draws beyond what experiments.report draws."""
