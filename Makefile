@@ -8,7 +8,11 @@ WORKERS ?= 2
 TUNIX := $(VENV)-tunix
 PEERS := $(VENV)-peers
 
-.PHONY: run test lint parity tunix peers smollm2 clean
+.PHONY: help run test slow lint parity tunix peers smollm2 clean
+.DEFAULT_GOAL := help
+
+help:  ## show the targets
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/.installed: pyproject.toml setup.cfg
 	$(PYTHON) -m venv $(VENV)
@@ -37,12 +41,16 @@ $(PEERS)/.installed: pyproject.toml setup.cfg
 run: $(VENV)/.installed  ## warm start, then GRPO, Power(3) and FADE; ends with a report
 	$(BIN)/python -m experiments.run --config=configs/quickstart.py --workdir=$(WORKDIR)
 
-test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m 'not parity and not tunix' -n $(WORKERS)
+test: $(VENV)/.installed  ## the tests, without the slow ones
+	$(BIN)/python -m pytest -m 'not slow and not parity and not tunix' -n $(WORKERS)
 
-lint: $(VENV)/.installed
+slow: $(VENV)/.installed  ## kill and resume, several processes, whole notebooks, timed processes
+	$(BIN)/python -m pytest -m 'slow and not parity and not tunix' -n $(WORKERS)
+
+lint: $(VENV)/.installed  ## ruff, import contracts, pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports setup.cfg
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 smollm2: $(VENV)/.installed  ## the real model: SmolLM2-135M-Instruct as GGUF, checked, outside the repository
@@ -54,7 +62,7 @@ parity: $(VENV)/.installed-parity smollm2  ## live comparison with torch and tra
 tunix: $(TUNIX)/.installed  ## live runs of google-tunix with our advantages
 	$(TUNIX)/bin/python -m pytest -m tunix tests/fade_jax/integrations
 
-peers: $(TUNIX)/.installed $(PEERS)/.installed  ## what experiments.benchmarks.run --peers times beside us
+peers: $(TUNIX)/.installed $(PEERS)/.installed  ## install the baselines of experiments.benchmarks.run --peers
 
-clean:
+clean:  ## remove the virtual environments
 	rm -rf $(VENV) $(TUNIX) $(PEERS) build *.egg-info

@@ -102,6 +102,10 @@ def default_config() -> ConfigDict:
     config.checkpoint.every = 100
     config.checkpoint.keep = 2
 
+    config.profile = ConfigDict()  # a trace by jax.profiler of some RL steps, in WORKDIR/profile
+    config.profile.start = 10  # steps before it, so that compilation is not in the trace
+    config.profile.steps = 0  # RL steps in the trace; 0: none
+
     config.mesh = ConfigDict()  # the product of the axes is the number of devices used
     config.mesh.data = -1  # -1: all devices that the other axes leave
     config.mesh.fsdp = 1
@@ -264,7 +268,7 @@ def validate(config: ConfigDict) -> None:
     _check_whole(config, 0, "seed", "warm_start.seed", "evaluation.seed", "warm_start.steps")
     _check_whole(config, 0, "sampling.top_k", "optimizer.warmup_updates")
     _check_whole(config, 0, "verification.workers", "sweep.workers", "sweep.runs_together")
-    _check_whole(config, 0, "learner.staleness")
+    _check_whole(config, 0, "learner.staleness", "profile.start", "profile.steps")
     _check_whole(config, 1, "sweep.seeds")
     _check_range(config, "-1 or >= 1", lambda x: x == -1 or x >= 1, "mesh.data")
     _check_range(config, "> 0", lambda x: x > 0, "sampling.temperature", "optimizer.eps")

@@ -11,9 +11,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import jax
 
 from experiments.checkpoints import Checkpoints
 from experiments.logs import Logs
@@ -42,6 +44,7 @@ class Stage(NamedTuple):
       evaluate_every: steps.
       checkpoint_every: steps.
       keep: checkpoints.
+      profile: (start, stop), steps that jax.profiler traces; equal for no trace.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Stage(NamedTuple):
     evaluate_every: int
     checkpoint_every: int
     keep: int
+    profile: tuple[int, int] = (0, 0)
 
 
 @contextmanager
@@ -69,6 +73,32 @@ def _termination():
         signal.signal(signal.SIGTERM, previous)
 
 
+class _ProfilerWindow:
+    """A trace by jax.profiler of the steps in [start, stop), rounded out to whole calls."""
+
+    def __init__(self, window: tuple[int, int], directory: Path):
+        self._start, self._stop = window
+        self._directory, self._tracing = directory / "profile", False
+
+    def before(self, step: int, count: int) -> None:
+        """Starts the trace if one of the `count` steps after `step` is in the window."""
+        if not self._tracing and step < self._stop and step + count > self._start:
+            jax.profiler.start_trace(self._directory)
+            self._tracing = True
+
+    def after(self, step: int, state: Any) -> None:
+        """Ends the trace, once `state` is there, where the window ends at `step` or before."""
+        if self._tracing and step >= self._stop:
+            jax.block_until_ready(state)
+            self.close()
+
+    def close(self) -> None:
+        """Ends a trace that is still open."""
+        if self._tracing:
+            jax.profiler.stop_trace()
+            self._tracing = False
+
+
 class Record:
     """What one run leaves on disk during a stage, and the bar that it moves.
 
@@ -78,7 +108,7 @@ class Record:
     def __init__(self, directory: Path, keep: int, progress: Progress):
         """Opens the checkpoints of the run in `directory`."""
         directory.mkdir(parents=True, exist_ok=True)
-        self._directory, self._progress = directory, progress
+        self.directory, self._progress = directory, progress
         self._checkpoints = Checkpoints(directory / "checkpoints", keep)
         self._logs: Logs | None = None
         self._opened = False
@@ -94,14 +124,14 @@ class Record:
     def open(self, name: str, steps: int) -> None:
         """Cuts the log back to the checkpoint, and shows the bar."""
         if is_first():
-            self._logs = Logs(self._directory, self.saved)
+            self._logs = Logs(self.directory, self.saved)
         self._progress.start(name, self.saved or 0, steps)
         self._opened = True
 
     def log(self, step: int, lines: list[dict], seconds: float) -> None:
         """Writes the lines of the steps after `step`, `seconds` each; keeps a NonFiniteError."""
         try:
-            _check_finite(step, lines, self.saved, self._directory)
+            _check_finite(step, lines, self.saved, self.directory)
         except NonFiniteError as error:
             self.error = error
             return
@@ -194,16 +224,19 @@ def finish_stage(stage: Stage, records: Sequence[Record], step: int, state: Any)
             if record.error is None:
                 record.evaluated(step, line)
 
-    with _termination() as asked:
+    window = _ProfilerWindow(stage.profile, records[0].directory)
+    with _termination() as asked, closing(window):
         if step == 0 and stage.evaluate is not None:
             evaluate(0)
             for record in records:
                 record.flush()
         while step < stage.steps:
             count = min(stage.steps_per_call, stage.steps - step)
+            window.before(step, count)
             began = time.perf_counter()
             state, lines = stage.advance(state, step, count)
             seconds = (time.perf_counter() - began) / count
+            window.after(step + count, state)
             for record, own in zip(records, lines, strict=True):
                 if record.error is None:
                     record.log(step, own, seconds)

@@ -36,7 +36,14 @@ from experiments.train_step import Hyperparameters, TrainState
 logger = logging.getLogger(__name__)
 
 # A finished or interrupted run may be taken up again with other values of these.
-FREE_TO_CHANGE = ("steps", "checkpoint", "sweep", "verification", "warm_start.workdir")
+FREE_TO_CHANGE = (
+    "steps",
+    "checkpoint",
+    "profile",
+    "sweep",
+    "verification",
+    "warm_start.workdir",
+)
 
 
 class Compiled(NamedTuple):
@@ -365,6 +372,7 @@ def reinforcement_stage(name: str, config: ConfigDict, advance, evaluate, split)
         evaluate_every=config.evaluation.every,
         checkpoint_every=config.checkpoint.every,
         keep=config.checkpoint.keep,
+        profile=(config.profile.start, config.profile.start + config.profile.steps),
     )
 
 

@@ -14,6 +14,7 @@ from experiments.train import compile_for, hyperparameters, restore_params, trai
 from tests.experiments.tiny_config import get_config
 
 
+@pytest.mark.slow
 def test_command_evaluates_a_checkpoint_as_the_run_did(command, tmp_path):
     train(get_config(), tmp_path, progress=Silent())
     logged = {

@@ -70,6 +70,7 @@ def single_fixture(tmp_path_factory):
     return config, workdir
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_through_a_kill(started, single, tmp_path):
     config, alone = single
 
@@ -113,6 +114,7 @@ def test_two_processes_equal_one_through_a_kill(started, single, tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_four_processes_score_their_own_prompts_and_stop_together(started, tmp_path):
     expected, _, scored = letters_run.run(tmp_path / "one")
     port = free_port()

@@ -56,6 +56,7 @@ def checkpoint_steps(workdir):
     return sorted(int(p.name) for p in (workdir / "checkpoints").glob("[0-9]*") if p.name.isdigit())
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_bit_for_bit(command, tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     finish(command(*arguments(straight)))
@@ -76,6 +77,7 @@ def test_killed_run_resumes_bit_for_bit(command, tmp_path):
     assert [line["step"] for line in metrics(straight) if "reward" in line] == list(range(1, 41))
 
 
+@pytest.mark.slow
 def test_terminated_run_checkpoints_exits_cleanly_and_goes_on(command, tmp_path):
     process = command(*arguments(tmp_path))
     wait_for(lambda: len(read_lines(tmp_path / "metrics.jsonl")) > 1, process)

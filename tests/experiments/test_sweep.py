@@ -86,6 +86,7 @@ def test_runs_share_their_warm_starts_and_differ(serial):
     assert not list(serial.glob("runs/*/warm_start"))
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_runs(serial, tmp_path, monkeypatch):
     """Without the other methods, so that the worker finds the program of test_resume.py compiled."""
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))

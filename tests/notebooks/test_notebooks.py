@@ -75,6 +75,7 @@ def executed(request, tmp_path_factory):
 P = [i / 100 for i in range(1, 100)]
 
 
+@pytest.mark.slow
 def test_it_runs_and_says_what_is_so(executed):
     check = (decomposition, fade_quickstart, bring_your_own_advantage)[NAMES.index(executed.name)]
     check(executed)
@@ -144,6 +145,7 @@ def bring_your_own_advantage(executed):
     assert executed.output.count("PngImageFile") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_on_colab_it_clones_and_installs(name, tmp_path, monkeypatch):
     setup, asked = code_cells(PATHS[name])[0], []

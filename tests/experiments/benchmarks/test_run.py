@@ -56,6 +56,7 @@ def test_amounts_and_what_peers_share():
     assert [len(group) for group in families(WORKS)] == [1, 2, 2, 4, 4, 1, 1]
 
 
+@pytest.mark.slow
 def test_from_flags_to_results(tmp_path):
     flags = run.parse(
         ["--peers", "--repeats=1", "--torch_python=/none/python", "--tunix_python=/none/python"]
@@ -86,6 +87,7 @@ def test_a_process_that_fails_is_a_row_not_an_end():
     assert entry["seconds"] == []
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_tried_once_more_alone(tmp_path):
     (tmp_path / "python").write_text(
         "#!/bin/sh\n"

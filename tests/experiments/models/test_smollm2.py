@@ -11,10 +11,13 @@ from experiments.models import decoding, tokenizer, transformer
 from experiments.models.load import load_model
 from tests.experiments.models import smollm2
 
-pytestmark = pytest.mark.skipif(
-    smollm2.path() is None,
-    reason="SmolLM2 is not on this machine: run `make smollm2`, or set SMOLLM2_GGUF to its file",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        smollm2.path() is None,
+        reason="SmolLM2 is not on this machine: run `make smollm2`, or set SMOLLM2_GGUF to its file",
+    ),
+]
 REFERENCE = Path(__file__).parent / "fixtures" / "smollm2.npz"
 COUNT = len(smollm2.PROMPTS)
 

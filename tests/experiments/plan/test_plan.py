@@ -166,6 +166,7 @@ def test_ring_beyond_the_node_shares_the_network_ports_of_its_members():
     assert link_rate(v5p, tuple(range(256))) == v5p.link_rate
 
 
+@pytest.mark.slow
 def test_command_plans_a_run_and_ends_with_one_line_where_it_cannot(command, tmp_path):
     plan = "experiments.plan", "--config=configs/fade.py:smoke"
     process = command(*plan, "--mesh=data=2,fsdp=2", f"--out={tmp_path / 'fade.json'}")

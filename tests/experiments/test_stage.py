@@ -1,0 +1,14 @@
+"""The loop of a stage: its profiler window."""
+
+import pytest
+
+from experiments.progress import Silent
+from experiments.train import train
+
+
+@pytest.mark.parametrize(("start", "traces"), [(2, 1), (100, 0)])
+def test_profile_traces_the_steps_in_its_window(tiny, tmp_path, start, traces):
+    tiny.warm_start.steps = 0
+    tiny.profile.start, tiny.profile.steps = start, 2
+    train(tiny, tmp_path, progress=Silent())
+    assert len(list(tmp_path.glob("profile/plugins/profile/*/*.xplane.pb"))) == traces
