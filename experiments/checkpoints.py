@@ -2,8 +2,8 @@
 
 Orbax writes into a temporary directory and renames it when complete, so a killed save leaves
 nothing behind; of several processes each writes what its devices hold. Beside the arrays lies a
-SHA-256 of their bytes: a checkpoint that cannot be read, or reads back as something else, is set
-aside and the one before it is used.
+SHA-256 of their bytes. Training sets a damaged checkpoint aside and uses the one before it; what
+only reads a run moves nothing.
 """
 
 import hashlib
@@ -18,6 +18,10 @@ import orbax.checkpoint as ocp
 from experiments.processes import everywhere, first, whole
 
 logger = logging.getLogger(__name__)
+
+
+class DifferentStateError(ValueError):
+    """A checkpoint is whole, but holds another state than the one to restore into."""
 
 
 def tree_sha256(tree) -> str:
@@ -49,6 +53,16 @@ def _packed_shapes(like):
     return jax.tree.map(shape, like)
 
 
+def _named_shapes(tree) -> dict[str, str]:
+    """The dtype and shape of every array of a pytree, by its path."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): f"{leaf.dtype}{tuple(leaf.shape)}"
+        for path, leaf in leaves
+        if getattr(leaf, "shape", None) is not None
+    }
+
+
 def _unpack(arrays, like):
     return jax.tree.map(lambda x, t: jax.random.wrap_key_data(x) if _is_key(t) else x, arrays, like)
 
@@ -68,6 +82,10 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=self._keep, enable_async_checkpointing=False
             ),
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "digest": ocp.JsonCheckpointHandler(),
+            },
         )
 
     def save(self, step: int, state) -> None:
@@ -85,18 +103,21 @@ class Checkpoints:
         """Steps of the complete checkpoints, ascending."""
         return sorted(self._manager.all_steps())
 
-    def restore(self, like, step: int | None = None):
+    def restore(self, like, step: int | None = None, *, set_aside: bool = False):
         """Reads the newest readable checkpoint, or exactly `step`.
 
         Args:
           like: arrays or ShapeDtypeStructs with the shapes, dtypes and shardings to restore to.
-          step: None for the newest that can be read; unreadable ones are set aside, with a warning.
+          step: None for the newest that can be read; damaged ones are passed over, with a warning.
+          set_aside: move damaged checkpoints to unreadable_checkpoints/.
 
         Returns:
           (step, state), or None where there is no readable checkpoint.
 
         Raises:
           FileNotFoundError: if `step` is given and is not there.
+          DifferentStateError: if a checkpoint holds other arrays than `like`.
+          OSError, MemoryError: from reading, but for a missing file; nothing is moved.
         """
         if step is not None:
             if step not in self.steps():
@@ -107,7 +128,11 @@ class Checkpoints:
         for candidate in reversed(self.steps()):
             try:
                 return candidate, self._read(candidate, like)
+            except (DifferentStateError, MemoryError):
+                raise
             except Exception as error:
+                if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                    raise
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
                 logger.warning(
                     "checkpoint %d in %s cannot be read (%s); falling back to the one before",
@@ -115,10 +140,28 @@ class Checkpoints:
                     self._directory,
                     reason[:200],
                 )
-                self._set_aside(candidate)
+                if set_aside:
+                    self._set_aside(candidate)
         return None
 
+    def _check_same_arrays(self, step: int, like) -> None:
+        """Raises DifferentStateError if the metadata of checkpoint `step` names other arrays."""
+        try:
+            saved = self._manager.item_metadata(step).state
+            there = _named_shapes(getattr(saved, "tree", saved))
+        except Exception:  # damaged metadata: reading it will say so
+            return
+        here = _named_shapes(_packed_shapes(like))
+        if not there or there == here:
+            return
+        name = min(n for n in there.keys() | here.keys() if there.get(n) != here.get(n))
+        raise DifferentStateError(
+            f"checkpoint {step} in {self._directory} is of a run with another config:"
+            f" {name} is {there.get(name, 'absent')} there, {here.get(name, 'absent')} here"
+        )
+
     def _read(self, step: int, like):
+        everywhere(lambda: self._check_same_arrays(step, like))
         arguments = ocp.args.Composite(
             state=ocp.args.StandardRestore(_packed_shapes(like)), digest=ocp.args.JsonRestore()
         )

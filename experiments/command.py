@@ -38,7 +38,7 @@ def one_line_errors(main: Callable) -> None:
         except Stopped as stopped:
             print(f"{stopped}; the same command goes on", file=sys.stderr)
             return 0
-        except (ConfigError, FileNotFoundError, NonFiniteError, ValueError) as error:
+        except (ConfigError, NonFiniteError, OSError, ValueError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2 if not isinstance(error, NonFiniteError) else 3
         except Exception:

@@ -117,7 +117,7 @@ class Record:
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
         """Reads (step, state) of the newest readable checkpoint; None where there is none."""
-        restored = self._checkpoints.restore(like)
+        restored = self._checkpoints.restore(like, set_aside=True)
         self.saved = None if restored is None else restored[0]
         return restored
 

@@ -6,11 +6,13 @@ from math import comb
 import numpy as np
 import pytest
 
+from experiments.config import ConfigError
+from experiments.evaluate import saved_config
 from experiments.held_out import evaluation_line, run_held_out
 from experiments.logs import read_lines
 from experiments.progress import Silent
 from experiments.setup import starting_params
-from experiments.train import compile_for, hyperparameters, restore_params, train
+from experiments.train import claim, compile_for, hyperparameters, restore_params, train
 from tests.experiments.tiny_config import get_config
 
 
@@ -22,15 +24,31 @@ def test_command_evaluates_a_checkpoint_as_the_run_did(command, tmp_path):
         for line in read_lines(tmp_path / "metrics.jsonl")
         if "eval/entropy" in line
     }
-    flags = ("--config=tests/experiments/tiny_config.py", f"--workdir={tmp_path}")
-    for extra, step in (((), 4), (("--step=2",), 2)):
-        evaluation = command("experiments.evaluate", *flags, *extra)
+    before = sorted(path for path in tmp_path.rglob("*"))
+    for extra, step in (
+        (("--config=tests/experiments/tiny_config.py",), 4),
+        (("--step=2",), 2),
+        # Another model and advantage: only the fields of the evaluation are taken from it.
+        (("--config=configs/grpo.py:smoke", "--config.mesh.data=1", "--step=4"), 4),
+    ):
+        evaluation = command("experiments.evaluate", f"--workdir={tmp_path}", *extra)
         out, err = evaluation.communicate(timeout=280)
         assert evaluation.returncode == 0, err
         line = json.loads(out.strip().splitlines()[-1])
         assert line["step"] == step
         for name in ("eval/pass@1", "eval/pass@4", "eval/entropy", "eval/length"):
             assert line[name] == logged[step][name]
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_saved_config_is_the_config_of_the_run(tiny, tmp_path):
+    claim(tiny, tmp_path)
+    assert saved_config(tmp_path).to_dict() == tiny.to_dict()
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(ConfigError, match="is not the config of a run"):
+        saved_config(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+        saved_config(tmp_path / "nothing")
 
 
 def test_a_checkpoint_that_is_not_there(tiny, tmp_path):

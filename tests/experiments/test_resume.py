@@ -5,10 +5,11 @@ import shutil
 import signal
 import time
 
+import orbax.checkpoint as ocp
 import pytest
 
 from experiments.logs import read_lines
-from experiments.train import train
+from experiments.train import compile_for, hyperparameters, restore_params, train
 from tests.experiments.tiny_config import get_config as tiny_config
 
 CONFIG = "tests/experiments/tiny_config.py"
@@ -140,3 +141,45 @@ def test_more_steps_extend_a_finished_run(finished, tmp_path):
     fresh = train(config, tmp_path / "fresh")
     assert extended["params_sha256"] == fresh["params_sha256"]
     assert metrics(workdir) != []
+
+
+def test_restore_params_of_another_config_moves_nothing(finished, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished[0], workdir)
+    config = tiny_config()
+    config.model.d_ff = 64
+    compiled = compile_for(config)
+    hyper = hyperparameters(config, compiled.members)
+    with pytest.raises(ValueError, match="is of a run with another config"):
+        restore_params(compiled.parts, compiled.members, hyper, workdir, None)
+    assert checkpoint_steps(workdir) == checkpoint_steps(finished[0])
+    assert not (workdir / "unreadable_checkpoints").exists()
+
+
+def test_restore_params_passes_over_a_damaged_checkpoint_and_moves_nothing(finished, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished[0], workdir)
+    damage(workdir / "checkpoints" / "4")
+    config = tiny_config()
+    compiled = compile_for(config)
+    hyper = hyperparameters(config, compiled.members)
+    step, _ = restore_params(compiled.parts, compiled.members, hyper, workdir, None)
+    assert step == 2
+    assert checkpoint_steps(workdir) == checkpoint_steps(finished[0])
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "denied"), OSError(5, "I/O error")])
+def test_training_moves_no_checkpoint_for_an_error_of_the_system(
+    finished, tmp_path, error, monkeypatch
+):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished[0], workdir)
+    (workdir / "result.json").unlink()
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
+    with pytest.raises(OSError, match=error.strerror):
+        train(tiny_config(), workdir)
+    assert checkpoint_steps(workdir) == checkpoint_steps(finished[0])
