@@ -54,7 +54,7 @@ lint: $(VENV)/.installed  ## ruff, import contracts, pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 smollm2: $(VENV)/.installed  ## the real model: SmolLM2-135M-Instruct as GGUF, checked, outside the repository
-	$(BIN)/python -m experiments.models.fetch_smollm2 --directory=$(CACHE)
+	$(BIN)/python -m experiments.models.smollm2 --directory=$(CACHE)
 
 parity: $(VENV)/.installed-parity smollm2  ## live comparison with torch and transformers
 	$(BIN)/python -m pytest -m parity

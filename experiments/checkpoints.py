@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments.processes import everywhere, first, whole
+from experiments.multihost import everywhere, first, whole
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments.config import ConfigError
-from experiments.stage import NonFiniteError, Stopped
+from experiments.loop import NonFiniteError, Stopped
 
 
 def config_module():

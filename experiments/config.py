@@ -63,7 +63,7 @@ def default_config() -> ConfigDict:
     config.learner.microbatches = 1
     config.learner.clip_low = 0.2  # the ratio is clipped to [1 - clip_low, 1 + clip_high]
     config.learner.clip_high = 0.2
-    config.learner.reduction = "sequence_sum"  # of the token losses (experiments/reductions.py)
+    config.learner.reduction = "sequence_sum"  # of the token losses (learner.REDUCTIONS)
     config.learner.staleness = 0  # rollouts are sampled by the policy of so many steps ago
     config.learner.equalize_mass = False  # give every method the total weight of r - mean(r)
     # Measure the rank-one fraction of the output head's update, for which the head that RL started

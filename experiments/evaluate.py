@@ -19,8 +19,8 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments.command import one_line_errors
 from experiments.config import ConfigError, default_config, with_added_fields
+from experiments.experiment import starting_params
 from experiments.held_out import evaluation_line
-from experiments.setup import starting_params
 from experiments.train import compile_for, host_verification, hyperparameters, restore_params
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; see above.")

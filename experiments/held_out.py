@@ -10,9 +10,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.logs import replacing
-from experiments.program import Program
-from experiments.setup import Parts
+from experiments.experiment import Parts, Program
+from experiments.metric_writer import replacing
 from fade_jax.pass_at_k import interval_over_problems, pass_at_k
 
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments.config import ConfigError, leaves, validate
 from experiments.grid import check_runs
-from experiments.logs import plain_tree
+from experiments.metric_writer import plain_tree
 from experiments.train import check_gives_gradient, finished_result, warm_start_part
 
 TRACED = ("seed", "advantage", "optimizer.learning_rate")

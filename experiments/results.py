@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from experiments.config import leaves
-from experiments.logs import replacing
+from experiments.metric_writer import replacing
 from experiments.report.runs import load_runs
 
 

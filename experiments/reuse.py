@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.config import ConfigError, with_added_fields
 from experiments.jobs import Job
-from experiments.logs import plain_tree
+from experiments.metric_writer import plain_tree
 from experiments.train import FREE_TO_CHANGE, differences, finished_result
 
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments.models import decoding, transformer
+from experiments.models import decode, transformer
 from experiments.models.config import ModelConfig
-from experiments.models.linear import linear_of_few
+from experiments.models.layers import linear_of_few
 from fade_jax.entropies import log_prob_and_entropy, token_entropy
 
 
@@ -115,7 +115,7 @@ def sample(
     prompts = tokens.shape[0]
     head = transformer.unembedding(model, params)
     prefix, last = transformer.prefill(model, params, tokens, length)
-    sources = decoding.prepare(model, params, prefix, max_tokens)
+    sources = decode.prepare(model, params, prefix, max_tokens)
 
     def emit(t, hidden, rollouts, alive):
         """Draws token t from hidden [P, 1 or G, D]; the first token's logits serve the group."""
@@ -145,7 +145,7 @@ def sample(
 
     def step(carry):
         t, drawn, cache, rollouts, alive = carry
-        hidden, cache = decoding.decode(model, sources, cache, drawn, t - 1)
+        hidden, cache = decode.decode(model, sources, cache, drawn, t - 1)
         rollouts, alive, drawn = emit(t, hidden, rollouts, alive)
         return t + 1, drawn, cache, rollouts, alive
 
@@ -155,7 +155,7 @@ def sample(
     )
     alive = jnp.ones(shape[:2], bool)
     rollouts, alive, drawn = emit(0, last[:, None], empty, alive)
-    cache = decoding.empty_cache(model, prompts, group_size, max_tokens)
+    cache = decode.empty_cache(model, prompts, group_size, max_tokens)
     carry = (jnp.int32(1), drawn, cache, rollouts, alive)
     carry = jax.lax.while_loop(lambda c: (c[0] < max_tokens) & jnp.any(c[4]), step, carry)
     return carry[3]

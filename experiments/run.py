@@ -26,7 +26,7 @@ from ml_collections import config_flags
 
 from experiments.command import config_module, one_line_errors
 from experiments.config import ConfigError
-from experiments.processes import connect, is_first
+from experiments.multihost import connect, is_first
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file of the run or sweep.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for all that the run writes.")

@@ -129,6 +129,16 @@ def check_batch(mesh: Mesh, field: str, size: int) -> None:
         )
 
 
+def check_batches(mesh: Mesh, config) -> None:
+    """Raises ConfigError when a batch of the run cannot be split evenly over the mesh."""
+    check_batch(mesh, "config.prompts", config.prompts)
+    per_update = config.prompts // (config.learner.minibatches * config.learner.microbatches)
+    check_batch(mesh, "the prompts of a microbatch", per_update)
+    check_batch(mesh, "config.evaluation.prompts_per_call", config.evaluation.prompts_per_call)
+    if config.warm_start.steps:
+        check_batch(mesh, "config.warm_start.batch", config.warm_start.batch)
+
+
 def parameter_shardings(mesh: Mesh, axes, shapes):
     """Returns the sharding of each parameter from its logical axis names.
 

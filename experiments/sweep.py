@@ -20,10 +20,9 @@ from ml_collections import ConfigDict
 
 from experiments.config import ConfigError
 from experiments.jobs import Job, jobs_of, methods_of, next_job
-from experiments.logs import write_json
-from experiments.progress import Board, Progress, Reporter
+from experiments.loop import Stopped
+from experiments.metric_writer import Board, Progress, Reporter, write_json
 from experiments.reuse import take_over
-from experiments.stage import Stopped
 from experiments.together import train_together
 from experiments.train import Compiled, compile_for, train, warm_start
 

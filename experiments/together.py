@@ -17,13 +17,13 @@ from ml_collections import ConfigDict
 
 from experiments import train as one
 from experiments.config import ConfigError
+from experiments.experiment import abstract_state
 from experiments.held_out import evaluation_line
-from experiments.program import abstract_state
-from experiments.progress import Progress
+from experiments.learner import Hyperparameters, TrainState
+from experiments.loop import NonFiniteError, Record, finish_stage
+from experiments.metric_writer import Progress
 from experiments.sharding import stacked
-from experiments.stage import NonFiniteError, Record, finish_stage
 from experiments.train import Compiled
-from experiments.train_step import Hyperparameters, TrainState
 
 
 class _Run(NamedTuple):

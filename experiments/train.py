@@ -15,23 +15,24 @@ from ml_collections import ConfigDict
 from experiments import advantages
 from experiments.checkpoints import Checkpoints, tree_sha256
 from experiments.config import ConfigError, with_added_fields
-from experiments.held_out import evaluation_line
-from experiments.logs import plain_tree, read_lines, write_json
-from experiments.models import transformer
-from experiments.processes import everywhere, first, is_first, join_rows, rows_of, same
-from experiments.program import (
+from experiments.experiment import (
     Imitation,
+    Parts,
     Program,
     abstract_state,
     make_imitation,
     make_program,
+    prepare,
+    starting_params,
 )
-from experiments.progress import Bar, Progress, Silent
-from experiments.setup import Parts, prepare, starting_params
+from experiments.held_out import evaluation_line
+from experiments.learner import Hyperparameters, TrainState
+from experiments.loop import Stage, run_stage
+from experiments.metric_writer import Bar, Progress, Silent, plain_tree, read_lines, write_json
+from experiments.models import transformer
+from experiments.multihost import everywhere, first, is_first, join_rows, rows_of, same
 from experiments.sharding import batch_sharding, place, replicated
-from experiments.stage import Stage, run_stage
-from experiments.tasks.verification import Verifier
-from experiments.train_step import Hyperparameters, TrainState
+from experiments.tasks.verifier import Verifier
 
 logger = logging.getLogger(__name__)
 

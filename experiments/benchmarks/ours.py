@@ -18,14 +18,13 @@ from experiments.benchmarks import head
 from experiments.benchmarks.worker import Once, serve
 from experiments.benchmarks.works import Work, tokens_of
 from experiments.config import default_config
+from experiments.experiment import Parts, make_program, starting_params
 from experiments.models.config import ModelConfig
 from experiments.plan.flops import learn_flops, sample_flops
 from experiments.plan.work import work_of
-from experiments.program import make_program
 from experiments.rollout import Rollouts
-from experiments.setup import Parts, starting_params
 from experiments.sharding import make_mesh
-from experiments.tasks.prompts import Prompts
+from experiments.tasks.base import Prompts
 from experiments.train import Compiled, hyperparameters
 
 
@@ -96,7 +95,7 @@ class Call(NamedTuple):
     """A jitted function of the program, and what one step calls it with.
 
     Attributes:
-      function: of experiments.program.Program.
+      function: of experiments.experiment.Program.
       arguments: the train state first.
       carries: whether the state is donated, and the first result takes its place.
       notes: what is good to know of it.

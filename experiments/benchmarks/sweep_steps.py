@@ -8,7 +8,7 @@ import jax
 from experiments.benchmarks.sweep_config import METHODS, get_config
 from experiments.benchmarks.worker import Once, serve
 from experiments.benchmarks.works import Work
-from experiments.setup import starting_params
+from experiments.experiment import starting_params
 from experiments.train import compile_for, hyperparameters
 
 

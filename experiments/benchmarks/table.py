@@ -198,10 +198,11 @@ COMPARED = """\
   distinct prompts: it is timed once, and stands in all rows. We read each prompt once.
 - **Products kept**: `config.model.remat_keeps = "products"`, ours only: it
   keeps more for the backward pass and multiplies less there.
-- **Ours** is what a run does: `experiments.program.make_program`, donated buffers, every field of
-  the config at its default, `model.remat` (activations computed anew in the backward pass) among
-  them; but in the updates `learner.head_rank`, a reading that the peers do not take and for which a
-  run holds the output head twice, is off. On a CPU the program asks XLA for oneDNN's products where
+- **Ours** is what a run does: `experiments.experiment.make_program`, donated buffers, every
+  field of the config at its default, `model.remat` (activations computed anew in the backward
+  pass) among them; but in the updates `learner.head_rank`, a reading that the peers do not take and
+  for which a run holds the output head twice, is off. On a CPU the program asks XLA for oneDNN
+  products where
   a float32 model of some width updates; the first row and the head are XLA's own.
 - **torch** is transformers' Llama and TRL's losses; compiled or not, cache growing or static, TRL's
   fused head or its plain one, whichever is fastest here; results.json names it. The whole step is

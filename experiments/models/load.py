@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.models import gguf_file, hugging_face
+from experiments.models import gguf, huggingface
 
 
 def load_model(path, **overrides):
@@ -21,9 +21,9 @@ def load_model(path, **overrides):
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        return hugging_face.load(path, **overrides)
+        return huggingface.load(path, **overrides)
     if path.is_file():
-        return gguf_file.load(path, **overrides)
+        return gguf.load(path, **overrides)
     raise FileNotFoundError(
         f"no model at {path}: it must be a GGUF file (`make smollm2` fetches one) or a directory "
         "with config.json and model.safetensors"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.models import gguf_file
+from experiments.models import gguf
 
 # How a GGUF file's `tokenizer.ggml.pre` says text is split before the byte-pair merges: (pattern or
 # None for the GPT-2 split, digits one by one, Unicode normalisation to NFC, whole words first).
@@ -119,17 +119,17 @@ def _from_gguf(path):
     from tokenizers import AddedToken, decoders, models, normalizers
     from tokenizers import Tokenizer as Backend
 
-    reader = gguf_file.open_file(path)
-    model = gguf_file.value(reader, "tokenizer.ggml.model")
-    split = gguf_file.value(reader, "tokenizer.ggml.pre", "gpt-2")
+    reader = gguf.open_file(path)
+    model = gguf.value(reader, "tokenizer.ggml.model")
+    split = gguf.value(reader, "tokenizer.ggml.pre", "gpt-2")
     if model != "gpt2" or split not in _SPLITS:
         raise ValueError(
             f"{path}: the tokenizer must be byte-level BPE (gpt2) with a split among "
             f"{', '.join(_SPLITS)}; got {model!r} with {split!r}"
         )
     pattern, digits, nfc, whole_words = _SPLITS[split]
-    tokens = gguf_file.value(reader, "tokenizer.ggml.tokens")
-    merges = gguf_file.value(reader, "tokenizer.ggml.merges")
+    tokens = gguf.value(reader, "tokenizer.ggml.tokens")
+    merges = gguf.value(reader, "tokenizer.ggml.merges")
     backend = Backend(
         models.BPE(
             vocab={token: i for i, token in enumerate(tokens)},
@@ -141,15 +141,13 @@ def _from_gguf(path):
         backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = _pre_tokenizer(pattern, digits)
     backend.decoder = decoders.ByteLevel()
-    types = gguf_file.value(reader, "tokenizer.ggml.token_type")
+    types = gguf.value(reader, "tokenizer.ggml.token_type")
     for kind, add in ((_CONTROL, backend.add_special_tokens), (_USER_DEFINED, backend.add_tokens)):
         add([AddedToken(t, normalized=False) for t, of in zip(tokens, types) if of == kind])
-    eos_id = gguf_file.value(reader, "tokenizer.ggml.eos_token_id")
+    eos_id = gguf.value(reader, "tokenizer.ggml.eos_token_id")
     if eos_id is None:
         raise ValueError(f"{path}: tokenizer.ggml.eos_token_id is missing")
-    return Tokenizer(
-        backend, eos_id, gguf_file.value(reader, "tokenizer.ggml.padding_token_id", eos_id)
-    )
+    return Tokenizer(backend, eos_id, gguf.value(reader, "tokenizer.ggml.padding_token_id", eos_id))
 
 
 def _pre_tokenizer(pattern, digits):

@@ -13,11 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from experiments import sharding
-from experiments.models import rotary
-from experiments.models.attention import as_source, attention
-from experiments.models.block import Block, rms_norm
 from experiments.models.config import ModelConfig
-from experiments.models.linear import NAME
+from experiments.models.layers import NAME, Block, as_source, attention, rms_norm, rotation
 
 
 class Prefix(NamedTuple):
@@ -48,7 +45,7 @@ class _Parameters(nn.Module):
             in_axes=nn.broadcast,
             length=c.num_layers,
         )(c, name="layers")
-        angles = rotary.rotation(c, jnp.zeros((1, 1, 1), jnp.int32))
+        angles = rotation(c, jnp.zeros((1, 1, 1), jnp.int32))
         # Attention has no parameters of its own.
         layers(jnp.zeros((1, 1, 1, c.d_model), c.dtype), angles, lambda query, *_: (query, None))
         self.param("final_norm", nn.initializers.ones, (c.d_model,), jnp.float32)
@@ -99,7 +96,7 @@ def _hidden(config, params, tokens, positions, attend):
     Returns:
       hidden [P, G, Q, D], and what `attend` lets out, stacked [L, ...].
     """
-    angles = rotary.rotation(config, positions)
+    angles = rotation(config, positions)
     block = Block(config)
 
     def layer(x, weights):

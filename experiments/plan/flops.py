@@ -13,8 +13,8 @@ is left out. The tensor axis shares all of it.
 
 from typing import NamedTuple
 
-from experiments.models.attention import query_blocks
 from experiments.models.config import ModelConfig
+from experiments.models.layers import query_blocks
 from experiments.plan.work import Work
 
 

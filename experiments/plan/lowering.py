@@ -1,7 +1,7 @@
 """The real programs of a run, lowered and compiled with arrays that are only shapes.
 
-`sample` is the rollout step and `learn` the train step of experiments.program; no weight is read or
-allocated, and the devices are fake ones of the CPU.
+`sample` is the rollout step and `learn` the train step of experiments.experiment; no weight is
+read or allocated, and the devices are fake ones of the CPU.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from experiments import advantages, program, setup, sharding
+from experiments import advantages, experiment, sharding
 from experiments.config import validate
 from experiments.models.config import ModelConfig
 from experiments.rollout import Rollouts
-from experiments.tasks.prompts import Prompts
+from experiments.tasks.base import Prompts
 from experiments.train import hyperparameters
 
 # The partitioned program is written out before the CPU's own passes, which widen bfloat16; and
@@ -60,7 +60,7 @@ class Compiled(NamedTuple):
     seconds: float
 
 
-def abstract_parts(config: ConfigDict, architecture: ModelConfig | None) -> setup.Parts:
+def abstract_parts(config: ConfigDict, architecture: ModelConfig | None) -> experiment.Parts:
     """The parts of a run, without weights or data where the architecture is given.
 
     Args:
@@ -72,29 +72,29 @@ def abstract_parts(config: ConfigDict, architecture: ModelConfig | None) -> setu
     """
     config = config.copy_and_resolve_references()
     if architecture is None:
-        return setup.prepare(config)
+        return experiment.prepare(config)
     config.model.path = ""  # neither read nor needed
     validate(config)
     mesh = sharding.make_mesh(config.mesh)
-    setup.check_batches(config, mesh)
+    experiment.check_batches(mesh, config)
     task = TaskSizes(config.task.kwargs.max_prompt, config.task.kwargs.max_completion)
     options = {name: config.model[name] for name in ("dtype", "remat", "remat_keeps")}
     model = dataclasses.replace(architecture, **options)
-    return setup.Parts(config, mesh, task, model, None)
+    return experiment.Parts(config, mesh, task, model, None)
 
 
-def abstract_state(parts: setup.Parts):
+def abstract_state(parts: experiment.Parts):
     """(members, hyper, state) of a run; the state is ShapeDtypeStructs with shardings."""
     config = parts.config
     members = advantages.members_of([(config.advantage.name, config.advantage.kwargs.to_dict())])
     hyper = hyperparameters(config, members)
-    return members, hyper, program.abstract_state(parts, members, hyper)
+    return members, hyper, experiment.abstract_state(parts, members, hyper)
 
 
-def compile_steps(parts: setup.Parts) -> dict[str, Compiled]:
+def compile_steps(parts: experiment.Parts) -> dict[str, Compiled]:
     """Compiles the rollout step, "sample", and the train step, "learn"."""
     members, hyper, state = abstract_state(parts)
-    steps = program.make_program(parts, members)
+    steps = experiment.make_program(parts, members)
     place = sharding.batch_sharding(parts.mesh)
 
     def array(dtype, *shape):

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import jax
 
-from experiments.models import attention
+from experiments.learner import TrainState
 from experiments.plan.work import Work
-from experiments.train_step import TrainState
 
 _FLOAT32 = 4
 _HEAD_CHUNK = 1024  # rows of the vocabulary at a time, of fade_jax.entropies
@@ -78,8 +77,8 @@ def learning(work: Work, state: TrainState) -> Learning:
         model.d_model * (4 * work.item + 2 * _FLOAT32) + 2 * width / work.tensor * work.item
     )
     layers = 1 if model.remat else model.num_layers
-    queries = min(work.completion - 1, attention.QUERIES)
-    if attention.query_blocks(work.completion - 1) == 1:
+    queries = min(work.completion - 1, layers.QUERIES)
+    if layers.query_blocks(work.completion - 1) == 1:
         queries = work.completion - 1
     scores = prompts * work.group * model.num_heads / work.tensor * queries
     scores *= work.prompt + work.completion

@@ -13,7 +13,7 @@ the sum with the smaller of collectives and products left out.
 
 from typing import NamedTuple
 
-from experiments.models import attention
+from experiments.models import layers
 from experiments.plan import flops, memory, rates
 from experiments.plan.collectives import Collective
 from experiments.plan.rates import Device
@@ -84,7 +84,7 @@ def score_bytes(work: Work) -> float:
     scores = work.prompts * work.prompt**2
     scores += work.prompts * work.group * extended * (work.prompt + extended)
     scores *= work.epochs * model.num_layers * model.num_heads / work.tensor
-    forwards = 1 + model.remat + (attention.query_blocks(extended) > 1)
+    forwards = 1 + model.remat + (layers.query_blocks(extended) > 1)
     return 4 * scores * (_FORWARD_PASSES * forwards + _BACKWARD_PASSES)
 
 

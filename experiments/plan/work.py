@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
+from experiments.experiment import Parts
 from experiments.models.config import ModelConfig
-from experiments.setup import Parts
 
 
 class Work(NamedTuple):

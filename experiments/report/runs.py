@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.logs import read_lines
+from experiments.metric_writer import read_lines
 
 SEED = re.compile(r"[-_,]?seed[=_-]?\d+")
 _PASS = re.compile(r"eval/pass@(\d+)")

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.tasks.keywords import check_at_least, check_fraction, check_keywords
-from experiments.tasks.split import is_held_out
+from experiments.tasks.base import check_at_least, check_fraction, check_keywords, is_held_out
 from experiments.tasks.text_task import Problem, TextTask, newline_id, text_task
 
 

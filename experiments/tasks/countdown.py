@@ -27,17 +27,20 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from experiments.tasks.drawing import (
+from experiments.tasks.base import (
     DEMONSTRATIONS,
     EVAL,
     TRAIN,
+    Demonstrations,
+    Prompts,
+    check_at_least,
+    check_fraction,
+    check_keywords,
     draw_keys,
     first_accepted,
+    is_held_out,
     jit_by_count,
 )
-from experiments.tasks.keywords import check_at_least, check_fraction, check_keywords
-from experiments.tasks.prompts import Demonstrations, Prompts
-from experiments.tasks.split import is_held_out
 
 _ADD, _SUBTRACT, _MULTIPLY = 0, 1, 2
 

@@ -19,11 +19,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from experiments.tasks.final_answer import final_answer
-from experiments.tasks.keywords import check_at_least, check_keywords
-from experiments.tasks.numbers import is_close, parse_number
-from experiments.tasks.questions import drop_repeats
-from experiments.tasks.text_task import Problem, TextTask, text_task
+from experiments.tasks.answers import final_answer, is_close, parse_number
+from experiments.tasks.base import check_at_least, check_keywords
+from experiments.tasks.text_task import Problem, TextTask, drop_repeats, text_task
 
 _INSTRUCTION = "Solve the problem step by step. End with a line '#### ' and the number."
 TEMPLATES = ("plain", "chat")

@@ -1,14 +1,84 @@
-"""Tasks in words: prompts through a tokenizer, answers verified on the host."""
+"""Tasks of questions with a text answer, tokenized, and verified on the host."""
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
-from experiments.tasks.epochs import draws, one_epoch
-from experiments.tasks.prompts import Demonstrations, Prompts
+from experiments.tasks.base import Demonstrations, Prompts
+
+
+def draws(
+    seed: int, sizes: tuple[int, ...], pattern: tuple[int, ...], start: int, count: int
+) -> list[tuple[int, int]]:
+    """Draws problems of several kinds in fixed shares.
+
+    Draw i takes its kind from pattern[i mod len(pattern)]. Within a kind, draws run through a
+    random permutation of all its problems, then through another, and so on.
+
+    Args:
+      seed: of the permutations.
+      sizes: number of problems of each kind.
+      pattern: kinds, in the order in which they take turns.
+      start: the first draw's position, at least 0.
+      count: number of draws.
+
+    Returns:
+      (kind, index within the kind) of draws start .. start + count - 1.
+    """
+    per_cycle = [pattern.count(kind) for kind in range(len(sizes))]
+    orders: dict[tuple[int, int], np.ndarray] = {}
+    drawn = []
+    for position in range(start, start + count):
+        cycle, turn = divmod(position, len(pattern))
+        kind = pattern[turn]
+        nth = cycle * per_cycle[kind] + pattern[:turn].count(kind)
+        epoch, place = divmod(nth, sizes[kind])
+        if (kind, epoch) not in orders:
+            rng = np.random.default_rng([seed, kind, epoch])
+            orders[kind, epoch] = rng.permutation(sizes[kind])
+        drawn.append((kind, int(orders[kind, epoch][place])))
+    return drawn
+
+
+def one_epoch(sizes: tuple[int, ...], pattern: tuple[int, ...]) -> int:
+    """The number of first draws among which no problem repeats, in whole cycles of the pattern."""
+    return len(pattern) * min(size // pattern.count(kind) for kind, size in enumerate(sizes))
+
+
+Item = TypeVar("Item")
+
+
+def normalize(text: str) -> str:
+    """The letters and digits of a text in lower case, words one space apart."""
+    return " ".join(re.findall(r"[^\W_]+", text.lower()))
+
+
+def drop_repeats(
+    problems: Iterable[tuple[str, Item]], seen: set[str]
+) -> tuple[list[tuple[str, Item]], int]:
+    """Keeps the first of every question, and none that was seen before.
+
+    Args:
+      problems: (question, anything) pairs.
+      seen: normalised questions that may not come again; those kept are added to it.
+
+    Returns:
+      The pairs kept, in order, and the number of pairs dropped.
+    """
+    kept, dropped = [], 0
+    for question, item in problems:
+        name = normalize(question)
+        if name in seen:
+            dropped += 1
+        else:
+            seen.add(name)
+            kept.append((question, item))
+    return kept, dropped
+
 
 # Permutations of different seeds for what must not come in the same order.
 _TRAIN, _EVAL, _DEMONSTRATIONS = 0, 1, 2

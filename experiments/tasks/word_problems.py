@@ -17,10 +17,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from experiments.tasks.keywords import check_at_least, check_keywords
-from experiments.tasks.numbers import evaluate, is_close, parse_number
-from experiments.tasks.questions import drop_repeats
-from experiments.tasks.text_task import Problem, TextTask, newline_id, text_task
+from experiments.tasks.answers import evaluate, is_close, parse_number
+from experiments.tasks.base import check_at_least, check_keywords
+from experiments.tasks.text_task import Problem, TextTask, drop_repeats, newline_id, text_task
 
 
 def score(text: str, answer: float) -> float:

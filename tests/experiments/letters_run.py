@@ -15,9 +15,9 @@ from pathlib import Path
 import jax
 
 from experiments.config import ConfigError
-from experiments.processes import any_of, connect, everywhere, first, gather, same
-from experiments.progress import Silent
-from experiments.stage import Stopped
+from experiments.loop import Stopped
+from experiments.metric_writer import Silent
+from experiments.multihost import any_of, connect, everywhere, first, gather, same
 from experiments.tasks.text_task import Problem, text_task
 from experiments.train import compile_for, train
 from tests.experiments.tiny_config import get_config as tiny_config
@@ -52,7 +52,7 @@ def score(text, answer):
 
 
 def make(tokenizer, **kwargs):
-    """The task, as experiments.setup finds it in a module of experiments.tasks."""
+    """The task, as experiments.experiment finds it in a module of experiments.tasks."""
     del tokenizer, kwargs
     problems = [Problem(a + b + c, float(a < c), "a") for a in LETTERS for b in "ab" for c in "cd"]
     return text_task(

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import setup, sweep
+from experiments import experiment, sweep
 from experiments.config import ConfigError, default_config, with_added_fields
 from experiments.grid import seeds
-from experiments.optimizer import make_optimizer
-from experiments.progress import Silent
+from experiments.learner import make_optimizer
+from experiments.metric_writer import Silent
 from experiments.train import compile_for, host_verification, train
 from tests.experiments.conftest import REPOSITORY
 from tests.experiments.tiny_config import get_config as tiny_config
@@ -65,7 +65,7 @@ def changed(field, value):
 )  # fmt: skip
 def test_impossible_values(field, value, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        setup.prepare(changed(field, value))
+        experiment.prepare(changed(field, value))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_parts_that_do_not_fit(field, value, message):
     if (field, value) == ("task.name", "arithmetic"):
         config.task.kwargs = ConfigDict({})
     with pytest.raises(ValueError, match=re.escape(message)):
-        setup.prepare(config)
+        experiment.prepare(config)
 
 
 def test_unknown_fields_are_refused():
@@ -259,7 +259,7 @@ def test_every_config_is_valid_and_documented(name):
     for mode in ("", "smoke"):
         config = module.get_config(mode)
         config.model.path = ""  # the weights may not be here
-        setup.validate(config)
+        experiment.validate(config)
     assert f"--config=configs/{name}.py" in module.__doc__
     with pytest.raises(ConfigError, match="no mode 'smok'"):
         module.get_config("smok")

@@ -8,10 +8,9 @@ import pytest
 
 from experiments.config import ConfigError
 from experiments.evaluate import saved_config
+from experiments.experiment import starting_params
 from experiments.held_out import evaluation_line, run_held_out
-from experiments.logs import read_lines
-from experiments.progress import Silent
-from experiments.setup import starting_params
+from experiments.metric_writer import Silent, read_lines
 from experiments.train import claim, compile_for, hyperparameters, restore_params, train
 from tests.experiments.tiny_config import get_config
 

@@ -8,7 +8,7 @@ import time
 import orbax.checkpoint as ocp
 import pytest
 
-from experiments.logs import read_lines
+from experiments.metric_writer import read_lines
 from experiments.train import compile_for, hyperparameters, restore_params, train
 from tests.experiments.tiny_config import get_config as tiny_config
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.config import ConfigError
-from experiments.program import abstract_state
-from experiments.progress import Silent
-from experiments.setup import parameter_shardings
+from experiments.experiment import abstract_state, parameter_shardings
+from experiments.metric_writer import Silent
 from experiments.sharding import make_mesh
 from experiments.train import compile_for, hyperparameters, restore_params, train, warm_start
 from tests.experiments.tiny_config import get_config as tiny_config

@@ -14,7 +14,7 @@ from experiments import sweep as sweeps
 from experiments.config import ConfigError
 from experiments.grid import axis
 from experiments.jobs import Job, jobs_of
-from experiments.logs import read_lines
+from experiments.metric_writer import read_lines
 from experiments.results import write_results
 from experiments.reuse import take_over
 from experiments.sweep import run_sweep

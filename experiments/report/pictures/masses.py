@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 import fade_jax
-from experiments.factories import factory_of, is_own
+from experiments.advantages import factory_of, is_own
 from experiments.report.picture import Panel, Picture
 from experiments.report.pictures.lines import (
     curve_panel,

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from experiments.models.fetch_smollm2 import FILE
+from experiments.models.smollm2 import FILE
 
 PROMPTS = (
     ("The capital of France is", " Paris. It lies on the Seine."),

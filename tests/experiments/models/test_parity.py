@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.models import decoding, fetch_smollm2, hugging_face, tokenizer, transformer
+from experiments.models import decode, huggingface, tokenizer, transformer
 from experiments.models.load import load_model
 from tests.experiments.models import smollm2
 from tests.experiments.models.checkpoints import write_gguf
@@ -44,12 +44,12 @@ def our_greedy(config, params, ids, steps):
 
     def step(carry, index):
         drawn, cache = carry
-        hidden, cache = decoding.decode(config, sources, cache, drawn, index)
+        hidden, cache = decode.decode(config, sources, cache, drawn, index)
         return (jnp.argmax(hidden @ head.T, axis=-1).astype(jnp.int32), cache), drawn
 
     first = jnp.argmax(last @ head.T, axis=-1)[:, None].astype(jnp.int32)
-    sources = decoding.prepare(config, params, prefix, steps)
-    cache = decoding.empty_cache(config, 1, 1, steps)
+    sources = decode.prepare(config, params, prefix, steps)
+    cache = decode.empty_cache(config, 1, 1, steps)
     _, greedy = jax.lax.scan(step, (first, cache), jnp.arange(steps))
     return greedy[:, 0, 0].tolist()
 
@@ -71,7 +71,7 @@ def compare(torch_models, model, config, params, prompt, completion, *, atol):
 @pytest.mark.parametrize("name", CASES)
 def test_random_checkpoints(torch_models, tmp_path, name):
     torch_models.write_checkpoint(name, tmp_path, SEED)
-    config, params = hugging_face.load(tmp_path)
+    config, params = huggingface.load(tmp_path)
     rng = np.random.default_rng(SEED)
     prompt, completion = rng.integers(0, 53, 30).tolist(), rng.integers(0, 53, 9).tolist()
     compare(
@@ -81,8 +81,8 @@ def test_random_checkpoints(torch_models, tmp_path, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_transformers_reads_what_we_save(torch_models, tmp_path, name):
-    config, params = hugging_face.load(FIXTURES / name)
-    hugging_face.save(tmp_path, config, params)
+    config, params = huggingface.load(FIXTURES / name)
+    huggingface.save(tmp_path, config, params)
     ids = np.load(FIXTURES / name / "reference.npz")["tokens"][0]
     original = torch_models.logits(torch_models.load(FIXTURES / name), ids)
     again = torch_models.logits(torch_models.load(tmp_path), ids)
@@ -94,7 +94,7 @@ def test_transformers_reads_what_we_save(torch_models, tmp_path, name):
     [("llama", "llama_tied"), ("qwen2", "qwen2_untied"), ("qwen3", "qwen3")],
 )
 def test_both_read_the_same_gguf_file(torch_models, tmp_path, family, name):
-    config = hugging_face.read_config(FIXTURES / name / "config.json")
+    config = huggingface.read_config(FIXTURES / name / "config.json")
     if family == "qwen3":
         # transformers passes over the width of heads that the file gives, and takes this one.
         config = dataclasses.replace(config, head_dim=128)
@@ -109,7 +109,7 @@ def test_both_read_the_same_gguf_file(torch_models, tmp_path, family, name):
 def gguf():
     path = smollm2.path()
     if path is None:
-        pytest.fail(f"{fetch_smollm2.FILE} is not on this machine: run `make smollm2`")
+        pytest.fail(f"{smollm2.FILE} is not on this machine: run `make smollm2`")
     return path
 
 

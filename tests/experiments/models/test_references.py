@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.models import decoding, hugging_face, transformer
+from experiments.models import decode, huggingface, transformer
 from experiments.models.load import load_model
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -23,7 +23,7 @@ def case(request):
 
 
 def test_cases_cover_every_family_and_switch():
-    configs = [hugging_face.read_config(FIXTURES / name / "config.json") for name in CASES]
+    configs = [huggingface.read_config(FIXTURES / name / "config.json") for name in CASES]
     assert {c.tied_head for c in configs} == {True, False}
     assert {(c.qkv_bias, c.qk_norm) for c in configs} == {
         (False, False),
@@ -60,19 +60,19 @@ def test_cached_greedy_tokens(case):
 
     def step(carry, index):
         drawn, cache = carry
-        hidden, cache = decoding.decode(config, sources, cache, drawn, index)
+        hidden, cache = decode.decode(config, sources, cache, drawn, index)
         return (best(hidden), cache), drawn
 
     prefix, last = transformer.prefill(config, params, tokens, length)
-    sources = decoding.prepare(config, params, prefix, steps)
-    cache = decoding.empty_cache(config, len(length), 1, steps)
+    sources = decode.prepare(config, params, prefix, steps)
+    cache = decode.empty_cache(config, len(length), 1, steps)
     _, greedy = jax.lax.scan(step, (best(last)[:, None], cache), jnp.arange(steps))
     np.testing.assert_array_equal(greedy[:, :, 0].T, reference["greedy"])
 
 
 def test_saved_model_loads_again_unchanged(case, tmp_path):
     _, config, params, _ = case
-    hugging_face.save(tmp_path, config, params)
+    huggingface.save(tmp_path, config, params)
     again, loaded = load_model(tmp_path)
     assert again == config
     jax.tree.map(np.testing.assert_array_equal, loaded, params)

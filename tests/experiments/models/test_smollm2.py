@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.models import decoding, tokenizer, transformer
+from experiments.models import decode, tokenizer, transformer
 from experiments.models.load import load_model
 from tests.experiments.models import smollm2
 
@@ -49,12 +49,12 @@ def outputs(reference):
 
         def step(carry, index):
             drawn, cache = carry
-            now, cache = decoding.decode(config, sources, cache, drawn, index)
+            now, cache = decode.decode(config, sources, cache, drawn, index)
             return (jnp.argmax(now @ head.T, axis=-1).astype(jnp.int32), cache), drawn
 
         first = jnp.argmax(logits[:, :1], axis=-1).astype(jnp.int32)
-        sources = decoding.prepare(config, params, prefix, steps)
-        cache = decoding.empty_cache(config, COUNT, 1, steps)
+        sources = decode.prepare(config, params, prefix, steps)
+        cache = decode.empty_cache(config, COUNT, 1, steps)
         _, greedy = jax.lax.scan(step, (first, cache), jnp.arange(steps))
         return logits, greedy[:, :, 0].T
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.models import hugging_face, tokenizer
+from experiments.models import huggingface, tokenizer
 from tests.experiments.models.checkpoints import VOCABULARY, write_gguf
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -13,7 +13,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 @pytest.fixture(scope="module")
 def write(tmp_path_factory):
-    config, params = hugging_face.load(FIXTURES / "llama_tied")
+    config, params = huggingface.load(FIXTURES / "llama_tied")
 
     def make(**kwargs):
         path = tmp_path_factory.mktemp("gguf") / "model.gguf"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from experiments.models import attention, decoding, transformer
+from experiments.models import decode, layers, transformer
 from experiments.models.config import ModelConfig, RopeScaling
 from tests.experiments.models import numpy_transformer
 from tests.experiments.models.random_params import random_params
@@ -60,14 +60,14 @@ full = jax.jit(transformer.forward, static_argnums=0)
 def cached(config, params, tokens, length, completions):
     prefix, _ = transformer.prefill(config, params, tokens, length)
     prompts, group, steps = completions.shape
-    sources = decoding.prepare(config, params, prefix, steps)
+    sources = decode.prepare(config, params, prefix, steps)
 
     def step(cache, inputs):
         drawn, index = inputs
-        hidden, cache = decoding.decode(config, sources, cache, drawn, index)
+        hidden, cache = decode.decode(config, sources, cache, drawn, index)
         return cache, hidden
 
-    cache = decoding.empty_cache(config, prompts, group, steps)
+    cache = decode.empty_cache(config, prompts, group, steps)
     inputs = jnp.moveaxis(completions, 2, 0), jnp.arange(steps)
     return jnp.moveaxis(jax.lax.scan(step, cache, inputs)[1], 0, 2)
 
@@ -201,7 +201,7 @@ def test_bfloat16_computes_in_bfloat16_and_stays_near_float32():
     inputs = batch()
     exact, near = full(BASE, params, *inputs), full(config, params, *inputs)
     assert near[1].dtype == jnp.bfloat16
-    assert decoding.empty_cache(config, 1, 1, 4).keys[0].dtype == jnp.bfloat16
+    assert decode.empty_cache(config, 1, 1, 4).keys[0].dtype == jnp.bfloat16
     assert {
         x.dtype for x in jax.tree.leaves(transformer.init_params(config, jax.random.key(0)))
     } == {jnp.dtype("float32")}
@@ -220,12 +220,12 @@ def test_blocks_of_queries_change_nothing(monkeypatch):
     params = random_params(dataclasses.replace(BASE, **EVERYTHING))
     inputs = batch()
     expected, found = [], []
-    for results, queries in ((expected, attention.QUERIES), (found, 3)):
-        monkeypatch.setattr(attention, "QUERIES", queries)
+    for results, queries in ((expected, layers.QUERIES), (found, 3)):
+        monkeypatch.setattr(layers, "QUERIES", queries)
         # Another config, so that nothing compiled serves both.
         config = dataclasses.replace(BASE, **EVERYTHING, max_positions=32 + queries)
         results += [full(config, params, *inputs), gradient(config, params, *inputs)]
-    assert [attention.query_blocks(count) for count in (5, 6, 7, 10)] == [1, 1, 3, 4]
+    assert [layers.query_blocks(count) for count in (5, 6, 7, 10)] == [1, 1, 3, 4]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), found, expected)
 
 
@@ -278,7 +278,7 @@ def test_prefix_is_held_once_per_prompt_and_the_cache_for_each_completion():
     tokens, length, _ = batch()
     prefix, _ = jax.eval_shape(functools.partial(transformer.prefill, BASE), params, tokens, length)
     assert prefix.keys.size == BASE.num_layers * PROMPTS * PROMPT_TOKENS * 2 * 6
-    cache = decoding.empty_cache(BASE, PROMPTS, GROUP, TOKENS)
+    cache = decode.empty_cache(BASE, PROMPTS, GROUP, TOKENS)
     assert sum(x.size for x in cache.keys) == BASE.num_layers * PROMPTS * GROUP * TOKENS * 2 * 6
 
 
@@ -288,15 +288,15 @@ def test_decoding_updates_the_cache_in_place(group):
     config = dataclasses.replace(BASE, max_positions=5000, num_layers=8)
     params = random_params(config)
     tokens, length, _ = batch()
-    cache = decoding.empty_cache(config, PROMPTS, group, 4000)
+    cache = decode.empty_cache(config, PROMPTS, group, 4000)
 
     def loop(cache):
         prefix, _ = transformer.prefill(config, params, tokens, length)
-        sources = decoding.prepare(config, params, prefix, 4000)
+        sources = decode.prepare(config, params, prefix, 4000)
 
         def step(carry):
             index, drawn, cache = carry
-            hidden, cache = decoding.decode(config, sources, cache, drawn, index)
+            hidden, cache = decode.decode(config, sources, cache, drawn, index)
             drawn = jnp.argmax(hidden @ params["embedding"].T, axis=-1).astype(jnp.int32)
             return index + 1, drawn, cache
 
@@ -352,7 +352,7 @@ def test_too_many_positions():
     for call in (
         lambda: transformer.prefill(config, params, np.tile(tokens, 2), length),
         lambda: transformer.forward(config, params, tokens, length, completions),
-        lambda: decoding.prepare(config, params, prefix, TOKENS),
+        lambda: decode.prepare(config, params, prefix, TOKENS),
     ):
         with pytest.raises(ValueError, match=r"max_positions = 8 tokens; got room for 1[24]"):
             call()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.tasks.arithmetic import make, score
-from experiments.tasks.prompts import token_mask
+from experiments.tasks.base import token_mask
 from tests.experiments.tasks.byte_tokenizer import ByteTokenizer
 
 SHOWN = "3 + 4 = 7\n58 + 27 = 85\n81 - 36 = 45\n23 x 4 = 92\n"

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.tasks.base import token_mask
 from experiments.tasks.countdown import CountdownFacts, countdown_task, make
-from experiments.tasks.prompts import token_mask
 
 OPERATORS = [operator.add, operator.sub, operator.mul]
 

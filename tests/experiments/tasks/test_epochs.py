@@ -3,7 +3,7 @@ import itertools
 
 import pytest
 
-from experiments.tasks.epochs import draws, one_epoch
+from experiments.tasks.text_task import draws, one_epoch
 
 
 def test_each_epoch_shows_every_problem_once_and_in_another_order():

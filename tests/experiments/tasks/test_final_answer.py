@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 
-from experiments.tasks.final_answer import final_answer
+from experiments.tasks.answers import final_answer
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.tasks.base import token_mask
 from experiments.tasks.graph import GraphFacts, graph_task, make
-from experiments.tasks.prompts import token_mask
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.tasks.answers import parse_number
 from experiments.tasks.gsm8k import make, score
-from experiments.tasks.numbers import parse_number
-from experiments.tasks.questions import normalize
+from experiments.tasks.text_task import normalize
 from tests.experiments.tasks import gsm8k_files
 from tests.experiments.tasks.byte_tokenizer import ByteTokenizer
 from tests.experiments.tasks.real_data import ROOT, needs

@@ -1,6 +1,6 @@
 import pytest
 
-from experiments.tasks.keywords import check_at_least, check_fraction, check_keywords
+from experiments.tasks.base import check_at_least, check_fraction, check_keywords
 
 
 def factory(tokenizer, nodes=3, degree=2):

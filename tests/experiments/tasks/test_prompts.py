@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments.tasks.prompts import token_mask
+from experiments.tasks.base import token_mask
 
 
 @pytest.mark.parametrize(

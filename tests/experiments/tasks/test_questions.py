@@ -1,4 +1,4 @@
-from experiments.tasks.questions import drop_repeats, normalize
+from experiments.tasks.text_task import drop_repeats, normalize
 
 
 def test_normalize_keeps_letters_and_digits():

@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 
-from experiments.tasks.split import hash_bits, is_held_out
+from experiments.tasks.base import hash_bits, is_held_out
 
 
 def plain_hash(*parts):

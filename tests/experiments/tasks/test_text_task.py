@@ -4,7 +4,7 @@ import logging
 import numpy as np
 import pytest
 
-from experiments.tasks.prompts import token_mask
+from experiments.tasks.base import token_mask
 from experiments.tasks.text_task import Problem, newline_id, text_task
 from tests.experiments.tasks.byte_tokenizer import ByteTokenizer
 

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments.tasks.numbers import evaluate, is_close
-from experiments.tasks.questions import normalize
+from experiments.tasks.answers import evaluate, is_close
+from experiments.tasks.text_task import normalize
 from experiments.tasks.word_problems import make, score
 from tests.experiments.tasks.byte_tokenizer import ByteTokenizer
 from tests.experiments.tasks.real_data import ROOT, needs

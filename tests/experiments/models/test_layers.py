@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.models.linear import linear, linear_of_few
+from experiments.models.layers import linear, linear_of_few
 
 SHAPE, WIDTH = (2, 3, 65), 40
 ULP = {jnp.float32: 2.0**-20, jnp.bfloat16: 2.0**-8}

@@ -1,4 +1,4 @@
-"""Between a checkpoint's one tensor per layer, [out, in], and our stacked [L, in, out]."""
+"""Weights of a file as the pytree of the transformer, as stacked layers, and back."""
 
 import functools
 

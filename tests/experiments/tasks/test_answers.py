@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from experiments.tasks.numbers import evaluate, is_close, last_number, parse_number
+from experiments.tasks.answers import evaluate, is_close, last_number, parse_number
 
 
 @pytest.mark.parametrize(

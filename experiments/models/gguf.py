@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from experiments.models import layout
+from experiments.models import weights
 from experiments.models.config import ModelConfig, RopeScaling
 
 FAMILIES = ("llama", "qwen2", "qwen3")
@@ -74,7 +74,7 @@ def load(path, **overrides):
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     family = value(reader, "general.architecture")
     config = dataclasses.replace(_config(path, reader, family, tensors), **overrides)
-    surplus = set(tensors) - layout.stored_names(config, _NAMES)
+    surplus = set(tensors) - weights.stored_names(config, _NAMES)
     if surplus:
         raise ValueError(
             f"{path} holds tensors that a {family} model has not: {', '.join(sorted(surplus)[:5])}"
@@ -89,7 +89,7 @@ def load(path, **overrides):
             return _unpermute(array, config.num_kv_heads)
         return array
 
-    return config, layout.stack(config, _NAMES, read)
+    return config, weights.stack(config, _NAMES, read)
 
 
 def _config(path, reader, family, tensors):

@@ -9,12 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import advantages, train_step
+from experiments import advantages, learner
 from experiments.config import default_config
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.rollout import Rollouts, completion_log_probs
-from experiments.tasks.prompts import Demonstrations, Prompts
+from experiments.tasks.base import Demonstrations, Prompts
 from tests.experiments.models import numpy_transformer
 
 MODEL = ModelConfig(
@@ -66,11 +66,11 @@ def settings(**changes):
 
 def learn(case, config, name="dr_grpo", kwargs=()):
     members = advantages.members_of([(name, dict(kwargs))])
-    hyper = train_step.Hyperparameters(
+    hyper = learner.Hyperparameters(
         np.uint32(0), np.float32(RATE), advantages.choose(members, name, dict(kwargs))
     )
-    state = train_step.init_state(MODEL, config, members, hyper, case.params)
-    step = jax.jit(lambda s: train_step.learn(MODEL, config, members, s, hyper, *case[1:]))
+    state = learner.init_state(MODEL, config, members, hyper, case.params)
+    step = jax.jit(lambda s: learner.learn(MODEL, config, members, s, hyper, *case[1:]))
     return step(state)
 
 
@@ -117,7 +117,7 @@ def test_first_step_is_the_policy_gradient_by_float64_differences(case):
 
 def test_learning_rate_warms_up_linearly():
     config = settings(optimizer__warmup_updates=4)
-    optimizer = train_step.make_optimizer(config.optimizer, 0.8)
+    optimizer = learner.make_optimizer(config.optimizer, 0.8)
     state = optimizer.init(jnp.zeros(()))
     rates = []
     for _ in range(6):
@@ -141,14 +141,14 @@ def test_microbatches_without_a_gradient_are_left_out():
     """Groups 0, 2 and 3 have no advantage: computing their microbatch would bring in a NaN."""
     advantages = jnp.array([[0.0, 0.0], [3.0, -1.0], [0.0, 0.0], [0.0, 0.0]])
     empty = jnp.zeros((4, 2, 1))
-    batch = train_step.Batch(empty, empty, empty, empty, empty, advantages)
+    batch = learner.Batch(empty, empty, empty, empty, empty, advantages)
 
     def loss(params, part):
         total = params * jnp.sum(part.advantages)
         return jnp.where(jnp.any(part.advantages), total, jnp.nan), jnp.float32(0)
 
     def update(advantages):
-        return train_step.gradient_update(
+        return learner.gradient_update(
             loss,
             optax.sgd(0.5),
             jnp.float32(1.0),
@@ -245,8 +245,8 @@ def test_imitation_is_maximum_likelihood_by_adam(case):
         )[:, 0]
         return -jnp.sum(log_probs * shown.token_mask) / jnp.sum(shown.token_mask)
 
-    opt_state = train_step.imitation_optimizer(config).init(case.params)
-    (params, _), metrics = train_step.imitate(MODEL, config, case.params, opt_state, shown)
+    opt_state = learner.imitation_optimizer(config).init(case.params)
+    (params, _), metrics = learner.imitate(MODEL, config, case.params, opt_state, shown)
     before, gradient = jax.value_and_grad(negative_log_likelihood)(case.params)
     leaves = jax.tree.leaves(gradient)
     np.testing.assert_allclose(metrics["loss"], before, rtol=1e-6)
@@ -258,7 +258,7 @@ def test_imitation_is_maximum_likelihood_by_adam(case):
 
 def test_sgd_with_momentum_adds_up_its_gradients():
     """v ← 0.5 v + g, x ← x - lr v: gradients 1, 2, 4 move by 0.1 (1, 2.5, 5.25)."""
-    optimizer = train_step.make_optimizer(settings(optimizer__momentum=0.5).optimizer, 0.1)
+    optimizer = learner.make_optimizer(settings(optimizer__momentum=0.5).optimizer, 0.1)
     state, moves = optimizer.init(jnp.zeros(())), []
     for gradient in (1.0, 2.0, 4.0):
         update, state = optimizer.update(jnp.float32(gradient), state, jnp.zeros(()))
@@ -270,16 +270,16 @@ def test_sgd_with_momentum_adds_up_its_gradients():
 def test_rollouts_come_from_the_policy_of_so_many_steps_ago(case, lag):
     config = settings(learner__staleness=lag)
     members = advantages.members_of([("dr_grpo", {})])
-    hyper = train_step.Hyperparameters(
+    hyper = learner.Hyperparameters(
         np.uint32(0), np.float32(RATE), advantages.choose(members, "dr_grpo", {})
     )
     # The parameters are replaced by the number of the step: nothing else need be computed.
     numbers = [jax.tree.map(lambda p, t=t: jnp.full_like(p, t), case.params) for t in range(8)]
-    state = train_step.init_state(MODEL, config, members, hyper, numbers[0])
+    state = learner.init_state(MODEL, config, members, hyper, numbers[0])
     used = []
     for t in range(7):
-        used.append(float(train_step.behaviour_params(config, state)["final_norm"][0]))
-        past = train_step.remember(config, state)
+        used.append(float(learner.behaviour_params(config, state)["final_norm"][0]))
+        past = learner.remember(config, state)
         state = state._replace(step=state.step + 1, params=numbers[t + 1], past_params=past)
     assert used == [max(t - lag, 0) for t in range(7)]
 

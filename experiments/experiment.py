@@ -1,27 +1,138 @@
-"""The compiled functions of a run.
+"""From a config to an experiment: mesh, task, model, parameters, and the jitted step functions."""
 
-A program is compiled for the static part of a config. Seed, learning rate, the choice of the
-advantage and its arguments are traced, so that the runs of a sweep share it.
-"""
-
+import importlib
+import importlib.util
+import inspect
 import operator
 import platform
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import NamedSharding
+from ml_collections import ConfigDict
 
-from experiments import sharding, train_step
+from experiments import learner, sharding
+from experiments.config import ConfigError, check_arguments, validate
+from experiments.learner import Hyperparameters, TrainState, make_optimizer
 from experiments.models import transformer
-from experiments.optimizer import make_optimizer
+from experiments.models.config import ModelConfig
 from experiments.rollout import Rollouts, sample
-from experiments.setup import Parts, parameter_shardings
-from experiments.train_step import Hyperparameters, TrainState
 from fade_jax.diagnostics import rank_one_fraction
+
+
+class Parts(NamedTuple):
+    """What a run is made of.
+
+    Attributes:
+      config: as given.
+      mesh: of devices.
+      task: from experiments.tasks.
+      model: static sizes of the policy.
+      weights: float32 parameters read from config.model.path, or None for fresh ones.
+    """
+
+    config: ConfigDict
+    mesh: jax.sharding.Mesh
+    task: Any
+    model: ModelConfig
+    weights: Any
+
+
+def prepare(config: ConfigDict) -> Parts:
+    """Checks the config, opens the task, and reads the weights if it names any.
+
+    Raises:
+      ConfigError: for a value that cannot run; ValueError and FileNotFoundError from tasks and
+        weights say what they miss.
+    """
+    validate(config)
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batches(mesh, config)
+    module = f"experiments.tasks.{config.task.name}"
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(f"config.task.name: there is no module {module}")
+    make = getattr(importlib.import_module(module), "make", None)
+    if make is None:
+        raise ConfigError(f"config.task.name: {module} is no task, it has no make()")
+    kwargs = config.task.kwargs.to_dict()
+    if not any(
+        p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(make).parameters.values()
+    ):
+        check_arguments(make, kwargs, "task.kwargs")
+    if config.model.path:
+        from experiments.models import load, tokenizer
+
+        task = make(tokenizer.load(config.model.path), **kwargs)
+        model, weights = load.load_model(
+            config.model.path,
+            dtype=config.model.dtype,
+            remat=config.model.remat,
+            remat_keeps=config.model.remat_keeps,
+        )
+    else:
+        task = make(None, **kwargs)
+        model, weights = _fresh_model(config.model, task), None
+    positions = task.max_prompt + task.max_completion
+    if positions > model.max_positions:
+        raise ConfigError(
+            f"prompts of {task.max_prompt} and completions of {task.max_completion} tokens do not"
+            f" fit the model's context of {model.max_positions}"
+        )
+    return Parts(config, mesh, task, model, weights)
+
+
+def _fresh_model(sizes: ConfigDict, task) -> ModelConfig:
+    if sizes.d_model % sizes.num_heads:
+        raise ConfigError(
+            f"config.model.num_heads must divide config.model.d_model = {sizes.d_model},"
+            f" got {sizes.num_heads}"
+        )
+    return ModelConfig(
+        vocab_size=task.vocab_size,
+        num_layers=sizes.num_layers,
+        d_model=sizes.d_model,
+        num_heads=sizes.num_heads,
+        num_kv_heads=sizes.num_kv_heads,
+        head_dim=sizes.d_model // sizes.num_heads,
+        d_ff=sizes.d_ff,
+        tied_head=sizes.tied_head,
+        dtype=sizes.dtype,
+        remat=sizes.remat,
+        remat_keeps=sizes.remat_keeps,
+        max_positions=task.max_prompt + task.max_completion,
+    )
+
+
+def parameter_shardings(parts: Parts):
+    """The sharding of every parameter of the policy."""
+    return _shardings(parts.model, parts.mesh)
+
+
+def _shardings(model: ModelConfig, mesh: jax.sharding.Mesh):
+    shapes = jax.eval_shape(lambda: transformer.init_params(model, jax.random.key(0)))
+    return sharding.parameter_shardings(mesh, transformer.parameter_axes(shapes), shapes)
+
+
+def starting_params(parts: Parts):
+    """The policy before any training, laid out on the mesh: as read, or fresh from the seed."""
+    if parts.weights is not None:
+        copies = jax.tree.map(lambda w: np.asarray(w, jnp.float32), parts.weights)
+        return sharding.place(copies, parameter_shardings(parts))
+    key = jax.random.key(parts.config.warm_start.seed)
+    return _fresh_params(parts.model, parts.mesh, key)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _fresh_params(model: ModelConfig, mesh: jax.sharding.Mesh, key):
+    """One function for all runs of a sweep: compiled for each, it took as long as their steps."""
+    params = transformer.init_params(model, key)
+    return jax.lax.with_sharding_constraint(params, _shardings(model, mesh))
+
 
 # On x86, XLA's CPU backend then leaves products to oneDNN. An update of SmolLM2-135M's shape in
 # float32 was 1.18x as fast, two layers 384 wide 1.14x, 256 wide 1.05x. Sampling was slower: the
@@ -103,13 +214,13 @@ def make_program(parts: Parts, members) -> Program:
 
     def sample_step(state: TrainState, prompts) -> Rollouts:
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0)
-        behaviour = train_step.behaviour_params(config, state)
+        behaviour = learner.behaviour_params(config, state)
         return draw(behaviour, prompts, key, config.group_size)
 
     def learn_step(state, hyper, prompts, rollouts, rewards):
         arguments = state, hyper, prompts, rollouts, rewards
         with sharding.layout(mesh):
-            return train_step.learn(model, config, members, *arguments)
+            return learner.learn(model, config, members, *arguments)
 
     def emitted(rollouts: Rollouts):
         """Which tokens of the vocabulary the rollouts hold, bool [V]."""
@@ -158,7 +269,7 @@ def make_program(parts: Parts, members) -> Program:
     return Program(
         state_shardings,
         init=jax.jit(
-            partial(train_step.init_state, model, config, members), out_shardings=state_shardings
+            partial(learner.init_state, model, config, members), out_shardings=state_shardings
         ),
         advance=jax.jit(
             advance,
@@ -211,14 +322,14 @@ def make_imitation(parts: Parts) -> Imitation:
     config, model = parts.config, parts.model
     by_prompt = sharding.batch_sharding(parts.mesh)
     everywhere = sharding.replicated(parts.mesh)
-    optimizer = train_step.imitation_optimizer(config)
+    optimizer = learner.imitation_optimizer(config)
     params = parameter_shardings(parts)
     carry_shardings = params, _optimizer_shardings(parts, optimizer, params)
 
     def learn(carry, demonstrations):
         demonstrations = jax.lax.with_sharding_constraint(demonstrations, by_prompt)
         with sharding.layout(parts.mesh):
-            return train_step.imitate(model, config, *carry, demonstrations)
+            return learner.imitate(model, config, *carry, demonstrations)
 
     def advance(carry, task, seed, first_step, steps):
         def step(carry, index):
@@ -285,7 +396,7 @@ def _state_shardings(parts: Parts, members) -> TrainState:
 def abstract_state(parts: Parts, members, hyper: Hyperparameters) -> TrainState:
     """Shapes, dtypes and shardings of a state, for restoring a checkpoint into it."""
     shapes = jax.eval_shape(
-        lambda: train_step.init_state(
+        lambda: learner.init_state(
             parts.model,
             parts.config,
             members,

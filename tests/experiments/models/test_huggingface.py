@@ -12,7 +12,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from experiments.models import hugging_face
+from experiments.models import huggingface
 from experiments.models.config import RopeScaling
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -36,7 +36,7 @@ def copied(tmp_path):
 
 def test_matrices_are_turned_and_layers_stacked():
     directory = FIXTURES / "llama_tied"
-    config, params = hugging_face.load(directory)
+    config, params = huggingface.load(directory)
     stored = load_file(directory / "model.safetensors")
     assert (config.num_layers, config.num_heads, config.num_kv_heads) == (2, 4, 2)
     for layer in range(2):
@@ -50,20 +50,20 @@ def test_matrices_are_turned_and_layers_stacked():
 
 @pytest.mark.parametrize("name", ["llama_linear_rope", "qwen2_sharded", "qwen3"])
 def test_parameters_are_float32_whatever_is_stored(name):
-    _, params = hugging_face.load(FIXTURES / name)
+    _, params = huggingface.load(FIXTURES / name)
     assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype("float32")}
 
 
 def test_shards_equal_one_file(copied):
     directory = copied("qwen2_sharded")
-    expected = hugging_face.load(directory)
+    expected = huggingface.load(directory)
     tensors = {}
     for shard in directory.glob("model-*.safetensors"):
         tensors |= load_file(shard)
         shard.unlink()
     (directory / "model.safetensors.index.json").unlink()
     save_file(tensors, directory / "model.safetensors")
-    found = hugging_face.load(directory)
+    found = huggingface.load(directory)
     assert found[0] == expected[0]
     jax.tree.map(np.testing.assert_array_equal, found[1], expected[1])
 
@@ -72,7 +72,7 @@ def test_older_rope_fields(copied):
     """`rope_theta` and `rope_scaling`, as they were written before transformers 5."""
     scaling = {"type": "linear", "factor": 3.0}
     directory = copied(rope_parameters=None, rope_theta=123.0, rope_scaling=scaling)
-    config, _ = hugging_face.load(directory)
+    config, _ = huggingface.load(directory)
     assert (config.rope_theta, config.rope_scaling) == (123.0, RopeScaling("linear", 3.0))
     scaling = {
         "rope_type": "llama3",
@@ -83,23 +83,23 @@ def test_older_rope_fields(copied):
     }
     path = directory / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"rope_scaling": scaling}))
-    config = hugging_face.read_config(path)
+    config = huggingface.read_config(path)
     assert config.rope_scaling == RopeScaling("llama3", 8.0, 1.0, 4.0, 64)
 
 
 def test_fields_that_may_be_absent(copied):
     directory = copied(head_dim=None, tie_word_embeddings=None, num_key_value_heads=None)
-    config = hugging_face.read_config(directory / "config.json")
+    config = huggingface.read_config(directory / "config.json")
     assert (config.head_dim, config.tied_head, config.num_kv_heads) == (4, False, 4)
     shutil.rmtree(directory)
     directory = copied(model_type="qwen3", head_dim=None)
-    assert hugging_face.read_config(directory / "config.json").head_dim == 128
+    assert huggingface.read_config(directory / "config.json").head_dim == 128
 
 
 def test_overrides(copied):
     directory = copied()
-    plain, _ = hugging_face.load(directory)
-    config, _ = hugging_face.load(directory, dtype="bfloat16", remat=True, max_positions=9)
+    plain, _ = huggingface.load(directory)
+    config, _ = huggingface.load(directory, dtype="bfloat16", remat=True, max_positions=9)
     assert config == dataclasses.replace(plain, dtype="bfloat16", remat=True, max_positions=9)
 
 
@@ -109,7 +109,7 @@ def test_repeated_tied_head_and_stored_frequencies_are_ignored(copied):
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
     tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2, np.float32)
     save_file(tensors, directory / "model.safetensors")
-    _, params = hugging_face.load(directory)
+    _, params = huggingface.load(directory)
     assert "head" not in params
 
 
@@ -151,7 +151,7 @@ def test_repeated_tied_head_and_stored_frequencies_are_ignored(copied):
 )
 def test_refuses(copied, changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        hugging_face.load(copied(**changes))
+        huggingface.load(copied(**changes))
 
 
 def test_missing_files(copied):
@@ -160,20 +160,20 @@ def test_missing_files(copied):
     with pytest.raises(
         FileNotFoundError, match=r"names model-00002-of-00002.safetensors, which is"
     ):
-        hugging_face.load(directory)
+        huggingface.load(directory)
     (directory / "model.safetensors.index.json").unlink()
     with pytest.raises(
         FileNotFoundError, match=r"neither model.safetensors nor model.safetensors."
     ):
-        hugging_face.load(directory)
+        huggingface.load(directory)
     (directory / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no config.json in"):
-        hugging_face.load(directory)
+        huggingface.load(directory)
 
 
 def test_saved_files_are_what_transformers_expects(tmp_path):
-    config, params = hugging_face.load(FIXTURES / "qwen3")
-    hugging_face.save(tmp_path, config, params)
+    config, params = huggingface.load(FIXTURES / "qwen3")
+    huggingface.save(tmp_path, config, params)
     settings = json.loads((tmp_path / "config.json").read_text())
     assert settings["architectures"] == ["Qwen3ForCausalLM"]
     original = json.loads((FIXTURES / "qwen3" / "config.json").read_text())
@@ -189,7 +189,7 @@ def test_saved_files_are_what_transformers_expects(tmp_path):
 
 
 def test_no_family_has_both_switches(tmp_path):
-    config, params = hugging_face.load(FIXTURES / "qwen3")
+    config, params = huggingface.load(FIXTURES / "qwen3")
     both = dataclasses.replace(config, qkv_bias=True)
     with pytest.raises(ValueError, match="no family has both qkv_bias and qk_norm"):
-        hugging_face.save(tmp_path, both, params)
+        huggingface.save(tmp_path, both, params)

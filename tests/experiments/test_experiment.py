@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import train_step
+from experiments import learner
+from experiments.experiment import starting_params
 from experiments.rollout import Rollouts
-from experiments.setup import starting_params
 from experiments.train import compile_for, hyperparameters
 from tests.experiments.tiny_config import get_config as tiny_config
 
@@ -44,8 +44,8 @@ def test_an_update_of_a_wide_model_is_that_of_plain_products(mesh):
 
     @jax.jit
     def plain(params):
-        state = train_step.init_state(parts.model, parts.config, members, hyper, params)
-        return train_step.learn(parts.model, parts.config, members, state, hyper, *arguments)
+        state = learner.init_state(parts.model, parts.config, members, hyper, params)
+        return learner.learn(parts.model, parts.config, members, state, hyper, *arguments)
 
     expected, expected_metrics = jax.device_get(plain(start))
     state = program.init(hyper, start)

@@ -1,9 +1,8 @@
-"""Several processes as one run: how they find each other, and how they agree.
+"""Several processes as one run: how they connect, and how they agree.
 
-Every process runs the same program on its part of the mesh. What touches the disk is done by the
-first process alone, and what it finds there is told to the others, so that all of them take the
-same way; what fails on one fails on all, so that none waits for it. With one process, as by
-default, nothing is asked of anybody.
+Every process runs the same program on its part of the mesh. The first process alone touches the
+disk and tells the others what it finds; an error on one process is raised on all. No-ops if
+`jax.process_count() == 1`.
 """
 
 import json

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.models import gguf_file, hugging_face
+from experiments.models import gguf, huggingface
 from tests.experiments.models.checkpoints import write_gguf
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -24,9 +24,9 @@ FIXTURES = Path(__file__).parent / "fixtures"
     ],
 )
 def test_equals_the_hugging_face_checkpoint(tmp_path, family, fixture):
-    config, params = hugging_face.load(FIXTURES / fixture)
+    config, params = huggingface.load(FIXTURES / fixture)
     write_gguf(tmp_path / "model.gguf", family, config, params)
-    found, loaded = gguf_file.load(tmp_path / "model.gguf")
+    found, loaded = gguf.load(tmp_path / "model.gguf")
     assert found == config
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
 
@@ -36,7 +36,7 @@ def test_quantised_weights_are_near(tmp_path):
     from gguf import GGMLQuantizationType, quants
 
     weights = np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32)
-    config = hugging_face.read_config(FIXTURES / "llama_tied" / "config.json")
+    config = huggingface.read_config(FIXTURES / "llama_tied" / "config.json")
     config = dataclasses.replace(config, vocab_size=4, d_model=64, num_layers=1)
     layer = {
         "attention_norm": (64,),
@@ -57,7 +57,7 @@ def test_quantised_weights_are_near(tmp_path):
     path = tmp_path / "model.gguf"
     tensors = [("token_embd.weight", packed, GGMLQuantizationType.Q8_0)]
     write_gguf(path, "llama", config, params, tensors=tensors)
-    _, loaded = gguf_file.load(path)
+    _, loaded = gguf.load(path)
     step = np.abs(weights.reshape(4, 2, 32)).max(-1, keepdims=True) / 127
     error = np.abs(loaded["embedding"] - weights).reshape(4, 2, 32)
     assert np.all(error <= 0.51 * step)
@@ -65,9 +65,9 @@ def test_quantised_weights_are_near(tmp_path):
 
 
 def test_overrides(tmp_path):
-    config, params = hugging_face.load(FIXTURES / "llama_tied")
+    config, params = huggingface.load(FIXTURES / "llama_tied")
     write_gguf(tmp_path / "model.gguf", "llama", config, params)
-    found, _ = gguf_file.load(tmp_path / "model.gguf", dtype="bfloat16", remat=True)
+    found, _ = gguf.load(tmp_path / "model.gguf", dtype="bfloat16", remat=True)
     assert found == dataclasses.replace(config, dtype="bfloat16", remat=True)
 
 
@@ -106,16 +106,16 @@ def test_overrides(tmp_path):
     ],
 )
 def test_refuses(tmp_path, changes, message):
-    config, params = hugging_face.load(FIXTURES / "llama_tied")
+    config, params = huggingface.load(FIXTURES / "llama_tied")
     path = tmp_path / "model.gguf"
     family = changes.pop("family", "llama")
     write_gguf(path, family, config, params, **changes)
     with pytest.raises(ValueError, match=re.escape(message)):
-        gguf_file.load(path)
+        gguf.load(path)
 
 
 def test_refuses_another_kind_of_file(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"not a model")
     with pytest.raises(ValueError, match=r"model.gguf is no GGUF file"):
-        gguf_file.load(path)
+        gguf.load(path)

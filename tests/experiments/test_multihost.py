@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from experiments.config import ConfigError
-from experiments.processes import connect
-from experiments.progress import Silent
+from experiments.metric_writer import Silent
+from experiments.multihost import connect
 from experiments.train import compile_for, hyperparameters, restore_params, train
 from tests.experiments import letters_run
 from tests.experiments.test_resume import checkpoint_steps, finish, metrics, result, wait_for

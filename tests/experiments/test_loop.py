@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.progress import Silent
+from experiments.metric_writer import Silent
 from experiments.train import train
 
 

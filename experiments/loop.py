@@ -1,9 +1,9 @@
-"""One resumable stage of training: advance, log, evaluate, checkpoint.
+"""One resumable training loop: step, log, evaluate, checkpoint.
 
-A stage is that of one run, or of several that one program takes through the same steps; each run
-has its own directory, which does not tell the two apart. A stage killed at any moment and started
-again goes on from its newest checkpoint and ends with the same bits. All its randomness is a
-function of (seed, step), and its log is cut back to the checkpoint it resumes from.
+It runs one experiment, or several that one program takes through the same steps; each run has a
+directory of its own, the same either way. A run that is killed at any moment and started again
+resumes from its newest checkpoint and ends with the same bits: all randomness is a function of
+(seed, step), and the log is cut back to the checkpoint.
 """
 
 import math
@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments.checkpoints import Checkpoints
-from experiments.logs import Logs
-from experiments.processes import any_of, is_first
-from experiments.progress import Progress
+from experiments.metric_writer import Logs, Progress
+from experiments.multihost import any_of, is_first
 
 
 class Stopped(Exception):

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from experiments.models import layout
+from experiments.models import weights
 from experiments.models.config import ModelConfig, RopeScaling
 
 FAMILIES = ("llama", "qwen2", "qwen3")
@@ -61,14 +61,14 @@ def load(directory, **overrides):
     config = dataclasses.replace(read_config(directory / "config.json"), **overrides)
     with contextlib.ExitStack() as stack:
         readers = _readers(directory, stack)
-        surplus = set(readers) - layout.stored_names(config, _NAMES)
+        surplus = set(readers) - weights.stored_names(config, _NAMES)
         surplus = {name for name in surplus if not _harmless(config, name)}
         if surplus:
             raise ValueError(
                 f"{directory} holds tensors that a {_family(config)} model has not: "
                 f"{', '.join(sorted(surplus)[:5])}"
             )
-        params = layout.stack(config, _NAMES, lambda name: readers[name].get_tensor(name))
+        params = weights.stack(config, _NAMES, lambda name: readers[name].get_tensor(name))
     return config, params
 
 
@@ -88,7 +88,7 @@ def save(directory, config, params):
     settings = _settings(config)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = layout.unstack(_NAMES, params)
+    tensors = weights.unstack(_NAMES, params)
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     (directory / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
 

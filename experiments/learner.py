@@ -1,7 +1,7 @@
-"""The two steps of training as pure functions: imitate demonstrations, and learn from rollouts.
+"""The pure part of training: train state, policy update, SFT update.
 
-Both end in the same gradient update. `learn` sits between a sampling loop and optax: it knows the
-advantage only as a transformation, so that every ablation is the same step.
+`learn` sits between a sampling loop and optax. It knows the advantage only as a transformation, so
+that every ablation is the same step. Below: rollout, advantages. Above: program.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,27 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments import advantages, reductions
-from experiments.metrics import rollout_metrics
+from experiments import advantages, learner
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
-from experiments.optimizer import make_optimizer
 from experiments.rollout import Rollouts, completion_log_probs
 from fade_jax import losses
+from fade_jax.decomposition import empirical_masses
+from fade_jax.losses import Total, constant_length_mean, sequence_mean, token_mean
+
+
+def sequence_sum(losses, mask) -> Total:
+    """Sum over tokens, mean over rollouts: (1/PG) Σ_i Σ_t, the estimator of the spec."""
+    return constant_length_mean(losses, mask, length=1)
+
+
+# By config.learner.reduction: (losses, mask) -> (sum, denominator). The two stay apart, so that
+# gradient accumulation and sharding divide once.
+REDUCTIONS = {
+    "sequence_sum": sequence_sum,
+    "token_mean": token_mean,
+    "sequence_mean": sequence_mean,
+}
 
 
 class TrainState(NamedTuple):
@@ -151,7 +165,7 @@ def learn(
     batch = Batch(
         prompts.tokens, prompts.length, rollouts.tokens, mask, rollouts.log_probs, weights
     )
-    reduce = getattr(reductions, settings.learner.reduction)
+    reduce = REDUCTIONS[settings.learner.reduction]
     low, high = settings.learner.clip_low, settings.learner.clip_high
 
     def loss(params, batch):
@@ -242,7 +256,7 @@ def imitate(model: ModelConfig, settings, params, opt_state, demonstrations):
             vocabulary_shards=settings.mesh.tensor,
         )
         token_losses = losses.policy_gradient(log_probs, batch.advantages, where=batch.mask)
-        return reductions.token_mean(token_losses, batch.mask)[0], jnp.float32(0)
+        return learner.token_mean(token_losses, batch.mask)[0], jnp.float32(0)
 
     carry, metrics = gradient_update(
         loss,
@@ -307,3 +321,79 @@ def gradient_update(
         "gradient_norm": optax.tree_utils.tree_norm(gradient),
     }
     return (optax.apply_updates(params, updates), opt_state), metrics
+
+
+def make_optimizer(settings, learning_rate) -> optax.GradientTransformation:
+    """Returns the optimiser of `config.optimizer`, the learning rate warmed up linearly.
+
+    Args:
+      settings: config.optimizer.
+      learning_rate: float32 [], reached after `warmup_updates` updates.
+    """
+
+    def rate(count):
+        return learning_rate * jnp.minimum((count + 1) / max(settings.warmup_updates, 1), 1.0)
+
+    links = []
+    if settings.max_gradient_norm:
+        links.append(optax.clip_by_global_norm(settings.max_gradient_norm))
+    if settings.name == "adamw":
+        links.append(
+            optax.adamw(
+                rate,
+                b1=settings.b1,
+                b2=settings.b2,
+                eps=settings.eps,
+                weight_decay=settings.weight_decay,
+            )
+        )
+    else:
+        links.append(optax.add_decayed_weights(settings.weight_decay))
+        links.append(optax.sgd(rate, momentum=settings.momentum or None))
+    return optax.chain(*links)
+
+
+def _ratio(numerator, denominator):
+    """numerator / denominator, NaN where the denominator is 0: there is nothing to average."""
+    return jnp.where(denominator > 0, numerator / jnp.maximum(denominator, 1e-30), jnp.nan)
+
+
+def rollout_metrics(rollouts, rewards: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:
+    """Metrics of a batch of rollouts and its advantages.
+
+    Args:
+      rollouts: [P, G, T].
+      rewards: float32 [P, G].
+      weights: float32 [P, G] advantages.
+
+    Returns:
+      reward: mean.
+      solve_rate: fraction of rollouts with a reward above 1/2.
+      entropy_success, entropy_failure: mean token entropy of each, nats; NaN if there is none.
+      mass_success, mass_failure: empirical gradient masses m_S and m_F; sign_ratio: m_S / m_F.
+      zero_variance_fraction: groups whose rewards are all equal.
+      length: mean tokens of a completion, the end token included.
+      solve_rate_histogram: [G+1], groups by number of successes.
+    """
+    success = (rewards > 0.5).astype(jnp.float32)
+    lengths = jnp.sum(rollouts.token_mask, axis=-1)
+    entropies = jnp.sum(rollouts.entropies, axis=-1)
+    masses = empirical_masses(weights, rewards)
+    counts = jnp.sum(success, axis=-1).astype(jnp.int32)
+    group = rewards.shape[-1]
+    return {
+        "reward": jnp.mean(rewards),
+        "solve_rate": jnp.mean(success),
+        "entropy_success": _ratio(jnp.sum(entropies * success), jnp.sum(lengths * success)),
+        "entropy_failure": _ratio(
+            jnp.sum(entropies * (1 - success)), jnp.sum(lengths * (1 - success))
+        ),
+        "mass_success": masses.success,
+        "mass_failure": masses.failure,
+        "sign_ratio": _ratio(masses.success, masses.failure),
+        "zero_variance_fraction": jnp.mean(
+            (jnp.max(rewards, axis=-1) == jnp.min(rewards, axis=-1)).astype(jnp.float32)
+        ),
+        "length": jnp.mean(lengths),
+        "solve_rate_histogram": jnp.zeros(group + 1, jnp.int32).at[counts.reshape(-1)].add(1),
+    }

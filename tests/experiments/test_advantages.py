@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from experiments.advantages import factory_of
 from experiments.config import ConfigError
-from experiments.factories import factory_of
 from experiments.report.pictures.masses import exact_masses
 from experiments.report.runs import Run
 from experiments.train import check_gives_gradient

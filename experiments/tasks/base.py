@@ -1,0 +1,167 @@
+"""What tasks are made of: prompts, demonstrations, draws on the device, the held-out split."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class Prompts(NamedTuple):
+    """A batch of prompts.
+
+    tokens: i32 [P, S], right-padded with the task's pad_id.
+    length: i32 [P], the number of real tokens of each prompt.
+    facts: a pytree of arrays with leading axis P: what verification needs to know.
+    """
+
+    tokens: jax.Array
+    length: jax.Array
+    facts: Any
+
+
+class Demonstrations(NamedTuple):
+    """Prompts with one completion each to imitate.
+
+    prompts: P prompts.
+    tokens: i32 [P, T], the completion, its EOS included, right-padded with pad_id.
+    token_mask: f32 [P, T], 1 on the tokens to imitate (EOS included), 0 after.
+    """
+
+    prompts: Prompts
+    tokens: jax.Array
+    token_mask: jax.Array
+
+
+def token_mask(tokens: jax.Array, eos_id: int) -> jax.Array:
+    """Marks the tokens a policy chose: all up to and including the first EOS.
+
+        mask_t = 1 if no token before t is EOS, else 0
+
+    Args:
+      tokens: i32 [..., T] sampled tokens.
+      eos_id: the id that ends a completion.
+
+    Returns:
+      f32 [..., T] of zeros and ones.
+    """
+    is_eos = (tokens == eos_id).astype(jnp.int32)
+    eos_before = jnp.cumsum(is_eos, axis=-1) - is_eos
+    return (eos_before == 0).astype(jnp.float32)
+
+
+# Streams of random numbers, so that the same (seed, step) never draws the same problem twice.
+TRAIN, EVAL, DEMONSTRATIONS = 0, 1, 2
+
+# Drawing loops until a draw is accepted: outside jit every call would compile that loop again.
+jit_by_count = partial(jax.jit, static_argnames="count")
+
+
+def draw_keys(seed: jax.Array | int, stream: int, step: jax.Array | int, count: int) -> jax.Array:
+    """Makes one key per problem.
+
+    Args:
+      seed: i32, may be traced.
+      stream: TRAIN, EVAL or DEMONSTRATIONS.
+      step: i32, may be traced.
+      count: P.
+
+    Returns:
+      keys [P]; the first ones do not depend on how many are asked for.
+    """
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)
+    return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count))
+
+
+def first_accepted(draw: Callable[[jax.Array], tuple[Any, jax.Array]], key: jax.Array) -> Any:
+    """Draws with new keys until a draw is accepted.
+
+    Args:
+      draw: key -> (value, accepted bool []); a task makes sure that some draw is accepted.
+      key: the first draw's key is split from it.
+
+    Returns:
+      The first accepted value.
+    """
+
+    def again(carry: tuple[jax.Array, Any, jax.Array]) -> tuple[jax.Array, Any, jax.Array]:
+        key, draw_key = jax.random.split(carry[0])
+        return key, *draw(draw_key)
+
+    # Zeros to start from rather than a first draw: the loop's body is then compiled only once.
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(draw, key))
+    return lax.while_loop(lambda carry: ~carry[2], again, (key, *zeros))[1]
+
+
+def hash_bits(*parts: jax.Array | int) -> jax.Array:
+    """Hashes tuples of integers to 32 bits that look random.
+
+        h ← mix(h + (part + 1) · c)   for each part in order, modulo 2³²
+
+    where mix is the 32-bit finaliser of MurmurHash3.
+
+    Args:
+      *parts: i32 arrays or integers that broadcast together; the order of the parts counts.
+
+    Returns:
+      u32 of the broadcast shape; the same on every machine, traced or not.
+    """
+    h = jnp.uint32(0x9E3779B9)
+    for part in parts:
+        h = h + (jnp.asarray(part, jnp.int32).astype(jnp.uint32) + 1) * jnp.uint32(0x9E3779B1)
+        h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
+        h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
+        h = h ^ (h >> 16)
+    return h
+
+
+def is_held_out(fraction: float, *parts: jax.Array | int) -> jax.Array:
+    """Whether the hash of a problem falls among the held-out fraction.
+
+        held out  iff  hash_bits(parts) < fraction · 2³²
+
+    Args:
+      fraction: of all problems, between 0 and 1.
+      *parts: i32 arrays or integers that broadcast together and identify a problem.
+
+    Returns:
+      bool of the broadcast shape.
+    """
+    return hash_bits(*parts) < jnp.uint32(round(fraction * 2**32))
+
+
+def check_keywords(factory: Callable[..., Any], keywords: Mapping[str, Any]) -> None:
+    """Refuses keywords that a task factory does not have.
+
+    Args:
+      factory: the function that will be called with them.
+      keywords: names and values from the config's `task.kwargs`.
+
+    Raises:
+      ValueError: naming the unknown field, its value and the fields allowed.
+    """
+    allowed = [
+        name
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if name != "tokenizer" and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    for name, value in keywords.items():
+        if name not in allowed:
+            raise ValueError(
+                f"task.kwargs has no field {name!r} (got {value!r}); allowed: {', '.join(allowed)}"
+            )
+
+
+def check_at_least(name: str, value: float, least: float) -> None:
+    """Raises ValueError, naming the field and its value, unless value >= least."""
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Raises ValueError, naming the field and its value, unless 0 < value < 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"{name} must lie strictly between 0 and 1, got {value}")
