@@ -1,19 +1,36 @@
 """Advantages as plain functions: rewards `[..., group]` in, advantages of the same shape out."""
 
-from fade_jax.advantages.baselines import nsr, psr, reinforce, rloo, w_reinforce
-from fade_jax.advantages.best_of_k import leave_one_out_pass_at_g, pass_at_k_training, pkpo
-from fade_jax.advantages.building_blocks import (
+from fade_jax.advantages.base import (
     center,
     focal_weight,
     standardize,
     suppress_negatives,
     varied_groups,
 )
-from fade_jax.advantages.focal import asym_grpo, fade, power
-from fade_jax.advantages.group_baselines import opo, quantile
-from fade_jax.advantages.group_relative import dr_grpo, grpo
-from fade_jax.advantages.reweighted import a_grae, f_grpo, log_mean_exp, max_rl
-from fade_jax.advantages.whole_batch import gpg, reinforce_plus_plus
+from fade_jax.advantages.focal import (
+    a_grae,
+    asym_grpo,
+    f_grpo,
+    fade,
+    log_mean_exp,
+    max_rl,
+    power,
+    power_asym,
+)
+from fade_jax.advantages.pass_at_k import leave_one_out_pass_at_g, pass_at_k_training, pkpo
+from fade_jax.advantages.reinforce import (
+    dr_grpo,
+    gpg,
+    grpo,
+    nsr,
+    opo,
+    psr,
+    quantile,
+    reinforce,
+    reinforce_plus_plus,
+    rloo,
+    w_reinforce,
+)
 
 __all__ = [
     "a_grae",
@@ -33,6 +50,7 @@ __all__ = [
     "pass_at_k_training",
     "pkpo",
     "power",
+    "power_asym",
     "psr",
     "quantile",
     "reinforce",

@@ -1,11 +1,11 @@
-"""Advantages that weigh hard prompts more (α), failures more (δ), or both (FADE)."""
+"""Advantages that weigh groups by their solve rate: focal, asymmetric and other reweightings."""
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fade_jax.advantages.building_blocks import center, focal_weight, suppress_negatives
-from fade_jax.checks import check_finite
+from fade_jax.advantages.base import center, focal_weight, standardize, suppress_negatives
+from fade_jax.checks import check_finite, check_not_negative, check_positive, check_probability
 from fade_jax.groups import as_group, group_mean
 
 
@@ -68,7 +68,7 @@ def power(
     return jnp.asarray(scale) * weight * center(rewards, where=where)
 
 
-def fade(
+def power_asym(
     rewards: ArrayLike,
     *,
     alpha: ArrayLike,
@@ -98,3 +98,134 @@ def fade(
     From arXiv:2607.01490.
     """
     return suppress_negatives(power(rewards, alpha=alpha, where=where), delta)
+
+
+# The first name here of Power-asym; the advantage that schedules itself is `transforms.fade`.
+fade = power_asym
+
+
+def f_grpo(rewards: ArrayLike, *, gamma: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+    """GRPO under a focal weight (F-GRPO).
+
+        A_i = (1 - r̄)^γ (r_i - r̄) / (s + 1e-6);   m_S = m_F → q^γ √(pq) in a large group
+
+    Args:
+      rewards: `[..., group]`, in [0, 1]; the group axis is at least 2.
+      gamma: γ ≥ 0; the mass peaks at p = 1/(2(1+γ)).
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`, exactly 0 in a constant group.
+
+    Raises:
+      ValueError: if the group axis is below 2, `gamma` is negative, or `where` does not have the
+        shape of `rewards`.
+
+    From arXiv:2602.06717.
+    """
+    check_not_negative("gamma", gamma)
+    rewards, where = as_group(rewards, where, minimum_size=2)
+    weight = focal_weight(group_mean(rewards, where), jnp.asarray(gamma, jnp.float32) + 1)
+    return weight * standardize(rewards, where=where)
+
+
+def a_grae(
+    rewards: ArrayLike,
+    *,
+    omega: ArrayLike,
+    threshold: ArrayLike = 1.0,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """GRPO between a focus on hard prompts and one on easy prompts, with weaker positives (A-GRAE).
+
+    For binary rewards only.
+
+        z = GRPO's advantage;   a_i = ½ (ω z_i/√r̄ + (1-ω) z_i/√(1-r̄))
+        A_i = a_i · {min(1, ω/threshold) if z_i > 0 else 1}
+        large group: m_F = ½ (ω √q + (1-ω) √p), m_S = min(1, ω/threshold) m_F
+
+    Args:
+      rewards: `[..., group]`, 0 or 1; the group axis is at least 2.
+      omega: ω in [0, 1]; the mass peaks at p = (1-ω)²/(ω² + (1-ω)²).
+      threshold: above 0; the ω from which positives count in full.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`, exactly 0 in a constant group.
+
+    Raises:
+      ValueError: if the group axis is below 2, `omega` is not in [0, 1], `threshold` is not above
+        0, or `where` does not have the shape of `rewards`.
+
+    From arXiv:2602.05548.
+    """
+    check_probability("omega", omega)
+    check_positive("threshold", threshold)
+    rewards, where = as_group(rewards, where, minimum_size=2)
+    z = standardize(rewards, where=where)
+    solve_rate = group_mean(rewards, where)
+    mixed = (solve_rate > 0) & (solve_rate < 1)
+    p = jnp.where(mixed, solve_rate, 0.5)
+    omega = jnp.asarray(omega, jnp.float32)
+    weight = (omega * jax.lax.rsqrt(p) + (1 - omega) * jax.lax.rsqrt(1 - p)) / 2
+    positive = jnp.minimum(1, omega / threshold)
+    return jnp.where(mixed, weight * jnp.where(z > 0, positive, 1) * z, 0)
+
+
+def max_rl(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+    """Maximum likelihood reinforcement learning: relative to the group's mean (MaxRL).
+
+    For binary rewards only.
+
+        A_i = (r_i - r̄) / r̄;   m_S = m_F = q - q^G, for any group size
+
+    In expectation it ascends Σ_{k=1}^{G-1} pass@k / k, a truncation of log p.
+
+    Args:
+      rewards: `[..., group]`, 0 or 1; the group axis is at least 2.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`, exactly 0 in a constant group.
+
+    Raises:
+      ValueError: if the group axis is below 2, or `where` does not have the shape of `rewards`.
+
+    From arXiv:2602.02710.
+    """
+    rewards, where = as_group(rewards, where, minimum_size=2)
+    solve_rate = group_mean(rewards, where)
+    solved = solve_rate > 0
+    return jnp.where(solved, center(rewards, where=where) / jnp.where(solved, solve_rate, 1), 0)
+
+
+def log_mean_exp(
+    rewards: ArrayLike, *, beta: ArrayLike, where: ArrayLike | None = None
+) -> jax.Array:
+    """Gradient of the log of the mean exponential reward.
+
+        A_i = (e^{β r_i} / mean_j e^{β r_j} - 1) / β
+        m_S = m_F → pq κ/(β (1 + κp)) in a large group, κ = e^β - 1
+
+    Args:
+      rewards: `[..., group]`, of any real values; the group axis is at least 2.
+      beta: β > 0; 2 as published. Small values approach the centered reward.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`, exactly 0 in a constant group.
+
+    Raises:
+      ValueError: if the group axis is below 2, `beta` is not above 0, or `where` does not have
+        the shape of `rewards`.
+
+    From arXiv:2509.24261.
+    """
+    check_positive("beta", beta)
+    rewards, where = as_group(rewards, where, minimum_size=2)
+    beta = jnp.asarray(beta, jnp.float32)
+    # Below the largest reward no exponential overflows, and expm1 keeps a small β exact.
+    largest = jnp.max(jnp.where(where, rewards, -jnp.inf), axis=-1, keepdims=True)
+    largest = jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0))
+    excess = jnp.where(where, jnp.expm1(beta * (rewards - largest)), 0)
+    return center(excess, where=where) / (beta * (1 + group_mean(excess, where)))

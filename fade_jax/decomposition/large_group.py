@@ -75,13 +75,16 @@ def power(solve_rate: ArrayLike, *, alpha: Number, scale: Number = 1.0) -> Gradi
 
 def asym_grpo(solve_rate: ArrayLike, *, delta: Number) -> GradientMasses:
     """m_S = pq, m_F = pq/δ."""
-    return fade(solve_rate, alpha=1.0, delta=delta)
+    return power_asym(solve_rate, alpha=1.0, delta=delta)
 
 
-def fade(solve_rate: ArrayLike, *, alpha: Number, delta: Number) -> GradientMasses:
+def power_asym(solve_rate: ArrayLike, *, alpha: Number, delta: Number) -> GradientMasses:
     """m_S = p q^α, m_F = p q^α / δ."""
     mass = power(solve_rate, alpha=alpha).success
     return GradientMasses(mass, mass / delta)
+
+
+fade = power_asym  # its first name here
 
 
 def pkpo(solve_rate: ArrayLike, *, k: Number, baseline: str = "loo_minus_one") -> GradientMasses:

@@ -77,10 +77,13 @@ def asym_grpo(solve_rate: ArrayLike, *, delta: Number) -> jax.Array:
     return p - p**2 / 2 + p**2 / (2 * jnp.asarray(delta))
 
 
-def fade(solve_rate: ArrayLike, *, alpha: Number, delta: Number) -> jax.Array:
+def power_asym(solve_rate: ArrayLike, *, alpha: Number, delta: Number) -> jax.Array:
     """F = pass@(α+1)/(α+1) + (pass@α/α - pass@(α+1)/(α+1))/δ, at frozen α and δ."""
     kept = power(solve_rate, alpha=jnp.asarray(alpha) + 1)
     return kept + (power(solve_rate, alpha=alpha) - kept) / delta
+
+
+fade = power_asym  # its first name here
 
 
 def pkpo(solve_rate: ArrayLike, *, k: Number) -> jax.Array:

@@ -1,19 +1,19 @@
 """Losses per token, KL estimators, and the reductions that make one number of them."""
 
 from fade_jax.losses.kl import kl_k1, kl_k2, kl_k3
+from fade_jax.losses.policy_gradient import (
+    cispo,
+    clipped_surrogate,
+    is_clipped,
+    policy_gradient,
+    sequence_surrogate,
+)
 from fade_jax.losses.reductions import (
     Total,
     constant_length_mean,
     mean,
     sequence_mean,
     token_mean,
-)
-from fade_jax.losses.surrogates import (
-    cispo,
-    clipped_surrogate,
-    is_clipped,
-    policy_gradient,
-    sequence_surrogate,
 )
 
 __all__ = [

@@ -3,14 +3,7 @@
 A config becomes code without a registry: `getattr(transforms, name)(**keywords)`.
 """
 
-from fade_jax.transforms.ablations import (
-    fade_from_entropy,
-    fade_log_decay,
-    fade_without_focal,
-    fade_without_suppression,
-)
-from fade_jax.transforms.feedback import fade
-from fade_jax.transforms.links import (
+from fade_jax.transforms.base import (
     AdvantageState,
     AdvantageTransformation,
     center,
@@ -20,6 +13,13 @@ from fade_jax.transforms.links import (
     standardize,
     stateless,
     suppress,
+)
+from fade_jax.transforms.fade import (
+    fade,
+    fade_from_entropy,
+    fade_log_decay,
+    fade_without_focal,
+    fade_without_suppression,
 )
 from fade_jax.transforms.named import (
     a_grae,

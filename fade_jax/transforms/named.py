@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from fade_jax import advantages as plain
-from fade_jax.advantages.best_of_k import PKPO_BASELINES
+from fade_jax.advantages.pass_at_k import PKPO_BASELINES
 from fade_jax.checks import (
     check_finite,
     check_integer,
@@ -17,7 +17,7 @@ from fade_jax.checks import (
     check_rate,
     check_zero_or_one,
 )
-from fade_jax.transforms.links import (
+from fade_jax.transforms.base import (
     AdvantageTransformation,
     chain,
     focal,

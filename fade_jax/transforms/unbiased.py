@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from fade_jax.checks import check_positive, check_value
 from fade_jax.groups import as_group, group_count
 from fade_jax.schedules import Schedule, alpha_from_solve_rate
-from fade_jax.transforms.links import (
+from fade_jax.transforms.base import (
     AdvantageTransformation,
     FocalState,
     Mask,

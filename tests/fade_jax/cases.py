@@ -78,8 +78,8 @@ CASES = [
     case("asym_grpo", {"delta": 0.5}),
     case("power", {"alpha": 2.5, "scale": 1.7}),
     Case(
-        "fade",
-        fade_jax.fade,
+        "power_asym",
+        fade_jax.power_asym,
         reference.fade,
         transforms.power_asym(alpha=1.5, delta=0.7),
         {"alpha": 1.5, "delta": 0.7},

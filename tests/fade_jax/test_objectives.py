@@ -25,7 +25,7 @@ MASSES = {
     "f_grpo": {"gamma": 0.5},
     "power": {"alpha": 2.5, "scale": 1.5},
     "asym_grpo": {"delta": 0.5},
-    "fade": {"alpha": 1.5, "delta": 0.7},
+    "power_asym": {"alpha": 1.5, "delta": 0.7},
     "pass_at_k_training": {"k": 3},
     "log_mean_exp": {"beta": 2.0},
     "max_rl": {},
@@ -96,7 +96,7 @@ OBJECTIVES = {
     "grpo": ({}, {}),
     "power": ({"alpha": 2.5, "scale": 1.5},) * 2,
     "asym_grpo": ({"delta": 0.5},) * 2,
-    "fade": ({"alpha": 1.5, "delta": 0.7},) * 2,
+    "power_asym": ({"alpha": 1.5, "delta": 0.7},) * 2,
     "pass_at_k_training": ({"k": 3},) * 2,
     "log_mean_exp": ({"beta": 2.0},) * 2,
     "pkpo": ({"k": 3, "baseline": "none"}, {"k": 3}),
@@ -110,7 +110,14 @@ OBJECTIVES = {
 
 
 def test_every_advantage_has_masses_and_an_objective_in_closed_form():
-    blocks = {"center", "standardize", "focal_weight", "suppress_negatives", "varied_groups"}
+    blocks = {
+        "fade",
+        "center",
+        "standardize",
+        "focal_weight",
+        "suppress_negatives",
+        "varied_groups",
+    }
     names = set(fade_jax.advantages.__all__) - blocks
     assert all(hasattr(large_group, name) for name in names)
     assert {name for name in names if not hasattr(objectives, name)} == {"a_grae"}
@@ -151,7 +158,7 @@ def test_the_implied_objective_is_exact_at_a_finite_group(name, keywords, object
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["grpo", "power", "asym_grpo", "fade", "log_mean_exp"])
+@pytest.mark.parametrize("name", ["grpo", "power", "asym_grpo", "power_asym", "log_mean_exp"])
 def test_the_implied_objective_approaches_that_of_a_large_group(name):
     of_advantage, of_objective = MASSES[name], OBJECTIVES[name][1]
     fn = jax.jit(partial(getattr(fade_jax, name), **of_advantage))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from fade_jax.advantages.building_blocks import center
+from fade_jax.advantages.base import center
 from fade_jax.checks import check_integer, check_one_of
 from fade_jax.groups import as_group, group_count
 

@@ -1,0 +1,293 @@
+"""REINFORCE and its baselines: group-relative, leave-one-out, of the group, of the whole batch."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from fade_jax.advantages.base import center, group_deviation, standardize
+from fade_jax.checks import check_finite, check_not_negative, check_rate, check_same_shape
+from fade_jax.groups import as_group, group_count, group_mean
+
+
+def reinforce(
+    rewards: ArrayLike, *, baseline: ArrayLike = 0.0, where: ArrayLike | None = None
+) -> jax.Array:
+    """REINFORCE with a constant baseline.
+
+        A_i = r_i - b;   m_S = p(1-b), m_F = qb, for any group size
+
+    Args:
+      rewards: `[..., group]`, of any real values.
+      baseline: b, in units of the reward; a scalar or broadcastable to `rewards`.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`.
+
+    Raises:
+      ValueError: if `baseline` is not finite, or `where` does not have the shape of `rewards`.
+    """
+    check_finite("baseline", baseline)
+    rewards, where = as_group(rewards, where)
+    return jnp.where(where, rewards - baseline, 0)
+
+
+def psr(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+    """Positive sample reinforcement: only successes count. For binary rewards only.
+
+        A_i = r_i;   m_S = p, m_F = 0, for any group size
+
+    Args:
+      rewards: `[..., group]`, 0 or 1.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`.
+
+    Raises:
+      ValueError: if `where` does not have the shape of `rewards`.
+
+    From arXiv:2506.01347.
+    """
+    return reinforce(rewards, baseline=0.0, where=where)
+
+
+def nsr(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+    """Negative sample reinforcement: only failures count. For binary rewards only.
+
+        A_i = r_i - 1;   m_S = 0, m_F = q, for any group size
+
+    Args:
+      rewards: `[..., group]`, 0 or 1.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`.
+
+    Raises:
+      ValueError: if `where` does not have the shape of `rewards`.
+
+    From arXiv:2506.01347.
+    """
+    return reinforce(rewards, baseline=1.0, where=where)
+
+
+def w_reinforce(
+    rewards: ArrayLike, *, positive_weight: ArrayLike = 0.1, where: ArrayLike | None = None
+) -> jax.Array:
+    """Weighted REINFORCE: failures in full, successes at a reduced weight. Binary rewards only.
+
+        A_i = λ r_i - (1 - r_i);   m_S = λp, m_F = q, for any group size
+
+    Args:
+      rewards: `[..., group]`, 0 or 1.
+      positive_weight: λ ≥ 0.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`.
+
+    Raises:
+      ValueError: if `positive_weight` is negative, or `where` does not have the shape of
+        `rewards`.
+
+    From arXiv:2506.01347.
+    """
+    check_not_negative("positive_weight", positive_weight)
+    rewards, where = as_group(rewards, where)
+    return jnp.where(where, positive_weight * rewards - (1 - rewards), 0)
+
+
+def rloo(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+    """REINFORCE with the mean of the other rollouts as the baseline.
+
+        A_i = r_i - Σ_{j≠i} r_j / (G-1) = G/(G-1) (r_i - r̄);   m_S = m_F = pq, for any group size
+
+    Args:
+      rewards: `[..., group]`, of any real values; the group axis is at least 2.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`, exactly 0 in a constant group and in one with a single rollout.
+
+    Raises:
+      ValueError: if the group axis is below 2, or `where` does not have the shape of `rewards`.
+
+    From arXiv:2402.14740.
+    """
+    rewards, where = as_group(rewards, where, minimum_size=2)
+    count = group_count(where)
+    return count / jnp.maximum(count - 1, 1) * center(rewards, where=where)
+
+
+def dr_grpo(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+    """GRPO without the standard deviation (Dr. GRPO).
+
+        A_i = r_i - r̄;   m_S = m_F = pq (1 - 1/G)
+
+    Args:
+      rewards: `[..., group]`, of any real values; the group axis is at least 2.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`, exactly 0 in a constant group.
+
+    Raises:
+      ValueError: if the group axis is below 2, or `where` does not have the shape of `rewards`.
+
+    From arXiv:2503.20783.
+    """
+    rewards, where = as_group(rewards, where, minimum_size=2)
+    return center(rewards, where=where)
+
+
+def grpo(
+    rewards: ArrayLike, *, ddof: int = 1, eps: ArrayLike = 1e-6, where: ArrayLike | None = None
+) -> jax.Array:
+    """Group relative policy optimisation: the standardised reward.
+
+        A_i = (r_i - r̄) / (s + ε);   m_S = m_F → √(pq) in a large group
+
+    Args:
+      rewards: `[..., group]`, of any real values; the group axis is at least 2.
+      ddof: what is taken off the group size in s²; 1 as published, 0 as numpy's default.
+      eps: ε, in units of the reward.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`, exactly 0 in a constant group.
+
+    Raises:
+      ValueError: if the group axis is below 2, `ddof` is neither 0 nor 1, `eps` is negative, or
+        `where` does not have the shape of `rewards`.
+
+    From arXiv:2402.03300.
+    """
+    return standardize(rewards, ddof=ddof, eps=eps, where=where)
+
+
+def opo(rewards: ArrayLike, *, lengths: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+    """Optimal reward baseline: the mean weighted by length (OPO).
+
+        A_i = r_i - Σ_j L_j r_j / Σ_j L_j
+        m_S → pq L_F/L̄, m_F → pq L_S/L̄ in a large group, with mean lengths L_S, L_F, L̄
+
+    Args:
+      rewards: `[..., group]`, of any real values; the group axis is at least 2.
+      lengths: L ≥ 0, `[..., group]`, tokens of each rollout.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`, exactly 0 in a constant group.
+
+    Raises:
+      ValueError: if the group axis is below 2, or `lengths` or `where` does not have the shape of
+        `rewards`.
+
+    From arXiv:2505.23585.
+    """
+    rewards, where = as_group(rewards, where, minimum_size=2)
+    lengths = jnp.asarray(lengths)
+    check_same_shape("lengths", lengths, "rewards", rewards)
+    return jnp.where(where, rewards - group_mean(rewards, where, weights=lengths), 0)
+
+
+def quantile(
+    rewards: ArrayLike,
+    *,
+    level: ArrayLike,
+    standardize: bool = True,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """A quantile of the group as the baseline: below it only failures count, above only successes.
+
+        A_i = (r_i - Q) / (s + 1e-6),   Q = sorted(r)[⌈level · G⌉ - 1]
+        large group: m_S = √(p/q), m_F = 0 for p ≤ 1 - level; m_S = 0, m_F = √(q/p) above
+
+    The quantile is a reward of the group, not an interpolation between two.
+
+    Args:
+      rewards: `[..., group]`, 0 or 1; the group axis is at least 2.
+      level: in (0, 1]; 0.4 as published.
+      standardize: divide by s (ddof = 1); without it A_i = r_i - Q.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`, exactly 0 in a constant group.
+
+    Raises:
+      ValueError: if the group axis is below 2, `level` is not in (0, 1], or `where` does not have
+        the shape of `rewards`.
+
+    From arXiv:2509.22611.
+    """
+    check_rate("level", level)
+    rewards, where = as_group(rewards, where, minimum_size=2)
+    count = group_count(where)
+    # Rounding can leave level · G a little above an integer, which would raise its ceiling by one.
+    rank = jnp.ceil(jnp.asarray(level, jnp.float32) * count * (1 - 1e-6)) - 1
+    masked = rewards.shape[-1] - count
+    ordered = jnp.sort(jnp.where(where, rewards, -jnp.inf), axis=-1)  # the masked ones first
+    index = jnp.clip(rank + masked, 0, rewards.shape[-1] - 1).astype(jnp.int32)
+    baseline = jnp.take_along_axis(ordered, index, axis=-1)
+    above = jnp.where(where, rewards - baseline, 0)
+    if not standardize:
+        return above
+    deviation = group_deviation(rewards, where, ddof=1)
+    return jnp.where(deviation > 0, above / (deviation + 1e-6), 0)
+
+
+def reinforce_plus_plus(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+    """Standardise over the whole batch (REINFORCE++).
+
+        A_i = (r_i - μ) / (σ + 1e-6),   μ and σ (ddof = 0) over all rollouts of all groups
+        at frozen μ: m_S = p √((1-μ)/μ), m_F = q √(μ/(1-μ)), for any group size
+
+    Args:
+      rewards: `[..., group]`, of any real values; every leading axis belongs to the batch.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`, exactly 0 in a constant batch.
+
+    Raises:
+      ValueError: if `where` does not have the shape of `rewards`.
+
+    From arXiv:2501.03262.
+    """
+    rewards, where = as_group(rewards, where)
+    # One group of all the rollouts.
+    everyone = rewards.reshape(-1), where.reshape(-1)
+    centered = jnp.where(where, rewards - group_mean(*everyone), 0)
+    count = jnp.maximum(jnp.sum(where), 1)
+    variance = jnp.sum(centered**2) / count
+    varied = variance > 0
+    deviation = jnp.sqrt(jnp.where(varied, variance, 1))
+    return jnp.where(varied, centered / (deviation + 1e-6), 0)
+
+
+def gpg(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+    """Centered rewards, scaled up for the groups that have no gradient (GPG).
+
+        A_i = α (r_i - r̄),   α = B / (B - groups with equal rewards), B groups
+        m_S = m_F = α pq (1 - 1/G)
+
+    Args:
+      rewards: `[..., group]`, of any real values; every leading axis belongs to the batch, and
+        the group axis is at least 2.
+      where: `[..., group]`, true for the rollouts that count; the others get 0, and a group
+        without a rollout is no part of B.
+
+    Returns:
+      `[..., group]`, exactly 0 in a constant group.
+
+    Raises:
+      ValueError: if the group axis is below 2, or `where` does not have the shape of `rewards`.
+
+    From arXiv:2504.02546.
+    """
+    rewards, where = as_group(rewards, where, minimum_size=2)
+    centered = center(rewards, where=where)
+    groups = jnp.sum(group_count(where) > 0, dtype=jnp.float32)
+    varied = jnp.sum(jnp.any(centered != 0, axis=-1), dtype=jnp.float32)
+    return groups / jnp.maximum(varied, 1) * centered
