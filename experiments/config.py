@@ -27,7 +27,7 @@ def default_config() -> ConfigDict:
     config.group_size = 16  # G, rollouts per prompt
     config.steps_per_call = 10  # RL steps per compiled call on a device task, and per log flush
 
-    # experiments.tasks.<name>.make(tokenizer, **kwargs)
+    # experiments.tasks.<name>.make(tokenizer, **kwargs); a dotted name is an import path
     config.task = ConfigDict({"name": "graph", "kwargs": {}})
 
     config.model = ConfigDict()

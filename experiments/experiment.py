@@ -1,7 +1,5 @@
 """From a config to an experiment: mesh, task, model, parameters, and the jitted step functions."""
 
-import importlib
-import importlib.util
 import inspect
 import operator
 import platform
@@ -22,6 +20,7 @@ from experiments.learner import Hyperparameters, TrainState, make_optimizer
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.rollout import Rollouts, sample
+from experiments.tasks.base import Task, task_factory
 from fade_jax.diagnostics import rank_one_fraction
 
 
@@ -31,14 +30,14 @@ class Parts(NamedTuple):
     Attributes:
       config: as given.
       mesh: of devices.
-      task: from experiments.tasks.
+      task: see experiments.tasks.base.Task.
       model: static sizes of the policy.
       weights: float32 parameters read from config.model.path, or None for fresh ones.
     """
 
     config: ConfigDict
     mesh: jax.sharding.Mesh
-    task: Any
+    task: Task
     model: ModelConfig
     weights: Any
 
@@ -53,12 +52,10 @@ def prepare(config: ConfigDict) -> Parts:
     validate(config)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batches(mesh, config)
-    module = f"experiments.tasks.{config.task.name}"
-    if importlib.util.find_spec(module) is None:
-        raise ConfigError(f"config.task.name: there is no module {module}")
-    make = getattr(importlib.import_module(module), "make", None)
-    if make is None:
-        raise ConfigError(f"config.task.name: {module} is no task, it has no make()")
+    try:
+        make = task_factory(config.task.name)
+    except ValueError as error:
+        raise ConfigError(f"config.task.name = {config.task.name!r}: {error}") from error
     kwargs = config.task.kwargs.to_dict()
     if not any(
         p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(make).parameters.values()

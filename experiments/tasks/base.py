@@ -1,9 +1,11 @@
 """What tasks are made of: prompts, demonstrations, draws on the device, the held-out split."""
 
+import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -165,3 +167,84 @@ def check_fraction(name: str, value: float) -> None:
     """Raises ValueError, naming the field and its value, unless 0 < value < 1."""
     if not 0 < value < 1:
         raise ValueError(f"{name} must lie strictly between 0 and 1, got {value}")
+
+
+class Task(Protocol):
+    """What training and evaluation need of a task.
+
+    A task of yours is a module with a function `make(tokenizer, **kwargs)` that returns one;
+    `config.task.name` is its import path. `tokenizer` is None for a model without weights of its
+    own.
+
+    Attributes:
+      on_device: whether `verify` can be traced; the task is then a pytree or hashable, and
+        `train_prompts` and `demonstrations` are traced with it. If not, `verify` runs on the host,
+        in processes.
+      vocab_size: of a fresh model.
+      eos_id: ends a completion.
+      pad_id: fills prompts and completions.
+      max_prompt: tokens, S.
+      max_completion: tokens, T.
+    """
+
+    on_device: bool
+    vocab_size: int
+    eos_id: int
+    pad_id: int
+    max_prompt: int
+    max_completion: int
+
+    def train_prompts(self, seed: Any, step: Any, count: int) -> Prompts:
+        """The prompts [count] of a step, a pure function of (seed, step)."""
+        ...
+
+    def eval_prompts(self, count: int) -> Prompts:
+        """The first `count` held-out prompts, which are never trained on."""
+        ...
+
+    def demonstrations(self, seed: Any, step: Any, count: int) -> Demonstrations:
+        """Prompts with a completion each, for the warm start."""
+        ...
+
+    def verify(self, facts: Any, tokens: Any, token_mask: Any) -> Any:
+        """Rewards [P, G] of completions [P, G, T]."""
+        ...
+
+
+def task_factory(name: str) -> Callable[..., Task]:
+    """Resolves `config.task.name`: a module here, or a dotted import path.
+
+    A dotted path names a module with a function make(), or such a function.
+
+    Raises:
+      ValueError: if it cannot be imported, or is no task.
+    """
+    if "." not in name:
+        module = f"experiments.tasks.{name}"
+        if importlib.util.find_spec(module) is None:
+            raise ValueError(f"there is no module {module}")
+        found = importlib.import_module(module)
+    else:
+        module = name
+        try:
+            found = _imported(name)
+        except Exception as error:  # whatever the module does when it is run
+            raise ValueError(
+                f"it must be the import path of a task, but importing it gives"
+                f" {type(error).__name__}: {error}"
+            ) from error
+    make = found if inspect.isfunction(found) else getattr(found, "make", None)
+    if make is None:
+        raise ValueError(f"{module} is no task, it has no make()")
+    return make
+
+
+def _imported(name: str) -> Any:
+    """The module of this name or, if there is none, the attribute of the module before the dot."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+    module, _, function = name.rpartition(".")
+    return getattr(importlib.import_module(module), function)

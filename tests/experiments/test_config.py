@@ -93,6 +93,11 @@ def test_group_of_one_with_a_group_baseline(name):
         compile_for(config)
 
 
+@pytest.mark.parametrize("name", ["experiments.tasks.graph", "experiments.tasks.graph.make"])
+def test_task_of_a_dotted_path(name):
+    compile_for(changed("task.name", name))
+
+
 @pytest.mark.parametrize("name", ["reinforce", "nsr"])
 def test_group_of_one_without_a_group_baseline(name):
     config = changed("advantage", ConfigDict({"name": name, "kwargs": {}}))
@@ -104,7 +109,10 @@ def test_group_of_one_without_a_group_baseline(name):
     ("field", "value", "message"),
     [
         ("task.name", "chess", "there is no module experiments.tasks.chess"),
-        ("task.name", "prompts", "is no task"),
+        ("task.name", "base", "is no task"),
+        ("task.name", "no_such.letters", "No module named 'no_such'"),
+        ("task.name", "experiments.tasks.base", "is no task"),
+        ("task.name", "experiments.tasks.graph.no_make", "has no attribute 'no_make'"),
         ("task.kwargs", {"knots": 3}, "knots"),
         ("task.kwargs", {"degree": 1}, "degree must be"),
         ("model.num_heads", 3, "config.model.num_heads must divide config.model.d_model = 16, got 3"),
