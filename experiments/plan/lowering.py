@@ -76,7 +76,7 @@ def abstract_parts(config: ConfigDict, architecture: ModelConfig | None) -> expe
     config.model.path = ""  # neither read nor needed
     validate(config)
     mesh = sharding.make_mesh(config.mesh)
-    experiment.check_batches(mesh, config)
+    sharding.check_batches(mesh, config)
     task = TaskSizes(config.task.kwargs.max_prompt, config.task.kwargs.max_completion)
     options = {name: config.model[name] for name in ("dtype", "remat", "remat_keeps")}
     model = dataclasses.replace(architecture, **options)
