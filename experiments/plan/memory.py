@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 
 from experiments.learner import TrainState
+from experiments.models.layers import QUERIES, query_blocks
 from experiments.plan.work import Work
 
 _FLOAT32 = 4
@@ -77,8 +78,8 @@ def learning(work: Work, state: TrainState) -> Learning:
         model.d_model * (4 * work.item + 2 * _FLOAT32) + 2 * width / work.tensor * work.item
     )
     layers = 1 if model.remat else model.num_layers
-    queries = min(work.completion - 1, layers.QUERIES)
-    if layers.query_blocks(work.completion - 1) == 1:
+    queries = min(work.completion - 1, QUERIES)
+    if query_blocks(work.completion - 1) == 1:
         queries = work.completion - 1
     scores = prompts * work.group * model.num_heads / work.tensor * queries
     scores *= work.prompt + work.completion
