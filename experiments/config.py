@@ -1,8 +1,10 @@
 """The fields of an experiment, their defaults, and the checks that run before any work."""
 
 import inspect
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -12,6 +14,17 @@ OPTIMIZERS = ("adamw", "sgd")
 SWEEP_MODES = ("auto", "processes", "serial", "vmap")
 DTYPES = ("float32", "bfloat16")
 REMAT_KEEPS = ("nothing", "products")
+
+
+# A finished or interrupted run may be taken up again with other values of these.
+FREE_TO_CHANGE = (
+    "steps",
+    "checkpoint",
+    "profile",
+    "sweep",
+    "verification",
+    "warm_start.workdir",
+)
 
 
 class ConfigError(ValueError):
@@ -203,6 +216,44 @@ def with_added_fields(saved: Mapping, like: Mapping, defaults: Mapping | None = 
         if all(isinstance(tree.get(name), Mapping) for tree in (saved, like, defaults))
     }
     return {**saved, **added, **parts}
+
+
+def differences(old: Any, new: Any, field: str = "") -> list[str]:
+    """What differs between two configs as nested dicts: "field: old there, new here" each."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            d
+            for name in sorted(old.keys() | new.keys())
+            for d in differences(old.get(name), new.get(name), f"{field}.{name}".lstrip("."))
+        ]
+    return [] if old == new else [f"{field}: {old!r} there, {new!r} here"]
+
+
+def saved_config(workdir: Path) -> ConfigDict:
+    """Reads the config of a run.
+
+    Raises:
+      FileNotFoundError: if there is no config.json in `workdir`.
+      ConfigError: if it is no config.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"there is no run in {workdir}: {path} is missing")
+    config = default_config()
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        with config.unlocked(), config.ignore_type():
+            config.update(_with_tuples(with_added_fields(saved, config.to_dict())))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} is not the config of a run: {error}") from error
+    return config
+
+
+def _with_tuples(value: Any) -> Any:
+    """JSON has lists where a config has tuples."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(part) for name, part in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def _lookup(config: Mapping, field: str):

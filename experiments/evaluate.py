@@ -12,16 +12,16 @@ policy is a GGUF file or a Hugging Face directory. Nothing is written.
 
 import json
 from pathlib import Path
-from typing import Any
 
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from experiments.command import one_line_errors
-from experiments.config import ConfigError, default_config, with_added_fields
+from experiments.config import ConfigError, saved_config
 from experiments.experiment import starting_params
-from experiments.held_out import evaluation_line
-from experiments.train import compile_for, host_verification, hyperparameters, restore_params
+from experiments.held_out import evaluation_line, restore_params
+from experiments.learner import hyperparameters
+from experiments.train import compile_for, host_verification
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; see above.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run to evaluate.")
@@ -31,33 +31,6 @@ _MODEL = flags.DEFINE_string("model", None, "GGUF file or Hugging Face directory
 
 # What --config may change of the config that a run saved.
 OVERRIDES = ("evaluation", "mesh", "verification")
-
-
-def saved_config(workdir: Path) -> ConfigDict:
-    """Reads the config of a run.
-
-    Raises:
-      FileNotFoundError: if there is no config.json in `workdir`.
-      ConfigError: if it is no config.
-    """
-    path = workdir / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"there is no run in {workdir}: {path} is missing")
-    config = default_config()
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        with config.unlocked(), config.ignore_type():
-            config.update(_with_tuples(with_added_fields(saved, config.to_dict())))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} is not the config of a run: {error}") from error
-    return config
-
-
-def _with_tuples(value: Any) -> Any:
-    """JSON has lists where a config has tuples."""
-    if isinstance(value, dict):
-        return {name: _with_tuples(part) for name, part in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def main(argv):

@@ -1,4 +1,4 @@
-"""pass@k of a policy on held-out prompts."""
+"""pass@k of a policy, or of a checkpoint, on held-out prompts."""
 
 import operator
 import time
@@ -10,7 +10,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.experiment import Parts, Program
+from experiments.checkpoints import Checkpoints
+from experiments.experiment import Parts, Program, abstract_state
+from experiments.learner import kept
 from experiments.metric_writer import replacing
 from fade_jax.pass_at_k import interval_over_problems, pass_at_k
 
@@ -109,3 +111,25 @@ def evaluation_line(
 def _intervals(num_correct, num_samples: int, ks: tuple[int, ...]):
     """pass@k of the prompts, mean, low and high, for each k; in one program, not 30 small ones."""
     return [interval_over_problems(pass_at_k(num_samples, num_correct, k)) for k in ks]
+
+
+def restore_params(parts: Parts, members, hyper, workdir: str | Path, step: int | None):
+    """Reads the policy of a run's checkpoint.
+
+    Returns:
+      (step, params).
+
+    Raises:
+      FileNotFoundError: if there is no readable checkpoint, or not the one asked for.
+    """
+    directory = Path(workdir) / "checkpoints"
+    if not directory.exists():
+        raise FileNotFoundError(f"there is no run in {workdir}: {directory} is missing")
+    checkpoints = Checkpoints(directory, parts.config.checkpoint.keep)
+    try:
+        restored = checkpoints.restore(kept(abstract_state(parts, members, hyper), hyper), step)
+    finally:
+        checkpoints.close()
+    if restored is None:
+        raise FileNotFoundError(f"there is no readable checkpoint in {directory}")
+    return restored[0], restored[1].params

@@ -1,7 +1,7 @@
 """The pure part of training: train state, policy update, SFT update.
 
 `learn` sits between a sampling loop and optax. It knows the advantage only as a transformation, so
-that every ablation is the same step. Below: rollout, advantages. Above: program.
+that every ablation is the same step. Below: rollout, advantages. Above: experiment.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from ml_collections import ConfigDict
 
-from experiments import advantages, learner
+from experiments import advantages
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.rollout import Rollouts, completion_log_probs
@@ -68,6 +70,15 @@ class Hyperparameters(NamedTuple):
     advantage: advantages.Choice
 
 
+def hyperparameters(config: ConfigDict, members) -> Hyperparameters:
+    """The traced values of a run."""
+    return Hyperparameters(
+        np.uint32(config.seed),
+        np.float32(config.optimizer.learning_rate),
+        advantages.choose(members, config.advantage.name, config.advantage.kwargs.to_dict()),
+    )
+
+
 class Batch(NamedTuple):
     """What one gradient update reads; leading axis P."""
 
@@ -102,6 +113,12 @@ def init_state(model: ModelConfig, settings, members, hyper: Hyperparameters, pa
         initial_head=jnp.copy(head) if settings.learner.head_rank else (),
         past_params=jax.tree.map(lambda p: repeat(p[None]), params) if lag else (),
     )
+
+
+def kept(state: TrainState, hyper: Hyperparameters) -> TrainState:
+    """What a checkpoint holds: nothing that depends on the other runs of a sweep."""
+    own = advantages.own_state(hyper.advantage, state.advantage_state)
+    return state._replace(advantage_state=own)
 
 
 def behaviour_params(settings, state: TrainState):
@@ -256,7 +273,7 @@ def imitate(model: ModelConfig, settings, params, opt_state, demonstrations):
             vocabulary_shards=settings.mesh.tensor,
         )
         token_losses = losses.policy_gradient(log_probs, batch.advantages, where=batch.mask)
-        return learner.token_mean(token_losses, batch.mask)[0], jnp.float32(0)
+        return token_mean(token_losses, batch.mask)[0], jnp.float32(0)
 
     carry, metrics = gradient_update(
         loss,

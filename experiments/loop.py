@@ -81,7 +81,8 @@ class _ProfilerWindow:
 
     def before(self, step: int, count: int) -> None:
         """Starts the trace if one of the `count` steps after `step` is in the window."""
-        if not self._tracing and step < self._stop and step + count > self._start:
+        inside = step < self._stop and step + count > self._start
+        if inside and self._start < self._stop and not self._tracing:
             jax.profiler.start_trace(self._directory)
             self._tracing = True
 

@@ -5,10 +5,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.config import ConfigError, with_added_fields
+from experiments.config import FREE_TO_CHANGE, ConfigError, differences, with_added_fields
 from experiments.jobs import Job
 from experiments.metric_writer import plain_tree
-from experiments.train import FREE_TO_CHANGE, differences, finished_result
+from experiments.train import finished_result
 
 
 def take_over(jobs: Sequence[Job], directory: Path) -> list[str]:

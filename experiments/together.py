@@ -19,7 +19,7 @@ from experiments import train as one
 from experiments.config import ConfigError
 from experiments.experiment import abstract_state
 from experiments.held_out import evaluation_line
-from experiments.learner import Hyperparameters, TrainState
+from experiments.learner import Hyperparameters, TrainState, hyperparameters, kept
 from experiments.loop import NonFiniteError, Record, finish_stage
 from experiments.metric_writer import Progress
 from experiments.sharding import stacked
@@ -106,8 +106,8 @@ def _begin(
     directory: Path, config: ConfigDict, shared: Compiled, record: Record, progress: Progress
 ) -> _Run:
     compiled = one.for_run(shared, config)
-    hyper = one.hyperparameters(config, compiled.members)
-    like = one.kept(abstract_state(compiled.parts, compiled.members, hyper), hyper)
+    hyper = hyperparameters(config, compiled.members)
+    like = kept(abstract_state(compiled.parts, compiled.members, hyper), hyper)
     restored = record.restore(like)
     if restored is None:
         params = one.first_params(config, compiled, progress, directory)
@@ -140,7 +140,7 @@ def _finish(runs: list[_Run], shared: Compiled) -> dict[Path, Exception]:
         ]
 
     def split(states):
-        return [one.kept(take(states, i), run.hyper) for i, run in enumerate(runs)]
+        return [kept(take(states, i), run.hyper) for i, run in enumerate(runs)]
 
     config, records = runs[0].config, [run.record for run in runs]
     name = f"{len(runs)} runs"

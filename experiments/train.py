@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from experiments import advantages
 from experiments.checkpoints import Checkpoints, tree_sha256
-from experiments.config import ConfigError, with_added_fields
+from experiments.config import FREE_TO_CHANGE, ConfigError, differences, with_added_fields
 from experiments.experiment import (
     Imitation,
     Parts,
@@ -26,7 +26,7 @@ from experiments.experiment import (
     starting_params,
 )
 from experiments.held_out import evaluation_line
-from experiments.learner import Hyperparameters, TrainState
+from experiments.learner import Hyperparameters, TrainState, hyperparameters, kept
 from experiments.loop import Stage, run_stage
 from experiments.metric_writer import Bar, Progress, Silent, plain_tree, read_lines, write_json
 from experiments.models import transformer
@@ -35,16 +35,6 @@ from experiments.sharding import batch_sharding, place, replicated
 from experiments.tasks.verifier import Verifier
 
 logger = logging.getLogger(__name__)
-
-# A finished or interrupted run may be taken up again with other values of these.
-FREE_TO_CHANGE = (
-    "steps",
-    "checkpoint",
-    "profile",
-    "sweep",
-    "verification",
-    "warm_start.workdir",
-)
 
 
 class Compiled(NamedTuple):
@@ -77,15 +67,6 @@ def for_run(compiled: Compiled, config: ConfigDict) -> Compiled:
     same = (old.batch, old.learning_rate) == (new.batch, new.learning_rate)
     imitation = compiled.imitation if same else make_imitation(parts)
     return compiled._replace(parts=parts, imitation=imitation)
-
-
-def hyperparameters(config: ConfigDict, members) -> Hyperparameters:
-    """The traced values of a run."""
-    return Hyperparameters(
-        np.uint32(config.seed),
-        np.float32(config.optimizer.learning_rate),
-        advantages.choose(members, config.advantage.name, config.advantage.kwargs.to_dict()),
-    )
 
 
 def check_gives_gradient(config: ConfigDict) -> None:
@@ -215,17 +196,6 @@ def claim(config: ConfigDict, workdir: Path) -> None:
         write_json(path, new)
 
     first(check_and_write)
-
-
-def differences(old: Any, new: Any, field: str = "") -> list[str]:
-    """What differs between two configs as nested dicts: "field: old there, new here" each."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            d
-            for name in sorted(old.keys() | new.keys())
-            for d in differences(old.get(name), new.get(name), f"{field}.{name}".lstrip("."))
-        ]
-    return [] if old == new else [f"{field}: {old!r} there, {new!r} here"]
 
 
 def warm_start(
@@ -385,12 +355,6 @@ def first_params(config: ConfigDict, compiled: Compiled, progress: Progress, wor
     return warm_start(config, compiled, progress, directory)
 
 
-def kept(state: TrainState, hyper: Hyperparameters) -> TrainState:
-    """What a checkpoint holds: nothing that depends on the other runs of a sweep."""
-    own = advantages.own_state(hyper.advantage, state.advantage_state)
-    return state._replace(advantage_state=own)
-
-
 def whole(compiled: Compiled, hyper: Hyperparameters, restored: TrainState) -> TrainState:
     """The state that a program takes, from what a checkpoint holds: the inverse of `kept`."""
     states = advantages.all_states(compiled.members, hyper.advantage, restored.advantage_state)
@@ -435,25 +399,3 @@ def lines_of(metrics: dict, config: ConfigDict | None = None) -> list[dict]:
         lines.append(line)
     lines[-1] |= last
     return lines
-
-
-def restore_params(parts: Parts, members, hyper, workdir: str | Path, step: int | None):
-    """Reads the policy of a run's checkpoint.
-
-    Returns:
-      (step, params).
-
-    Raises:
-      FileNotFoundError: if there is no readable checkpoint, or not the one asked for.
-    """
-    directory = Path(workdir) / "checkpoints"
-    if not directory.exists():
-        raise FileNotFoundError(f"there is no run in {workdir}: {directory} is missing")
-    checkpoints = Checkpoints(directory, parts.config.checkpoint.keep)
-    try:
-        restored = checkpoints.restore(kept(abstract_state(parts, members, hyper), hyper), step)
-    finally:
-        checkpoints.close()
-    if restored is None:
-        raise FileNotFoundError(f"there is no readable checkpoint in {directory}")
-    return restored[0], restored[1].params

@@ -15,14 +15,12 @@ class Contender(NamedTuple):
       name: as in results.json.
       python: that has its packages; None if it is not here.
       module: of experiments.benchmarks, its worker.
-      environment: variables of its processes.
       status: why it is not timed, if python is None.
     """
 
     name: str
     python: str | None
     module: str
-    environment: dict[str, str]
     status: str = "not installed"
 
     def work(self, work: Work) -> Work:
@@ -48,9 +46,9 @@ class Race:
             self.entries[key]["status"] = contender.status
             return
         self._tell(f"{work.name}: {contender.name} warms up")
-        # What torch compiles is chosen once, with the faster BLAS: trying takes minutes.
+        # What torch compiles is chosen once: trying takes minutes.
         known = self._variant.get(contender.module)
-        environment = contender.environment | ({"FADE_JAX_VARIANT": known} if known else {})
+        environment = {"FADE_JAX_VARIANT": known} if known else {}
         worker = Worker(
             contender.python, contender.module, work, core=self._core, environment=environment
         )

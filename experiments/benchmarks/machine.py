@@ -2,7 +2,6 @@
 
 import os
 import platform
-import subprocess
 from pathlib import Path
 
 
@@ -21,16 +20,6 @@ def describe(core: int | None) -> dict:
         "python": platform.python_version(),
         "load_at_start": round(os.getloadavg()[0], 2),
     }
-
-
-def commit() -> str:
-    """The commit of the checkout that this module lies in, short; "unknown" outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, check=True, text=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 def read(path: str) -> str:

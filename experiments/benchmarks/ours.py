@@ -19,13 +19,14 @@ from experiments.benchmarks.worker import Once, serve
 from experiments.benchmarks.works import Work, tokens_of
 from experiments.config import default_config
 from experiments.experiment import Parts, make_program, starting_params
+from experiments.learner import hyperparameters
 from experiments.models.config import ModelConfig
 from experiments.plan.flops import learn_flops, sample_flops
 from experiments.plan.work import work_of
 from experiments.rollout import Rollouts
 from experiments.sharding import make_mesh
 from experiments.tasks.base import Prompts
-from experiments.train import Compiled, hyperparameters
+from experiments.train import Compiled
 
 
 @partial(

@@ -103,25 +103,6 @@ class Worker:
         return f"exit code {code}: {lines[-1] if lines else 'no message'}"
 
 
-def report_of(
-    module: str, *arguments: str, core: int | None, environment: Mapping[str, str] | None = None
-) -> dict:
-    """Runs a module of experiments.benchmarks to its end; returns the JSON of its last line.
-
-    Raises:
-      subprocess.CalledProcessError: if it fails; what it says is on stderr.
-    """
-    command = [sys.executable, "-m", f"experiments.benchmarks.{module}", *arguments]
-    done = subprocess.run(
-        pinned(command, core),
-        env=os.environ | ONE_THREAD | (environment or {}),
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def works(python: str) -> bool:
     """Whether there is a Python of this path, or name on the PATH."""
     try:

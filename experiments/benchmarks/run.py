@@ -69,15 +69,15 @@ def contenders(flags: argparse.Namespace, on_cpu: bool) -> list[Contender]:
       flags: from `parse`.
       on_cpu: whether ours runs on the CPU; there the peers do.
     """
-    found = [Contender("ours", processes.own_python(), "ours", {})]
+    found = [Contender("ours", processes.own_python(), "ours")]
     if not flags.peers:
         return found
     elsewhere = None if on_cpu else "not timed on an accelerator"
     tunix = flags.tunix_python if processes.works(flags.tunix_python) else None
     torch = flags.torch_python if processes.works(flags.torch_python) else None
     peers = [
-        Contender("tunix", tunix, "tunix_peer", {}),
-        Contender("torch", torch, "torch_peer", {}),
+        Contender("tunix", tunix, "tunix_peer"),
+        Contender("torch", torch, "torch_peer"),
     ]
     if elsewhere:
         peers = [peer._replace(python=None, status=elsewhere) for peer in peers]

@@ -9,7 +9,8 @@ from experiments.benchmarks.sweep_config import METHODS, get_config
 from experiments.benchmarks.worker import Once, serve
 from experiments.benchmarks.works import Work
 from experiments.experiment import starting_params
-from experiments.train import compile_for, hyperparameters
+from experiments.learner import hyperparameters
+from experiments.train import compile_for
 
 
 def prepare(work: Work) -> tuple[Once, dict]:

@@ -31,6 +31,9 @@ def main(argv):
     """Compiles, counts and prints."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
+    out = Path(_OUT.value) if _OUT.value else None
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise ConfigError(f"--out must be a file in a directory that is there, got {str(out)!r}")
     configs = [with_mesh(_CONFIG.value, mesh) for mesh in _MESH.value]
     # Before the first use of a device, which starts the backend.
     jax.config.update("jax_platforms", "cpu")
@@ -46,10 +49,10 @@ def main(argv):
         )
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]).stem
     plans = [make_plan(name, config, architecture and architecture()) for config in configs]
-    if _OUT.value:
+    if out is not None:
         command = "python -m experiments.plan " + shlex.join(sys.argv[1:])
         saved = {"command": command, "plans": [plan._asdict() for plan in plans]}
-        Path(_OUT.value).write_text(json.dumps(saved, indent=1) + "\n")
+        out.write_text(json.dumps(saved, indent=1) + "\n")
     print(plan_tables(plans))
 
 

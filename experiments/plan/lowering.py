@@ -18,10 +18,10 @@ from ml_collections import ConfigDict
 
 from experiments import advantages, experiment, sharding
 from experiments.config import validate
+from experiments.learner import hyperparameters
 from experiments.models.config import ModelConfig
 from experiments.rollout import Rollouts
 from experiments.tasks.base import Prompts
-from experiments.train import hyperparameters
 
 # The partitioned program is written out before the CPU's own passes, which widen bfloat16; and
 # nothing is run, so machine code need not be good.

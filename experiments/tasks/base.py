@@ -177,9 +177,10 @@ class Task(Protocol):
     own.
 
     Attributes:
-      on_device: whether `verify` can be traced; the task is then a pytree or hashable, and
-        `train_prompts` and `demonstrations` are traced with it. If not, `verify` runs on the host,
-        in processes.
+      on_device: whether `verify` can be traced. The task is then a pytree, whose `train_prompts`,
+        `demonstrations` and `verify` are traced. If not, `verify` runs on the host; with
+        `config.verification.workers` the processes need two more methods, `texts(tokens,
+        token_mask)` and `score(text, answer)`, as text_task.TextTask has them.
       vocab_size: of a fresh model.
       eos_id: ends a completion.
       pad_id: fills prompts and completions.

@@ -36,7 +36,7 @@ class Verifier:
         """Starts the processes.
 
         Args:
-          task: with `texts`, `score` and `verify`, as experiments.tasks.text_task.TextTask.
+          task: of the host; with workers it needs `texts` and `score` too (base.Task).
           workers: processes; 0 for none.
           timeout_seconds: of one completion; with workers alone.
 

@@ -6,12 +6,12 @@ from math import comb
 import numpy as np
 import pytest
 
-from experiments.config import ConfigError
-from experiments.evaluate import saved_config
+from experiments.config import ConfigError, saved_config
 from experiments.experiment import starting_params
-from experiments.held_out import evaluation_line, run_held_out
+from experiments.held_out import evaluation_line, restore_params, run_held_out
+from experiments.learner import hyperparameters
 from experiments.metric_writer import Silent, read_lines
-from experiments.train import claim, compile_for, hyperparameters, restore_params, train
+from experiments.train import claim, compile_for, train
 from tests.experiments.tiny_config import get_config
 
 

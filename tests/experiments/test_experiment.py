@@ -9,8 +9,9 @@ import pytest
 
 from experiments import learner
 from experiments.experiment import starting_params
+from experiments.learner import hyperparameters
 from experiments.rollout import Rollouts
-from experiments.train import compile_for, hyperparameters
+from experiments.train import compile_for
 from tests.experiments.tiny_config import get_config as tiny_config
 
 

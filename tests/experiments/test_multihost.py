@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from experiments.config import ConfigError
+from experiments.held_out import restore_params
+from experiments.learner import hyperparameters
 from experiments.metric_writer import Silent
 from experiments.multihost import connect
-from experiments.train import compile_for, hyperparameters, restore_params, train
+from experiments.train import compile_for, train
 from tests.experiments import letters_run
 from tests.experiments.test_resume import checkpoint_steps, finish, metrics, result, wait_for
 from tests.experiments.tiny_config import get_config as tiny_config

@@ -8,8 +8,10 @@ import time
 import orbax.checkpoint as ocp
 import pytest
 
+from experiments.held_out import restore_params
+from experiments.learner import hyperparameters
 from experiments.metric_writer import read_lines
-from experiments.train import compile_for, hyperparameters, restore_params, train
+from experiments.train import compile_for, train
 from tests.experiments.tiny_config import get_config as tiny_config
 
 CONFIG = "tests/experiments/tiny_config.py"

@@ -7,9 +7,11 @@ import pytest
 
 from experiments.config import ConfigError
 from experiments.experiment import abstract_state, parameter_shardings
+from experiments.held_out import restore_params
+from experiments.learner import hyperparameters
 from experiments.metric_writer import Silent
 from experiments.sharding import make_mesh
-from experiments.train import compile_for, hyperparameters, restore_params, train, warm_start
+from experiments.train import compile_for, train, warm_start
 from tests.experiments.tiny_config import get_config as tiny_config
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from experiments import train as training
+from experiments.learner import hyperparameters, kept
 from experiments.loop import NonFiniteError
 from experiments.metric_writer import Silent, read_lines
-from experiments.train import compile_for, hyperparameters, kept, train, warm_start, whole
+from experiments.train import compile_for, train, warm_start, whole
 from tests.experiments.tiny_config import get_config as tiny_config
 
 METRICS = {

@@ -171,6 +171,7 @@ def test_command_plans_a_run_and_ends_with_one_line_where_it_cannot(command, tmp
     plan = "experiments.plan", "--config=configs/fade.py:smoke"
     process = command(*plan, "--mesh=data=2,fsdp=2", f"--out={tmp_path / 'fade.json'}")
     refused = command(*plan, "--mesh=data=3")
+    folder = command(*plan, "--mesh=data=2", f"--out={tmp_path}")
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     assert "| 4 devices: data 2, fsdp 2, tensor 1; 1 microbatches |" in out
@@ -182,6 +183,9 @@ def test_command_plans_a_run_and_ends_with_one_line_where_it_cannot(command, tmp
     _, err = refused.communicate(timeout=400)
     assert refused.returncode == 2
     assert err.strip().splitlines()[-1].startswith("error: config.prompts must be a multiple")
+    _, err = folder.communicate(timeout=400)
+    assert folder.returncode == 2
+    assert err.strip().splitlines()[-1].startswith("error: --out must be a file in a directory")
 
 
 def test_plan_tables_shows_the_figures_of_a_plan():
