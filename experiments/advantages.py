@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
 from experiments.config import ConfigError, check_arguments
 from fade_jax import center, transforms
@@ -29,6 +30,11 @@ class Choice(NamedTuple):
 
     index: jax.Array
     arguments: tuple[dict[str, jax.Array], ...]
+
+
+def method_of(config: ConfigDict) -> tuple[str, dict]:
+    """Returns (name, kwargs) of a config's advantage."""
+    return config.advantage.name, config.advantage.kwargs.to_dict()
 
 
 def member_of(name: str, kwargs: Mapping[str, Any]) -> Member:
@@ -67,6 +73,49 @@ def choose(members: Sequence[Member], name: str, kwargs: Mapping[str, Any]) -> C
         for i, member in enumerate(members)
     )
     return Choice(np.int32(chosen), arguments)
+
+
+def check_gradient(config: ConfigDict) -> None:
+    """Checks that the advantage gives a gradient, on groups of every number of successes.
+
+    Raises:
+      ConfigError: when all advantages are 0 or some are not finite, or when the advantage cannot be
+        compiled or changes the shape of the rewards.
+    """
+    name, kwargs = method_of(config)
+    members = members_of([(name, kwargs)])
+    choice = choose(members, name, kwargs)
+    size = config.group_size
+    rewards = np.tril(np.ones((size + 1, size), np.float32), -1)
+    statistics = {"entropy": np.float32(1.0), "lengths": np.ones_like(rewards)}
+
+    @jax.jit  # as programs will
+    def weigh(choice, rewards, statistics):
+        states = init(members, choice)
+        return update(members, choice, rewards, states, **statistics)[0]
+
+    try:
+        weights = weigh(choice, rewards, statistics)
+    except jax.errors.JAXTypeError as error:
+        raise ConfigError(
+            f"config.advantage.name = {name!r} must be traceable by jax, in its floating-point"
+            f" arguments too (jnp for np, jnp.where for if): {str(error).splitlines()[0]}"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(
+            f"config.group_size = {size} with config.advantage.name = {name!r}: {error}"
+        ) from error
+    weights = np.asarray(weights)
+    if weights.shape != rewards.shape:
+        raise ConfigError(
+            f"config.advantage.name = {name!r} must return the shape of the rewards,"
+            f" {rewards.shape}, got {weights.shape}"
+        )
+    if not np.all(np.isfinite(weights)) or not np.any(weights):
+        raise ConfigError(
+            f"config.group_size must be large enough to give a gradient with"
+            f" config.advantage.name = {name!r}, got {size}"
+        )
 
 
 def equalize_mass(advantages, rewards) -> jax.Array:

@@ -1,21 +1,26 @@
 """Checkpoints of the whole training state that survive a kill at any moment.
 
-Orbax writes into a temporary directory and renames it when complete, so a killed save leaves
-nothing behind; of several processes each writes what its devices hold. Beside the arrays lies a
-SHA-256 of their bytes. Training sets a damaged checkpoint aside and uses the one before it; what
-only reads a run moves nothing.
+Orbax copies the arrays to the host, then writes them in a background thread into a temporary
+directory that it renames when complete: a killed save leaves nothing behind, and the next training
+step may donate its buffers. Beside the arrays lie SHA-256 hashes of the files, made in the same
+thread; of several processes each hashes the files that it wrote. Training sets a checkpoint aside
+only when its files are proven damaged, and uses the one before; a command that only reads a run
+moves nothing. Below: multihost. Above: loop, evaluate.
 """
 
+import dataclasses
 import hashlib
+import json
 import logging
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments.multihost import everywhere, first, whole
+from experiments.multihost import blocks, everywhere, first
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +29,20 @@ class DifferentStateError(ValueError):
     """A checkpoint is whole, but holds another state than the one to restore into."""
 
 
+class DamagedError(ValueError):
+    """The files of a checkpoint are not the ones that were written."""
+
+
 def tree_sha256(tree) -> str:
-    """SHA-256 over the paths, dtypes, shapes and bytes of a pytree's arrays."""
+    """Returns the SHA-256 of the paths, dtypes, shapes and bytes of a pytree's arrays.
+
+    To be called by all processes; none of them holds more than a block of a sharded array.
+    """
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        array = np.ascontiguousarray(whole(leaf))
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        for block in blocks(leaf):
+            digest.update(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -67,6 +79,85 @@ def _unpack(arrays, like):
     return jax.tree.map(lambda x, t: jax.random.wrap_key_data(x) if _is_key(t) else x, arrays, like)
 
 
+def _write_hashes(path: Path, files: Iterable[Path]) -> None:
+    """Writes the SHA-256 of `files`, which lie below the directory of `path`, as JSON."""
+    hashes = {}
+    for file in files:
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        hashes[file.relative_to(path.parent).as_posix()] = digest
+    path.write_text(json.dumps(hashes))
+
+
+def _files_below(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+class _HashOwnFiles:
+    """A future of Orbax: waits for this process's writes, then hashes the files they made."""
+
+    def __init__(self, directory: Path, writes: Iterable):
+        self._directory, self._writes = directory, list(writes)
+
+    def result(self, timeout: float | None = None) -> None:
+        """Waits and hashes; called in the thread that writes the checkpoint."""
+        for write in self._writes:
+            write.result(timeout)
+        name = f"process_{jax.process_index()}"
+        own = _files_below(self._directory / f"ocdbt.{name}")
+        _write_hashes(self._directory / f"hashes.{name}.json", own)
+
+
+class _HashedHandler(ocp.StandardCheckpointHandler):
+    """Writes `hashes.process_I.json` of each process's files and `hashes.json` of all others."""
+
+    async def async_save(self, directory, item=None, save_args=None, args=None):
+        """Starts the writes; returns futures that also hash."""
+        writes = await super().async_save(directory, item, save_args, args) or []
+        path = getattr(directory, "path", directory)
+        return [*writes, _HashOwnFiles(Path(path), writes)]
+
+    def finalize(self, directory) -> None:
+        """Completes the checkpoint; called by the first process, before the rename."""
+        super().finalize(directory)
+        directory = Path(directory)
+        others = [p for p in _files_below(directory) if "ocdbt.process_" not in p.as_posix()]
+        _write_hashes(directory / "hashes.json", others)
+
+
+@ocp.args.register_with_handler(_HashedHandler, for_save=True)
+@dataclasses.dataclass
+class _HashedSave(ocp.args.StandardSave):
+    """Arguments of `_HashedHandler`."""
+
+
+@ocp.args.register_with_handler(_HashedHandler, for_restore=True)
+@dataclasses.dataclass
+class _HashedRestore(ocp.args.StandardRestore):
+    """Arguments of `_HashedHandler`."""
+
+
+def _check_files(state: Path) -> None:
+    """Compares the files of a checkpoint with their hashes; each process reads its share.
+
+    Raises:
+      DamagedError: if a file is missing or holds other bytes.
+    """
+    try:
+        expected = json.loads((state / "hashes.json").read_text())
+        for name in [name for name in expected if name.startswith("hashes.process_")]:
+            expected |= json.loads((state / name).read_text())
+    except (FileNotFoundError, ValueError, TypeError) as error:
+        raise DamagedError(f"its hashes cannot be read: {error}") from error
+    for name in sorted(expected)[jax.process_index() :: jax.process_count()]:
+        path = state / name
+        if not path.exists():
+            raise DamagedError(f"{path} is missing")
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected[name]:
+                raise DamagedError(f"{path} does not have the bytes that were written")
+
+
 class Checkpoints:
     """The checkpoints of one directory; the newest `keep` are kept."""
 
@@ -76,28 +167,23 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        # Saves block until they are on disk: the next step donates the buffers being saved.
         return ocp.CheckpointManager(
             self._directory,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=self._keep, enable_async_checkpointing=False
-            ),
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "digest": ocp.JsonCheckpointHandler(),
-            },
+            options=ocp.CheckpointManagerOptions(max_to_keep=self._keep),
+            item_handlers={"state": _HashedHandler(), "digest": ocp.JsonCheckpointHandler()},
         )
 
     def save(self, step: int, state) -> None:
-        """Writes `state` as checkpoint `step`; returns when it is complete."""
-        arrays = _pack(state)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(arrays),
-                digest=ocp.args.JsonSave({"sha256": tree_sha256(arrays)}),
-            ),
-        )
+        """Starts writing `state` as checkpoint `step`; its buffers may be donated at once.
+
+        Waits for the save before, and raises what went wrong with it.
+        """
+        args = ocp.args.Composite(state=_HashedSave(_pack(state)))
+        self._manager.save(step, args=args)
+
+    def wait(self) -> None:
+        """Returns when the last save is complete; raises what went wrong with it."""
+        self._manager.wait_until_finished()
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
@@ -108,16 +194,17 @@ class Checkpoints:
 
         Args:
           like: arrays or ShapeDtypeStructs with the shapes, dtypes and shardings to restore to.
-          step: None for the newest that can be read; damaged ones are passed over, with a warning.
+          step: None for the newest that is whole; damaged ones are passed over, with a warning.
           set_aside: move damaged checkpoints to unreadable_checkpoints/.
 
         Returns:
-          (step, state), or None where there is no readable checkpoint.
+          (step, state), or None where no checkpoint is whole.
 
         Raises:
           FileNotFoundError: if `step` is given and is not there.
           DifferentStateError: if a checkpoint holds other arrays than `like`.
-          OSError, MemoryError: from reading, but for a missing file; nothing is moved.
+          DamagedError: if `step` is given and is damaged.
+          Other errors of reading, such as OSError and MemoryError: nothing is moved.
         """
         if step is not None:
             if step not in self.steps():
@@ -128,17 +215,12 @@ class Checkpoints:
         for candidate in reversed(self.steps()):
             try:
                 return candidate, self._read(candidate, like)
-            except (DifferentStateError, MemoryError):
-                raise
-            except Exception as error:
-                if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-                    raise
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            except DamagedError as error:
                 logger.warning(
-                    "checkpoint %d in %s cannot be read (%s); falling back to the one before",
+                    "checkpoint %d in %s is damaged (%s); falling back to the one before",
                     candidate,
                     self._directory,
-                    reason[:200],
+                    str(error).strip().splitlines()[0][:200],
                 )
                 if set_aside:
                     self._set_aside(candidate)
@@ -161,14 +243,34 @@ class Checkpoints:
         )
 
     def _read(self, step: int, like):
-        everywhere(lambda: self._check_same_arrays(step, like))
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardRestore(_packed_shapes(like)), digest=ocp.args.JsonRestore()
-        )
-        restored = everywhere(lambda: self._manager.restore(step, args=arguments))
-        if tree_sha256(restored.state) != restored.digest["sha256"]:
-            raise ValueError("its bytes do not match their SHA-256")
+        everywhere(lambda: self._check_same_arrays(step, like), DifferentStateError)
+        state = _HashedRestore(_packed_shapes(like))
+        folder = self._directory / str(step)
+        if (folder / "digest").exists():  # saved before files were hashed
+            return _unpack(self._read_hashed_arrays(step, state), like)
+        everywhere(lambda: _check_files(folder / "state"), DamagedError)
+        args = ocp.args.Composite(state=state)
+        restored = everywhere(lambda: self._manager.restore(step, args=args))
         return _unpack(restored.state, like)
+
+    def _read_hashed_arrays(self, step: int, state: _HashedRestore):
+        """Reads a checkpoint that holds one SHA-256 of its arrays, not of its files."""
+        args = ocp.args.Composite(state=state, digest=ocp.args.JsonRestore())
+
+        def read():
+            try:
+                return self._manager.restore(step, args=args)
+            except (OSError, MemoryError) as error:
+                if isinstance(error, FileNotFoundError):
+                    raise DamagedError(str(error)) from error
+                raise
+            except Exception as error:  # of tensorstore, for bytes that it cannot decode
+                raise DamagedError(str(error) or repr(error)) from error
+
+        restored = everywhere(read, DamagedError)
+        if tree_sha256(restored.state) != restored.digest["sha256"]:
+            raise DamagedError("its bytes do not match their SHA-256")
+        return restored.state
 
     def _set_aside(self, step: int) -> None:
         self._manager.close()
@@ -183,5 +285,5 @@ class Checkpoints:
         self._manager = self._open()
 
     def close(self) -> None:
-        """Releases the directory."""
+        """Completes the last save and releases the directory."""
         self._manager.close()

@@ -19,10 +19,17 @@ REMAT_KEEPS = ("nothing", "products")
 # A finished or interrupted run may be taken up again with other values of these.
 FREE_TO_CHANGE = (
     "steps",
-    "checkpoint",
-    "profile",
-    "sweep",
-    "verification",
+    "checkpoint.every",
+    "checkpoint.keep",
+    "profile.start",
+    "profile.steps",
+    "sweep.mode",
+    "sweep.workers",
+    "sweep.runs_together",
+    "sweep.seeds",
+    "sweep.reuse",
+    "verification.workers",
+    "verification.timeout_seconds",
     "warm_start.workdir",
 )
 
@@ -218,15 +225,19 @@ def with_added_fields(saved: Mapping, like: Mapping, defaults: Mapping | None = 
     return {**saved, **added, **parts}
 
 
-def differences(old: Any, new: Any, field: str = "") -> list[str]:
-    """What differs between two configs as nested dicts: "field: old there, new here" each."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            d
-            for name in sorted(old.keys() | new.keys())
-            for d in differences(old.get(name), new.get(name), f"{field}.{name}".lstrip("."))
-        ]
-    return [] if old == new else [f"{field}: {old!r} there, {new!r} here"]
+def conflicts(saved: Mapping, new: Mapping) -> list[str]:
+    """Returns what keeps a run with config `new` from going on where `saved` was.
+
+    Both are nested dicts of JSON; each item reads "field: old there, new here". Fields that were
+    added since `saved` have their defaults there, and those in FREE_TO_CHANGE may differ.
+    """
+    old = dict(leaves(with_added_fields(saved, new)))
+    now = dict(leaves(new))
+    return [
+        f"{field}: {old.get(field)!r} there, {now.get(field)!r} here"
+        for field in sorted(old.keys() | now.keys())
+        if field not in FREE_TO_CHANGE and old.get(field) != now.get(field)
+    ]
 
 
 def saved_config(workdir: Path) -> ConfigDict:

@@ -1,4 +1,4 @@
-"""Evaluates a policy alone: pass@k on the held-out prompts of a config.
+"""Evaluates a policy: pass@k on the held-out prompts of a config.
 
     python -m experiments.evaluate --workdir=DIR [--step=N]
     python -m experiments.evaluate --config=configs/fade.py --config.evaluation.samples=512 \\
@@ -7,58 +7,190 @@
 
 With --workdir the policy is a checkpoint of a run and the config is the one that the run saved; a
 --config beside it gives the fields `evaluation`, `mesh` and `verification` alone. With --model the
-policy is a GGUF file or a Hugging Face directory. Nothing is written.
+policy is a GGUF file or a Hugging Face directory. The command writes nothing.
+
+Below: experiment, checkpoints. Above: train.
 """
 
 import json
+import operator
+import time
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import jax
+import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
+from experiments.checkpoints import Checkpoints
 from experiments.command import one_line_errors
 from experiments.config import ConfigError, saved_config
-from experiments.experiment import starting_params
-from experiments.held_out import evaluation_line, restore_params
-from experiments.learner import hyperparameters
-from experiments.train import compile_for, host_verification
+from experiments.experiment import (
+    Experiment,
+    abstract_checkpoint,
+    build_experiment,
+    host_rewards,
+    initial_params,
+)
+from experiments.metric_writer import replacing
+from fade_jax.pass_at_k import interval_over_problems, pass_at_k
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; see above.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run to evaluate.")
-_STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate; the newest by default.")
-_MODEL = flags.DEFINE_string("model", None, "GGUF file or Hugging Face directory to evaluate.")
-
-
-# What --config may change of the config that a run saved.
-OVERRIDES = ("evaluation", "mesh", "verification")
+OVERRIDES = ("evaluation", "mesh", "verification")  # what --config may change of a saved config
 
 
-def main(argv):
-    """Prints the evaluation as one line of JSON."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
-    if (_WORKDIR.value is None) == (_MODEL.value is None):
+class HeldOut(NamedTuple):
+    """Outcomes on the held-out prompts.
+
+    Attributes:
+      num_correct: int [M], correct samples of each prompt.
+      num_samples: n, samples of each prompt.
+      entropy: mean token entropy, nats.
+      length: mean tokens of a completion.
+    """
+
+    num_correct: np.ndarray
+    num_samples: int
+    entropy: float
+    length: float
+
+
+def evaluate(experiment: Experiment, params, rewards_of: Callable | None, step: int) -> HeldOut:
+    """Samples and verifies n completions of each held-out prompt.
+
+    The same prompts at every step and for every method; fresh samples at every step.
+
+    Args:
+      experiment: of the run.
+      params: of the policy.
+      rewards_of: verification on the host, for a host task.
+      step: enters the sampling key.
+    """
+    settings, task, rl = experiment.config.evaluation, experiment.task, experiment.rl
+    prompts = jax.tree.map(np.asarray, task.eval_prompts(settings.prompts))
+    key = jax.random.fold_in(jax.random.key(settings.seed), step)
+    correct, entropy, tokens = [], 0.0, 0.0
+    calls = settings.prompts // settings.prompts_per_call
+    batches = jax.tree.map(lambda x: x.reshape(calls, -1, *x.shape[1:]), prompts)
+    for call in range(calls):
+        batch = jax.tree.map(operator.itemgetter(call), batches)
+        call_key = jax.random.fold_in(key, call)
+        if task.on_device:
+            rewards, rollouts = rl.evaluate(params, task, batch, call_key)
+        else:
+            rollouts = rl.sample_held_out(params, batch._replace(facts=()), call_key)
+            rewards = rewards_of(batch.facts, rollouts)
+        correct.append(np.sum(np.asarray(rewards) > 0.5, axis=-1))
+        entropy += float(np.sum(np.asarray(rollouts.entropies), dtype=np.float64))
+        tokens += float(np.sum(np.asarray(rollouts.token_mask), dtype=np.float64))
+    total = settings.prompts * settings.samples
+    return HeldOut(np.concatenate(correct), settings.samples, entropy / tokens, tokens / total)
+
+
+def evaluation_metrics(
+    experiment: Experiment, params, rewards_of, step: int, workdir: Path | None = None
+) -> dict:
+    """Returns the metrics of one evaluation, with 95% intervals over the prompts.
+
+    Args:
+      experiment: of the run.
+      params: of the policy.
+      rewards_of: verification on the host, for a host task.
+      step: enters the sampling key.
+      workdir: of the run, which keeps the counts of every prompt; None keeps none.
+    """
+    start = time.perf_counter()
+    held_out = evaluate(experiment, params, rewards_of, step)
+    if workdir is not None:
+        _save_counts(workdir, step, held_out)
+    metrics = {}
+    ks = tuple(experiment.config.evaluation.ks)
+    intervals = _intervals(held_out.num_correct, held_out.num_samples, ks)
+    for k, interval in zip(ks, intervals):
+        mean, low, high = (float(x) for x in interval)
+        metrics |= {f"eval/pass@{k}": mean, f"eval/pass@{k}_low": low, f"eval/pass@{k}_high": high}
+    return metrics | {
+        "eval/entropy": held_out.entropy,
+        "eval/length": held_out.length,
+        "eval/seconds": time.perf_counter() - start,
+    }
+
+
+# One program for all k, not 30 small ones.
+@partial(jax.jit, static_argnums=(1, 2))
+def _intervals(num_correct, num_samples: int, ks: tuple[int, ...]):
+    return [interval_over_problems(pass_at_k(num_samples, num_correct, k)) for k in ks]
+
+
+def _save_counts(workdir: Path, step: int, held_out: HeldOut) -> None:
+    """Writes evaluations/STEP.npz: num_correct [M] and num_samples, for comparisons by prompt."""
+    directory = workdir / "evaluations"
+    directory.mkdir(exist_ok=True)
+    with replacing(directory / f"{step}.npz") as temporary, temporary.open("wb") as file:
+        counts = held_out.num_correct.astype(np.int32)
+        np.savez(file, num_correct=counts, num_samples=np.int32(held_out.num_samples))
+
+
+def restore_params(experiment: Experiment, workdir: str | Path, step: int | None = None):
+    """Reads the policy of a run's checkpoint; nothing is moved.
+
+    Args:
+      experiment: of the run.
+      workdir: of the run.
+      step: of the checkpoint; None for the newest that is whole.
+
+    Returns:
+      (step, params).
+
+    Raises:
+      FileNotFoundError: if there is no readable checkpoint, or not the one asked for.
+      DifferentStateError, DamagedError: see Checkpoints.restore.
+    """
+    directory = Path(workdir) / "checkpoints"
+    if not directory.exists():
+        raise FileNotFoundError(f"there is no run in {workdir}: {directory} is missing")
+    with closing(Checkpoints(directory, experiment.config.checkpoint.keep)) as checkpoints:
+        restored = checkpoints.restore(abstract_checkpoint(experiment), step)
+    if restored is None:
+        raise FileNotFoundError(f"there is no readable checkpoint in {directory}")
+    return restored[0], restored[1].params
+
+
+def _config_of(config, workdir: str | None, model: str | None):
+    """The config of the run or of the model to evaluate; `config` is that of --config."""
+    if (workdir is None) == (model is None):
         raise ConfigError("give --workdir=DIR of a run, or --model=PATH of a model, not both")
-    config = _CONFIG.value
-    if _MODEL.value is not None:
+    if model is not None:
         if config is None:
             raise ConfigError("--model needs --config=FILE, which names the task")
-        config.model.path = _MODEL.value
+        config.model.path = model
+        return config
+    saved = saved_config(Path(workdir))
+    for name in OVERRIDES if config is not None else ():
+        saved[name] = config[name]
+    return saved
+
+
+def _main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    values = flags.FLAGS
+    experiment = build_experiment(_config_of(values.config, values.workdir, values.model))
+    if values.model is not None:
+        step, params = 0, initial_params(experiment)
     else:
-        given, config = config, saved_config(Path(_WORKDIR.value))
-        for name in OVERRIDES if given is not None else ():
-            config[name] = given[name]
-    compiled = compile_for(config)
-    parts, members, program, _ = compiled
-    if _MODEL.value is not None:
-        step, params = 0, starting_params(parts)
-    else:
-        hyper = hyperparameters(config, members)
-        step, params = restore_params(parts, members, hyper, _WORKDIR.value, _STEP.value)
-    with host_verification(compiled) as verify:
-        line = evaluation_line(parts, program, params, verify, step)
-    print(json.dumps({"step": step} | line))
+        step, params = restore_params(experiment, values.workdir, values.step)
+    with host_rewards(experiment) as rewards_of:
+        metrics = evaluation_metrics(experiment, params, rewards_of, step)
+    print(json.dumps({"step": step} | metrics))
 
 
 if __name__ == "__main__":
-    one_line_errors(main)
+    config_flags.DEFINE_config_file("config", None, "Config file; see above.")
+    flags.DEFINE_string("workdir", None, "Directory of the run to evaluate.")
+    flags.DEFINE_integer("step", None, "Checkpoint to evaluate; the newest by default.")
+    flags.DEFINE_string("model", None, "GGUF file or Hugging Face directory to evaluate.")
+    one_line_errors(_main)

@@ -100,6 +100,11 @@ def seeds(config: ConfigDict) -> Sweep:
     return axis("seed", range(config.sweep.seeds))
 
 
+def method_of_run(name: str) -> str:
+    """Returns a run's name without its seed; runs of one method differ in their seed alone."""
+    return re.sub(r"[-_,]?seed[=_-]?\d+", "", name)
+
+
 def check_runs(runs: Mapping[str, Mapping[str, Any]]) -> None:
     """Checks what a config file's sweep() returns.
 

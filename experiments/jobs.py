@@ -1,20 +1,23 @@
-"""What a sweep comes to: the config of every run, its shape, and the warm starts it needs.
+"""Expands a sweep into jobs: the config of every run, and the warm starts that they begin with.
 
-Runs have the same shape if they can share compiled programs: their configs are equal but for values
-that the programs take as traced, and values that only the code around the programs reads.
+Runs share compiled programs if their program keys are equal: their configs differ only in values
+that the programs trace, and in values that only the code around the programs reads.
+Below: workdir, warm_start, grid. Above: sweep.
 """
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments.config import ConfigError, leaves, validate
+from experiments.advantages import check_gradient
+from experiments.config import ConfigError, conflicts, leaves, validate
 from experiments.grid import check_runs
-from experiments.metric_writer import plain_tree
-from experiments.train import check_gives_gradient, finished_result, warm_start_part
+from experiments.warm_start import warm_start_config
+from experiments.workdir import as_json, finished_result
 
 TRACED = ("seed", "advantage", "optimizer.learning_rate")
 READ_AROUND_PROGRAMS = (
@@ -36,17 +39,17 @@ class Job(NamedTuple):
       name: of the run; of a warm start, what the progress display shows.
       config: of the run, or of a run that begins with the warm start.
       directory: where it is written.
-      shape: equal for jobs that can share compiled programs.
-      needs: name of the warm start that it begins with; None for none, and for a warm start.
-      trains: whether it is a run, not a warm start.
+      program_key: equal for jobs that can share compiled programs.
+      depends_on: name of the warm start that it begins with; None for none, and for a warm start.
+      is_run: whether it is a run, not a warm start.
     """
 
     name: str
     config: ConfigDict
     directory: Path
-    shape: str
-    needs: str | None
-    trains: bool
+    program_key: str
+    depends_on: str | None
+    is_run: bool
 
 
 def run_configs(
@@ -74,7 +77,7 @@ def run_configs(
         try:
             validate(config)
             if advantage not in seen:
-                check_gives_gradient(config)
+                check_gradient(config)
         except ConfigError as error:
             raise ConfigError(f"run {name}: {error}") from error
         seen.add(advantage)
@@ -101,7 +104,7 @@ def _overridden(base: ConfigDict, name: str, overrides: Mapping[str, Any]) -> Co
 
 def _share_warm_starts(configs: Mapping[str, ConfigDict], directory: Path) -> None:
     sharing = [c for c in configs.values() if c.warm_start.steps and not c.warm_start.workdir]
-    parts = [dict(leaves(warm_start_part(config).to_dict())) for config in sharing]
+    parts = [dict(leaves(warm_start_config(config).to_dict())) for config in sharing]
     # A keyword of the task or of the optimiser may be in some of them only.
     fields = dict.fromkeys(field for part in parts for field in part)
     differing = [field for field in fields if len({repr(part.get(field)) for part in parts}) > 1]
@@ -110,16 +113,16 @@ def _share_warm_starts(configs: Mapping[str, ConfigDict], directory: Path) -> No
         config.warm_start.workdir = str(directory / name)
 
 
-def shape(config: ConfigDict) -> str:
-    """What a config's programs are compiled for; runs of one shape share them."""
-    fields = dict(leaves(plain_tree(config.to_dict())))
+def program_key(config: ConfigDict) -> str:
+    """Returns the part of a config that its programs are compiled for, as text."""
+    fields = dict(leaves(as_json(config)))
     varying = TRACED + READ_AROUND_PROGRAMS
-    kept = {
+    compiled = {
         name: value
         for name, value in fields.items()
         if not any(name == v or name.startswith(f"{v}.") for v in varying)
     }
-    return json.dumps(kept, sort_keys=True)
+    return json.dumps(compiled, sort_keys=True)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -134,13 +137,13 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def jobs_of(
+def make_jobs(
     base: ConfigDict,
     runs: Mapping[str, Mapping[str, Any]],
     workdir: Path,
     shard: tuple[int, int] = (0, 1),
 ) -> list[Job]:
-    """The warm starts and the runs to be made, in an order in which they can be.
+    """Returns the warm starts and the runs of a sweep, in an order in which they can be made.
 
     Args:
       base: what the runs share.
@@ -154,51 +157,95 @@ def jobs_of(
     """
     index, count = shard
     configs = run_configs(base, runs, workdir)
-    taken = {name: configs[name] for name in list(configs)[index::count]}
     warm_starts: dict[str, Job] = {}
-    trained = []
-    for name, config in taken.items():
-        own_shape, needs = shape(config), None
-        directory = workdir / "runs" / name
+    jobs = []
+    for name in list(configs)[index::count]:
+        config, depends_on = configs[name], None
+        directory, key = workdir / "runs" / name, program_key(config)
         if config.warm_start.steps:
             place = Path(config.warm_start.workdir)
             if count > 1:
                 place = place.with_name(f"{place.name}-part{index}of{count}")
                 config.warm_start.workdir = str(place)
-            inside = place.relative_to(workdir) if place.is_relative_to(workdir) else place
-            needs = str(inside).replace("_", " ")  # a space, which no run has in its name
             if finished_result(config, directory) is None:
-                warm_starts.setdefault(needs, Job(needs, config, place, own_shape, None, False))
-        trained.append(Job(name, config, directory, own_shape, needs, True))
-    unmade = [job if job.needs in warm_starts else job._replace(needs=None) for job in trained]
-    order = list(dict.fromkeys(job.shape for job in unmade))
-    unmade.sort(key=lambda job: order.index(job.shape))
-    return [*warm_starts.values(), *unmade]
+                inside = place.relative_to(workdir) if place.is_relative_to(workdir) else place
+                # With a space, which no run has in its name.
+                depends_on = str(inside).replace("_", " ")
+                warm_start = Job(depends_on, config, place, key, None, False)
+                warm_starts.setdefault(depends_on, warm_start)
+        jobs.append(Job(name, config, directory, key, depends_on, True))
+    order = list(dict.fromkeys(job.program_key for job in jobs))
+    jobs.sort(key=lambda job: order.index(job.program_key))
+    return [*warm_starts.values(), *jobs]
 
 
-def methods_of(jobs: list[Job]) -> dict[str, list[tuple[str, dict]]]:
-    """(name, kwargs) of the advantages that the programs of each shape serve."""
+def methods_by_program(jobs: Sequence[Job]) -> dict[str, list[tuple[str, dict]]]:
+    """Returns (name, kwargs) of the advantages that the programs of each key serve."""
     methods: dict[str, list[tuple[str, dict]]] = {}
     for job in jobs:
         advantage = job.config.advantage
-        methods.setdefault(job.shape, []).append((advantage.name, advantage.kwargs.to_dict()))
-    return {s: [*{repr(m): m for m in found}.values()] for s, found in methods.items()}
+        methods.setdefault(job.program_key, []).append((advantage.name, advantage.kwargs.to_dict()))
+    return {key: [*{repr(m): m for m in found}.values()] for key, found in methods.items()}
 
 
-def next_job(ready: list[Job], own: str | None, others: list[str]) -> Job | None:
-    """The job that a worker takes next, so that each shape is compiled by as few as possible.
+def next_job(ready: Sequence[Job], own: str | None, others: Sequence[str]) -> Job | None:
+    """Returns the job that a worker takes next, so that few workers compile the same programs.
 
     Args:
       ready: the jobs that can be begun; warm starts are taken first.
-      own: the shape that the worker has compiled.
-      others: the shapes that other workers are at.
+      own: program key that the worker has compiled.
+      others: program keys that other workers are busy with.
     """
     if not ready:
         return None
-    if not ready[0].trains:
+    if not ready[0].is_run:
         return ready[0]
-    shapes = [job.shape for job in ready]
-    if own in shapes:
-        return ready[shapes.index(own)]
-    best = min(dict.fromkeys(shapes), key=lambda s: (others.count(s), -shapes.count(s)))
-    return ready[shapes.index(best)]
+    keys = [job.program_key for job in ready]
+    if own in keys:
+        return ready[keys.index(own)]
+    best = min(dict.fromkeys(keys), key=lambda key: (others.count(key), -keys.count(key)))
+    return ready[keys.index(best)]
+
+
+def copy_finished_runs(jobs: Sequence[Job], directory: Path) -> list[str]:
+    """Copies finished runs of other sweeps whose configs are those of runs still to be made.
+
+    The configs may differ in where things lie and how the sweep is run (FREE_TO_CHANGE); the
+    checkpoints are copied too.
+
+    Args:
+      jobs: of a sweep.
+      directory: of workdirs of sweeps; this sweep's own may be among them.
+
+    Returns:
+      The names of the runs that were copied.
+
+    Raises:
+      ConfigError: if the directory holds no finished run.
+    """
+    finished = [result.parent for result in sorted(directory.glob("*/runs/*/result.json"))]
+    if not finished:
+        raise ConfigError(
+            f"config.sweep.reuse must be a directory of sweeps with finished runs"
+            f" (DIR/SWEEP/runs/NAME/result.json), got {str(directory)!r}"
+        )
+    saved = {path: json.loads((path / "config.json").read_text()) for path in finished}
+    copied = []
+    for job in jobs:
+        if not job.is_run or job.directory.exists():
+            continue
+        for path, config in saved.items():
+            steps = json.loads((path / "result.json").read_text()).get("step")
+            if steps == job.config.steps and not conflicts(config, as_json(job.config)):
+                _copy_whole(path, job.directory)
+                copied.append(job.name)
+                break
+    return copied
+
+
+def _copy_whole(old: Path, new: Path) -> None:
+    """Copies a directory so that `new` is there whole or not at all."""
+    part = new.with_name(f"{new.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(old, part)
+    part.rename(new)

@@ -1,6 +1,6 @@
 """The pure part of training: train state, policy update, SFT update.
 
-`learn` sits between a sampling loop and optax. It knows the advantage only as a transformation, so
+`policy_update` sits between a sampling loop and optax. It knows the advantage only as a transformation, so
 that every ablation is the same step. Below: rollout, advantages. Above: experiment.
 """
 
@@ -115,13 +115,13 @@ def init_state(model: ModelConfig, settings, members, hyper: Hyperparameters, pa
     )
 
 
-def kept(state: TrainState, hyper: Hyperparameters) -> TrainState:
-    """What a checkpoint holds: nothing that depends on the other runs of a sweep."""
+def to_checkpoint(state: TrainState, hyper: Hyperparameters) -> TrainState:
+    """Returns what a checkpoint holds: nothing that depends on the other runs of a sweep."""
     own = advantages.own_state(hyper.advantage, state.advantage_state)
     return state._replace(advantage_state=own)
 
 
-def behaviour_params(settings, state: TrainState):
+def behavior_params(settings, state: TrainState):
     """The parameters that sample the rollouts of a step: those of `learner.staleness` steps ago.
 
     Until so many steps have been made they are the initial ones.
@@ -132,7 +132,7 @@ def behaviour_params(settings, state: TrainState):
     return jax.tree.map(lambda past: past[state.step % lag], state.past_params)
 
 
-def remember(settings, state: TrainState):
+def push_past_params(settings, state: TrainState):
     """Past parameters after a step: the present ones take the place of the oldest."""
     lag = settings.learner.staleness
     if not lag:
@@ -142,7 +142,7 @@ def remember(settings, state: TrainState):
     )
 
 
-def learn(
+def policy_update(
     model: ModelConfig,
     settings,
     members,
@@ -233,19 +233,19 @@ def learn(
         params=carry[0],
         opt_state=carry[1],
         advantage_state=advantage_state,
-        past_params=remember(settings, state),
+        past_params=push_past_params(settings, state),
     )
     return state, metrics
 
 
-def imitation_optimizer(settings) -> optax.GradientTransformation:
+def sft_optimizer(settings) -> optax.GradientTransformation:
     """AdamW at the warm start's learning rate; its other settings are those of the run."""
     adamw = settings.optimizer.copy_and_resolve_references()
     adamw.name = "adamw"
     return make_optimizer(adamw, settings.warm_start.learning_rate)
 
 
-def imitate(model: ModelConfig, settings, params, opt_state, demonstrations):
+def sft_update(model: ModelConfig, settings, params, opt_state, demonstrations):
     """One supervised update: the policy gradient with weight 1 on demonstrated completions.
 
     Args:
@@ -277,7 +277,7 @@ def imitate(model: ModelConfig, settings, params, opt_state, demonstrations):
 
     carry, metrics = gradient_update(
         loss,
-        imitation_optimizer(settings),
+        sft_optimizer(settings),
         params,
         opt_state,
         batch,

@@ -1,9 +1,9 @@
 """One resumable training loop: step, log, evaluate, checkpoint.
 
-It runs one experiment, or several that one program takes through the same steps; each run has a
-directory of its own, the same either way. A run that is killed at any moment and started again
-resumes from its newest checkpoint and ends with the same bits: all randomness is a function of
-(seed, step), and the log is cut back to the checkpoint.
+The loop takes one run, or several vmapped runs, through the same steps; each run has a directory of
+its own, the same either way. A run that is killed at any moment resumes from its newest checkpoint
+and ends with the same bits: all randomness is a function of (seed, step), and the log is cut back
+to the checkpoint. Below: checkpoints, metric_writer, multihost. Above: warm_start, train.
 """
 
 import math
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from experiments.checkpoints import Checkpoints
 from experiments.metric_writer import Logs, Progress
@@ -31,36 +32,34 @@ class NonFiniteError(RuntimeError):
 
 
 class Stage(NamedTuple):
-    """What a stage does.
+    """A stage of training: SFT on demonstrations, or RL.
 
     Attributes:
-      name: shown on the bar.
+      name: shown on the progress bar.
       steps: total.
-      steps_per_call: steps of one call of `advance`.
-      advance: (state, step, count) -> (state, for each run a list of `count` metrics lines).
-      evaluate: (state, step) -> for each run a metrics line; None for no evaluation.
-      split: state -> for each run what its checkpoints hold.
+      steps_per_call: steps of one call of `train_steps`.
+      train_steps: (state, step, count) -> (state, for each run a list of `count` metrics dicts).
+      evaluate: (state, step) -> for each run a metrics dict; None for no evaluation.
+      to_checkpoints: state -> for each run the pytree that its checkpoint holds.
       evaluate_every: steps.
       checkpoint_every: steps.
-      keep: checkpoints.
       profile: (start, stop), steps that jax.profiler traces; equal for no trace.
     """
 
     name: str
     steps: int
     steps_per_call: int
-    advance: Callable[[Any, int, int], tuple[Any, list[list[dict]]]]
+    train_steps: Callable[[Any, int, int], tuple[Any, list[list[dict]]]]
     evaluate: Callable[[Any, int], list[dict]] | None
-    split: Callable[[Any], list[Any]]
+    to_checkpoints: Callable[[Any], list[Any]]
     evaluate_every: int
     checkpoint_every: int
-    keep: int
     profile: tuple[int, int] = (0, 0)
 
 
 @contextmanager
 def _termination():
-    """Yields an event that SIGTERM sets; only a main thread can receive signals."""
+    """Yields an event that SIGTERM sets; only the main thread receives signals."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -99,14 +98,14 @@ class _ProfilerWindow:
             self._tracing = False
 
 
-class Record:
-    """What one run leaves on disk during a stage, and the bar that it moves.
+class RunWriter:
+    """Writes the checkpoints and logs of one run during a stage, and moves its progress bar.
 
     Of several processes the first writes the log; all of them write the checkpoints.
     """
 
     def __init__(self, directory: Path, keep: int, progress: Progress):
-        """Opens the checkpoints of the run in `directory`."""
+        """Opens the checkpoints of the run in `directory`; the newest `keep` are kept."""
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self._progress = directory, progress
         self._checkpoints = Checkpoints(directory / "checkpoints", keep)
@@ -122,26 +121,27 @@ class Record:
         return restored
 
     def open(self, name: str, steps: int) -> None:
-        """Cuts the log back to the checkpoint, and shows the bar."""
+        """Cuts the log back to the checkpoint, and shows the progress bar."""
         if is_first():
             self._logs = Logs(self.directory, self.saved)
         self._progress.start(name, self.saved or 0, steps)
         self._opened = True
 
     def log(self, step: int, lines: list[dict], seconds: float) -> None:
-        """Writes the lines of the steps after `step`, `seconds` each; keeps a NonFiniteError."""
-        try:
-            _check_finite(step, lines, self.saved, self.directory)
-        except NonFiniteError as error:
-            self.error = error
+        """Logs the metrics of the steps after `step`, `seconds` each.
+
+        A loss or gradient that is not finite becomes the run's `error`, and nothing is logged.
+        """
+        self.error = _non_finite(step, lines, self.saved, self.directory)
+        if self.error is not None:
             return
         if self._logs is not None:
             for offset, line in enumerate(lines, start=1):
                 self._logs.write(step + offset, _with_times(line, seconds))
         self._progress.update(step + len(lines), _with_times(lines[-1], seconds))
 
-    def evaluated(self, step: int, line: dict) -> None:
-        """Writes the line of an evaluation."""
+    def log_evaluation(self, step: int, line: dict) -> None:
+        """Logs the metrics of an evaluation."""
         if self._logs is not None:
             self._logs.write(step, line)
         self._progress.update(step, line)
@@ -152,12 +152,16 @@ class Record:
             self._logs.flush()
 
     def save(self, step: int, state: Any) -> None:
-        """Writes a checkpoint."""
+        """Starts writing a checkpoint; it is complete at the next `save` or `close`."""
         self._checkpoints.save(step, state)
         self.saved = step
 
+    def wait(self) -> None:
+        """Returns when the last checkpoint is complete."""
+        self._checkpoints.wait()
+
     def close(self) -> None:
-        """Leaves the bar as it is and releases the directory."""
+        """Completes the last checkpoint and releases the directory."""
         if self._opened:
             self._progress.finish()
         if self._logs is not None:
@@ -165,98 +169,77 @@ class Record:
         self._checkpoints.close()
 
 
-def run_stage(
-    stage: Stage,
-    directory: Path,
-    start: Callable[[], Any],
-    like: Any,
-    progress: Progress,
-    whole: Callable[[Any], Any] = lambda state: state,
-) -> Any:
-    """Runs a stage of one run to its end, from its newest checkpoint if it has one.
-
-    Args:
-      stage: what to do.
-      directory: of the checkpoints and the logs.
-      start: returns the state before the first step; called only where there is no checkpoint.
-      like: shapes, dtypes and shardings of what a checkpoint holds, to restore into.
-      progress: where to show it.
-      whole: from what a checkpoint holds to the state; the inverse of `stage.split`.
-
-    Returns:
-      The state after the last step.
-
-    Raises:
-      Stopped: after SIGTERM, with a checkpoint written.
-      NonFiniteError: a loss or gradient was not finite; the last checkpoint is from before it.
-    """
-    record = Record(directory, stage.keep, progress)
-    try:
-        restored = record.restore(like)
-        step, state = (0, start()) if restored is None else (restored[0], whole(restored[1]))
-        return finish_stage(stage, [record], step, state)
-    finally:
-        record.close()
-
-
-def finish_stage(stage: Stage, records: Sequence[Record], step: int, state: Any) -> Any:
+def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) -> Any:
     """Runs a stage from `step` to its end.
 
     Args:
       stage: what to do.
-      records: of its runs, each restored at `step`, or not restored if that is 0; the caller closes
-        them.
+      writers: of its runs, each restored at `step`; the caller closes them.
       step: steps done.
       state: of all runs.
 
     Returns:
-      The state after the last step. A run whose record has an `error` is left out from there on.
+      The state after the last step. A run whose writer has an `error` is left out from there on.
 
     Raises:
       Stopped: after SIGTERM, with checkpoints written.
       NonFiniteError: of the first run, once no run is left.
     """
-    for record in records:
-        record.open(stage.name, stage.steps)
+    for writer in writers:
+        writer.open(stage.name, stage.steps)
+
+    def running():
+        return [(i, writer) for i, writer in enumerate(writers) if writer.error is None]
 
     def evaluate(step):
-        for record, line in zip(records, stage.evaluate(state, step), strict=True):
-            if record.error is None:
-                record.evaluated(step, line)
+        lines = stage.evaluate(state, step)
+        for i, writer in running():
+            writer.log_evaluation(step, lines[i])
 
-    window = _ProfilerWindow(stage.profile, records[0].directory)
-    with _termination() as asked, closing(window):
+    window = _ProfilerWindow(stage.profile, writers[0].directory)
+    with _termination() as stop_asked, closing(window):
         if step == 0 and stage.evaluate is not None:
             evaluate(0)
-            for record in records:
-                record.flush()
+            for writer in writers:
+                writer.flush()
         while step < stage.steps:
             count = min(stage.steps_per_call, stage.steps - step)
             window.before(step, count)
             began = time.perf_counter()
-            state, lines = stage.advance(state, step, count)
+            state, lines = stage.train_steps(state, step, count)
             seconds = (time.perf_counter() - began) / count
             window.after(step + count, state)
-            for record, own in zip(records, lines, strict=True):
-                if record.error is None:
-                    record.log(step, own, seconds)
-            if all(record.error is not None for record in records):
-                raise records[0].error
+            for i, writer in running():
+                writer.log(step, lines[i], seconds)
+            if not running():
+                raise writers[0].error
             step += count
             last = step == stage.steps
             if stage.evaluate is not None and (last or step % stage.evaluate_every == 0):
                 evaluate(step)
-            stop = any_of(asked.is_set())
-            save = last or stop or step % stage.checkpoint_every == 0
-            states = stage.split(state) if save else [None] * len(records)
-            for record, own in zip(records, states, strict=True):
-                if record.error is None:
-                    record.flush()
-                    if save:
-                        record.save(step, own)
+            for _, writer in running():
+                writer.flush()
+            stop = any_of(stop_asked.is_set())
+            if last or stop or step % stage.checkpoint_every == 0:
+                checkpoints = stage.to_checkpoints(state)
+                for i, writer in running():
+                    writer.save(step, checkpoints[i])
             if stop and not last:
                 raise Stopped(f"stopped at step {step} of {stage.steps}; checkpoint written")
     return state
+
+
+def per_step(metrics: dict) -> list[dict]:
+    """Splits metrics stacked over steps into one dict per step, on the host.
+
+    A metric without the axis of steps belongs to the last step.
+    """
+    metrics = jax.device_get(metrics)
+    last = {name: value.item() for name, value in metrics.items() if np.ndim(value) == 0}
+    stacked = {name: value.tolist() for name, value in metrics.items() if np.ndim(value) > 0}
+    lines = [dict(zip(stacked, values)) for values in zip(*stacked.values(), strict=True)]
+    lines[-1] |= last
+    return lines
 
 
 def _with_times(line: dict, seconds: float) -> dict:
@@ -268,11 +251,15 @@ def _with_times(line: dict, seconds: float) -> dict:
     return line
 
 
-def _check_finite(step: int, lines: list[dict], saved: int | None, directory: Path) -> None:
+def _non_finite(
+    step: int, lines: list[dict], saved: int | None, directory: Path
+) -> NonFiniteError | None:
+    """The error of the first line whose loss or gradient norm is not finite, if there is one."""
     for offset, line in enumerate(lines, start=1):
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(line[name]):
                 kept = f"checkpoint {saved} is kept" if saved else "there is no checkpoint yet"
-                raise NonFiniteError(
+                return NonFiniteError(
                     f"{name} is {line[name]} at step {step + offset}; {kept} in {directory}"
                 )
+    return None

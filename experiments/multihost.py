@@ -7,7 +7,7 @@ disk and tells the others what it finds; an error on one process is raised on al
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -86,12 +86,13 @@ def gather(value: Any) -> list[Any]:
     return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
 
-def everywhere(function: Callable[[], Any]) -> Any:
+def everywhere(function: Callable[[], Any], *kinds: type[Exception]) -> Any:
     """Calls `function` on every process; returns its own value.
 
     Raises:
-      ConfigError, ValueError, FileNotFoundError, RuntimeError: what it raises here; where it raises
-        on other processes alone, the same kind with the message of the first of them.
+      What `function` raises here. Where it raises on other processes alone: an error of the same
+        type, if it is one of `kinds`, ConfigError, ValueError or FileNotFoundError, and otherwise
+        RuntimeError, with the message of the first of them.
     """
     if jax.process_count() == 1:
         return function()
@@ -106,11 +107,9 @@ def everywhere(function: Callable[[], Any]) -> Any:
     for process, outcome in enumerate(outcomes):
         if outcome is not None:
             kind, message = outcome
-            raise _KINDS.get(kind, RuntimeError)(f"process {process}: {message}")
+            known = {k.__name__: k for k in (ConfigError, ValueError, FileNotFoundError, *kinds)}
+            raise known.get(kind, RuntimeError)(f"process {process}: {message}")
     return value
-
-
-_KINDS = {kind.__name__: kind for kind in (ConfigError, ValueError, FileNotFoundError)}
 
 
 def first(function: Callable[[], Any]) -> Any:
@@ -139,11 +138,18 @@ def same(name: str, value: Any) -> None:
             raise ConfigError(f"process {process} has another {name} than process 0: {other!r}")
 
 
-def whole(array: jax.Array | np.ndarray) -> np.ndarray:
-    """The array on the host, also where no process holds all of it; to be called by all of them."""
+def blocks(array: jax.Array | np.ndarray, max_bytes: int = 2**28) -> Iterator[np.ndarray]:
+    """Yields the array on the host, in order, in blocks along its first axis.
+
+    To be called by all processes. A block of an array that no process holds whole is gathered; it
+    has at most `max_bytes`, or one row.
+    """
     if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
-        return np.asarray(array)
-    return multihost_utils.process_allgather(array, tiled=True)
+        yield np.asarray(array)
+        return
+    rows = max(1, max_bytes * array.shape[0] // max(array.nbytes, 1))
+    for start in range(0, array.shape[0], rows):
+        yield multihost_utils.process_allgather(array[start : start + rows], tiled=True)
 
 
 def rows_of(array: jax.Array) -> tuple[np.ndarray, np.ndarray]:

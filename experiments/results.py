@@ -1,25 +1,21 @@
-"""One tidy table of a sweep: a row for each evaluation of each run.
+"""The table of a sweep, results.csv: a row for each evaluation of each run.
 
-    python -m experiments.results --workdir=DIR
-
-writes DIR/results.csv again from the runs that are there, whichever host they were made on. The
-counts of every prompt lie in runs/NAME/evaluations/STEP.npz (num_correct [M], num_samples): all
+The counts of every prompt lie in runs/NAME/evaluations/STEP.npz (num_correct [M], num_samples): all
 runs and steps have the same prompts, so that runs can be compared prompt by prompt.
+Below: metric_writer. Above: sweep, report.
 """
 
-import argparse
 import csv
 import json
-import sys
 from pathlib import Path
 
 from experiments.config import leaves
-from experiments.metric_writer import replacing
-from experiments.report.runs import load_runs
+from experiments.grid import method_of_run
+from experiments.metric_writer import read_lines, replacing
 
 
 def write_results(workdir: Path) -> Path:
-    """Writes results.csv from sweep.json and the logs of the runs.
+    """Writes results.csv from sweep.json and the logs of the runs, whichever host made them.
 
     Its columns: run, method (the run without its seed), one for each field that some run of the
     sweep overrides, step, and what an evaluation logs: pass@k with its 95% interval over the
@@ -38,33 +34,28 @@ def write_results(workdir: Path) -> Path:
     path = workdir / "sweep.json"
     if not path.exists():
         raise FileNotFoundError(f"there is no sweep in {workdir}: {path} is missing")
-    sweep = json.loads(path.read_text())["runs"]
-    fields = list(dict.fromkeys(f for run in sweep for f, _ in leaves(run["overrides"])))
+    runs = json.loads(path.read_text())["runs"]
+    fields = dict.fromkeys(field for run in runs for field, _ in leaves(run["overrides"]))
     rows = []
-    for run in load_runs(workdir):  # in the order of the sweep
-        config = dict(leaves(run.config))
-        own = {"run": run.name, "method": run.method} | {f: config.get(f) for f in fields}
-        for line in run.evaluations:
-            figures = {k.removeprefix("eval/"): v for k, v in line.items() if k != "eval/seconds"}
-            rows.append(own | {"step": figures.pop("step")} | figures)
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    for run in runs:
+        directory = workdir / "runs" / run["name"]
+        if not (directory / "config.json").exists():
+            continue
+        config = dict(leaves(json.loads((directory / "config.json").read_text())))
+        method = method_of_run(run["name"]) or config["advantage.name"]
+        own = {"run": run["name"], "method": method}
+        own |= {field: config.get(field) for field in fields}
+        for line in read_lines(directory / "metrics.jsonl"):
+            if "eval/seconds" in line:
+                figures = {k[5:]: v for k, v in line.items() if k.startswith("eval/")}
+                del figures["seconds"]
+                rows.append(own | {"step": line["step"]} | figures)
+    if not rows:
+        raise FileNotFoundError(f"no run in {workdir} has been evaluated")
     table = workdir / "results.csv"
+    columns = list(dict.fromkeys(column for row in rows for column in row))
     with replacing(table) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     return table
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Writes the table and says where it is."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.results", description=__doc__)
-    parser.add_argument("--workdir", type=Path, required=True, help="of a sweep")
-    try:
-        print(write_results(parser.parse_args(arguments).workdir))
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

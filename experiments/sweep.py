@@ -1,8 +1,11 @@
-"""The runs of a sweep: one after another, side by side in processes, or in one vmapped program.
+"""Makes the runs of a sweep: one after another, side by side in processes, or vmapped.
 
 On a CPU, runs side by side in processes are faster than one vmapped program; on an accelerator it
 is the other way round. Every run is a workdir of its own that looks the same whichever way it was
 made, so that a sweep may be begun in one mode and ended in another, and goes on run by run.
+
+The processes are not those of a pool: each keeps the programs that it has compiled, which take as
+long as many runs, and is given the jobs that share them. Below: train, jobs. Above: run.
 """
 
 import multiprocessing
@@ -19,14 +22,15 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments.config import ConfigError
-from experiments.jobs import Job, jobs_of, methods_of, next_job
+from experiments.experiment import Experiment, build_experiment, with_config
+from experiments.jobs import Job, copy_finished_runs, make_jobs, methods_by_program, next_job
 from experiments.loop import Stopped
 from experiments.metric_writer import Board, Progress, Reporter, write_json
-from experiments.reuse import take_over
-from experiments.together import train_together
-from experiments.train import Compiled, compile_for, train, warm_start
+from experiments.results import write_results
+from experiments.train import train, train_many
+from experiments.warm_start import warm_start
 
-Problems = dict[str, tuple[str, str]]  # by job: "invalid" or "failed", and the message
+Failures = dict[str, tuple[str, str]]  # by job: "invalid" or "failed", and the message
 
 
 def run_sweep(
@@ -35,7 +39,7 @@ def run_sweep(
     workdir: Path,
     shard: tuple[int, int] = (0, 1),
 ) -> None:
-    """Makes all runs of a sweep that are not finished, and the table of all that are there.
+    """Makes all unfinished runs of a sweep, and results.csv of all that are there.
 
     Args:
       base: what the runs share.
@@ -51,114 +55,107 @@ def run_sweep(
     mode = base.sweep.mode
     if mode == "auto":
         mode = "processes" if jax.default_backend() == "cpu" else "vmap"
-    jobs = jobs_of(base, runs, workdir, shard)
+    jobs = make_jobs(base, runs, workdir, shard)
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(
         workdir / "sweep.json",
         {"runs": [{"name": name, "overrides": dict(o)} for name, o in runs.items()]},
     )
     if base.sweep.reuse:
-        taken = take_over(jobs, Path(base.sweep.reuse).expanduser())
-        print(f"{len(taken)} runs copied from {base.sweep.reuse}")
+        copied = copy_finished_runs(jobs, Path(base.sweep.reuse).expanduser())
+        print(f"{len(copied)} runs copied from {base.sweep.reuse}")
     board = Board({job.name: _steps(job) for job in jobs})
     try:
         if mode == "processes":
-            problems = _run_in_processes(jobs, base.sweep.workers or len(_affinity()), board)
+            failures = _run_in_processes(jobs, base.sweep.workers or len(_affinity()), board)
         elif mode == "vmap":
-            problems = _run_together(jobs, base.sweep.runs_together, board)
+            failures = _run_vmapped(jobs, base.sweep.runs_together, board)
         else:
-            problems = _run_serially(jobs, board)
+            failures = _run_serially(jobs, board)
     finally:
         board.close()
-        _write_table(workdir)
-    for name, (kind, text) in problems.items():
+        if any(workdir.glob("runs/*/metrics.jsonl")):
+            write_results(workdir)
+    for name, (kind, text) in failures.items():
         if kind == "invalid":
             raise ConfigError(f"run {name}: {text}")
-        raise RuntimeError(f"run {name} failed ({len(problems)} in all): {text}")
-
-
-def _write_table(workdir: Path) -> None:
-    # Imported here: it brings the pictures of the report with it, which no worker needs.
-    from experiments.results import write_results
-
-    if any(workdir.glob("runs/*/metrics.jsonl")):
-        write_results(workdir)
+        raise RuntimeError(f"run {name} failed ({len(failures)} in all): {text}")
 
 
 def _steps(job: Job) -> int:
-    return job.config.steps if job.trains else job.config.warm_start.steps
+    return job.config.steps if job.is_run else job.config.warm_start.steps
 
 
-class _Workshop:
-    """Does jobs, with the programs of the latest shape at hand."""
+class _Worker:
+    """Does jobs, keeping the step functions of the latest program key."""
 
     def __init__(self, methods: Mapping[str, list[tuple[str, dict]]]):
         self._methods = methods
-        self._compiled: Compiled | None = None
-        self.shape: str | None = None
+        self._experiment: Experiment | None = None
+        self._key: str | None = None
 
-    def compiled(self, job: Job) -> Compiled:
-        """The programs of a job's shape; those of the shape before are let go."""
-        if job.shape != self.shape:
-            self._compiled = compile_for(job.config, self._methods[job.shape])
-            self.shape = job.shape
-        return self._compiled
+    def experiment(self, job: Job) -> Experiment:
+        """Returns the step functions for `job.program_key`; replaces the cached ones."""
+        if job.program_key != self._key:
+            self._experiment = build_experiment(job.config, self._methods[job.program_key])
+            self._key = job.program_key
+        return with_config(self._experiment, job.config)
 
     def do(self, job: Job, progress: Progress) -> None:
         """Makes a warm start or a run."""
-        if job.trains:
-            train(job.config, job.directory, progress=progress, compiled=self.compiled(job))
+        if job.is_run:
+            train(job.config, job.directory, progress=progress, experiment=self.experiment(job))
         else:
-            warm_start(job.config, self.compiled(job), progress, job.directory)
+            warm_start(self.experiment(job), job.directory, progress)
 
 
-def _problem(error: BaseException) -> tuple[str, str]:
+def _failure(error: BaseException) -> tuple[str, str]:
     if isinstance(error, (ConfigError, FileNotFoundError)):
         return "invalid", str(error)
     return "failed", "".join(traceback.format_exception(error))
 
 
-def _drop_dependents(waiting: list[Job], name: str, problems: Problems) -> None:
+def _drop_dependents(waiting: list[Job], name: str, failures: Failures) -> None:
     """Gives up the runs that need a warm start which failed."""
-    for job in [job for job in waiting if job.needs == name]:
+    for job in [job for job in waiting if job.depends_on == name]:
         waiting.remove(job)
-        problems[job.name] = ("failed", f"its {name} failed")
+        failures[job.name] = ("failed", f"its {name} failed")
 
 
-def _run_serially(jobs: Sequence[Job], board: Board) -> Problems:
-    workshop, waiting, problems = _Workshop(methods_of(jobs)), list(jobs), {}
+def _run_serially(jobs: Sequence[Job], board: Board) -> Failures:
+    worker, waiting, failures = _Worker(methods_by_program(jobs)), list(jobs), {}
     while waiting:
         job = waiting.pop(0)
         try:
-            workshop.do(job, Reporter(job.name, board.update))
+            worker.do(job, Reporter(job.name, board.update))
             board.done(job.name)
         except Stopped:
             raise
         except Exception as error:
-            problems[job.name] = _problem(error)
-            _drop_dependents(waiting, job.name, problems)
-    return problems
+            failures[job.name] = _failure(error)
+            _drop_dependents(waiting, job.name, failures)
+    return failures
 
 
-def _run_together(jobs: Sequence[Job], most: int, board: Board) -> Problems:
-    problems = _run_serially([job for job in jobs if not job.trains], board)
-    workshop, waiting = _Workshop(methods_of(jobs)), [job for job in jobs if job.trains]
-    for name in list(problems):
-        _drop_dependents(waiting, name, problems)
-    for shape in dict.fromkeys(job.shape for job in waiting):
-        group = [job for job in waiting if job.shape == shape]
-        errors = train_together(
+def _run_vmapped(jobs: Sequence[Job], max_runs: int, board: Board) -> Failures:
+    failures = _run_serially([job for job in jobs if not job.is_run], board)
+    worker, waiting = _Worker(methods_by_program(jobs)), [job for job in jobs if job.is_run]
+    for name in list(failures):
+        _drop_dependents(waiting, name, failures)
+    for key in dict.fromkeys(job.program_key for job in waiting):
+        group = [job for job in waiting if job.program_key == key]
+        errors = train_many(
             {job.directory: job.config for job in group},
-            workshop.compiled(group[0]),
+            worker.experiment(group[0]),
             {job.directory: Reporter(job.name, board.update) for job in group},
-            most=most or len(group),
+            max_runs=max_runs or len(group),
         )
         for job in group:
             if job.directory in errors:
-                problems[job.name] = _problem(errors[job.directory])
+                failures[job.name] = _failure(errors[job.directory])
             else:
                 board.done(job.name)
-    return problems
+    return failures
 
 
 def _affinity() -> list[int]:
@@ -176,25 +173,25 @@ def _work(index: int, core: int | None, methods, inbox, messages) -> None:
     def tell(name, step, shown):
         messages.put((index, name, "step", (step, shown)))
 
-    workshop = _Workshop(methods)
+    worker = _Worker(methods)
     while (job := inbox.get()) is not None:
         try:
-            workshop.do(job, Reporter(job.name, tell))
+            worker.do(job, Reporter(job.name, tell))
             messages.put((index, job.name, "done", None))
         except Stopped:
             return
         except Exception as error:
-            messages.put((index, job.name, *_problem(error)))
+            messages.put((index, job.name, *_failure(error)))
 
 
-def _run_in_processes(jobs: Sequence[Job], workers: int, board: Board) -> Problems:
+def _run_in_processes(jobs: Sequence[Job], workers: int, board: Board) -> Failures:
     context = multiprocessing.get_context("spawn")
     messages = context.Queue()
     workers = max(1, min(workers, len(jobs)))
     inboxes = [context.Queue() for _ in range(workers)]
     cores = _affinity()
     pinned = hasattr(os, "sched_setaffinity") and workers <= len(cores)
-    methods = methods_of(jobs)
+    methods = methods_by_program(jobs)
     processes = [
         context.Process(
             target=_work, args=(i, cores[i] if pinned else None, methods, inboxes[i], messages)
@@ -204,10 +201,10 @@ def _run_in_processes(jobs: Sequence[Job], workers: int, board: Board) -> Proble
     with _terminating(processes) as asked:
         for process in processes:
             process.start()
-        problems = _deal(jobs, processes, inboxes, messages, board)
+        failures = _deal(jobs, processes, inboxes, messages, board)
     if asked:
         raise Stopped("sweep stopped; every run has a checkpoint")
-    return problems
+    return failures
 
 
 @contextmanager
@@ -232,21 +229,21 @@ def _terminating(processes):
         signal.signal(signal.SIGTERM, previous)
 
 
-def _deal(jobs: Sequence[Job], processes, inboxes, messages, board: Board) -> Problems:
+def _deal(jobs: Sequence[Job], processes, inboxes, messages, board: Board) -> Failures:
     """Gives jobs to workers until all are done or no worker is left; returns what went wrong."""
-    waiting, problems = list(jobs), {}
-    unmade = {job.name for job in jobs if not job.trains}
+    waiting, failures = list(jobs), {}
+    unmade = {job.name for job in jobs if not job.is_run}
     holds: dict[int, Job | None] = dict.fromkeys(range(len(processes)))  # what each is at
-    shapes: dict[int, str | None] = dict.fromkeys(range(len(processes)))
+    keys: dict[int, str | None] = dict.fromkeys(range(len(processes)))  # compiled by each
     while waiting or any(holds.values()):
         for index, job in holds.items():
             if job is None and processes[index].is_alive():
-                ready = [job for job in waiting if job.needs not in unmade]
-                others = [s for i, s in shapes.items() if i != index and s and holds[i]]
-                job = next_job(ready, shapes[index], others)
+                ready = [job for job in waiting if job.depends_on not in unmade]
+                others = [k for i, k in keys.items() if i != index and k and holds[i]]
+                job = next_job(ready, keys[index], others)
                 if job is not None:
                     waiting.remove(job)
-                    holds[index], shapes[index] = job, job.shape
+                    holds[index], keys[index] = job, job.program_key
                     inboxes[index].put(job)
         # Asked before the queue is read: what a worker sent before it ended is read below.
         alive = [process.is_alive() for process in processes]
@@ -256,9 +253,9 @@ def _deal(jobs: Sequence[Job], processes, inboxes, messages, board: Board) -> Pr
             for index, job in holds.items():
                 if job is not None and not alive[index]:
                     text = f"its process ended with exit code {processes[index].exitcode}"
-                    problems[job.name] = ("failed", text)
+                    failures[job.name] = ("failed", text)
                     holds[index] = None
-                    _drop_dependents(waiting, job.name, problems)
+                    _drop_dependents(waiting, job.name, failures)
             if not any(alive):
                 break
             continue
@@ -270,6 +267,6 @@ def _deal(jobs: Sequence[Job], processes, inboxes, messages, board: Board) -> Pr
             board.done(name)
             unmade.discard(name)
         else:
-            problems[name] = (kind, content)
-            _drop_dependents(waiting, name, problems)
-    return problems
+            failures[name] = (kind, content)
+            _drop_dependents(waiting, name, failures)
+    return failures

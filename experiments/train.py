@@ -1,9 +1,11 @@
-"""Training as a function of (config, workdir): a warm start, then RL, then a result."""
+"""Training as a function of (config, workdir): a warm start, then RL, then a result.
 
-import json
-import logging
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+One run and many vmapped runs share the loop. Below: warm_start, evaluate, loop, experiment, workdir.
+Above: sweep, run.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,104 +14,43 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import advantages
-from experiments.checkpoints import Checkpoints, tree_sha256
-from experiments.config import FREE_TO_CHANGE, ConfigError, differences, with_added_fields
+from experiments import workdir as workdirs
+from experiments.checkpoints import tree_sha256
+from experiments.config import ConfigError
+from experiments.evaluate import evaluation_metrics
 from experiments.experiment import (
-    Imitation,
-    Parts,
-    Program,
-    abstract_state,
-    make_imitation,
-    make_program,
-    prepare,
-    starting_params,
+    Experiment,
+    abstract_checkpoint,
+    build_experiment,
+    from_checkpoint,
+    host_rewards,
+    initial_params,
+    with_config,
 )
-from experiments.held_out import evaluation_line
-from experiments.learner import Hyperparameters, TrainState, hyperparameters, kept
-from experiments.loop import Stage, run_stage
-from experiments.metric_writer import Bar, Progress, Silent, plain_tree, read_lines, write_json
-from experiments.models import transformer
-from experiments.multihost import everywhere, first, is_first, join_rows, rows_of, same
-from experiments.sharding import batch_sharding, place, replicated
-from experiments.tasks.verifier import Verifier
-
-logger = logging.getLogger(__name__)
+from experiments.learner import Hyperparameters, TrainState, hyperparameters, to_checkpoint
+from experiments.loop import NonFiniteError, RunWriter, Stage, per_step, run_loop
+from experiments.metric_writer import Bar, Progress, Silent
+from experiments.multihost import everywhere, is_first
+from experiments.sharding import batch_sharding, place, stacked
+from experiments.warm_start import warm_start
 
 
-class Compiled(NamedTuple):
-    """What runs of one shape (experiments.jobs) share; `for_run` makes it that of one of them."""
+class Run(NamedTuple):
+    """A run on its way.
 
-    parts: Parts
-    members: tuple
-    program: Program
-    imitation: Imitation
-
-
-def compile_for(config: ConfigDict, methods: Sequence[tuple[str, dict]] = ()) -> Compiled:
-    """Prepares the parts of `config` and the program for its advantage and for `methods`.
-
-    Args:
-      config: of one run.
-      methods: (name, kwargs) of the other advantages that the program should serve.
+    Attributes:
+      experiment: with the config of this run.
+      hyper: its traced hyperparameters.
+      writer: of its checkpoints and logs.
+      step: steps done.
+      state: after them.
     """
-    own = (config.advantage.name, config.advantage.kwargs.to_dict())
-    members = advantages.members_of([*methods, own])
-    parts = prepare(config)
-    check_gives_gradient(config)
-    return Compiled(parts, members, make_program(parts, members), make_imitation(parts))
 
-
-def for_run(compiled: Compiled, config: ConfigDict) -> Compiled:
-    """Puts the config of one run into what runs of its shape share."""
-    parts = compiled.parts._replace(config=config)
-    old, new = compiled.parts.config.warm_start, config.warm_start
-    same = (old.batch, old.learning_rate) == (new.batch, new.learning_rate)
-    imitation = compiled.imitation if same else make_imitation(parts)
-    return compiled._replace(parts=parts, imitation=imitation)
-
-
-def check_gives_gradient(config: ConfigDict) -> None:
-    """Runs the advantage once, on groups of every number of successes.
-
-    Raises:
-      ConfigError: when all advantages are 0 or some are not finite, or when the advantage cannot be
-        compiled or changes the shape of the rewards.
-    """
-    name, kwargs = config.advantage.name, config.advantage.kwargs.to_dict()
-    members = advantages.members_of([(name, kwargs)])
-    choice = advantages.choose(members, name, kwargs)
-    size = config.group_size
-    rewards = np.tril(np.ones((size + 1, size), np.float32), -1)
-    statistics = {"entropy": np.float32(1.0), "lengths": np.ones_like(rewards)}
-
-    @jax.jit  # as programs will
-    def weigh(choice, rewards, statistics):
-        states = advantages.init(members, choice)
-        return advantages.update(members, choice, rewards, states, **statistics)[0]
-
-    try:
-        weights = weigh(choice, rewards, statistics)
-    except jax.errors.JAXTypeError as error:
-        raise ConfigError(
-            f"config.advantage.name = {name!r} must be traceable by jax, in its floating-point"
-            f" arguments too (jnp for np, jnp.where for if): {str(error).splitlines()[0]}"
-        ) from error
-    except ValueError as error:
-        raise ConfigError(
-            f"config.group_size = {size} with config.advantage.name = {name!r}: {error}"
-        ) from error
-    weights = np.asarray(weights)
-    if weights.shape != rewards.shape:
-        raise ConfigError(
-            f"config.advantage.name = {name!r} must return the shape of the rewards,"
-            f" {rewards.shape}, got {weights.shape}"
-        )
-    if not np.all(np.isfinite(weights)) or not np.any(weights):
-        raise ConfigError(
-            f"config.group_size must be large enough to give a gradient with"
-            f" config.advantage.name = {name!r}, got {size}"
-        )
+    experiment: Experiment
+    hyper: Hyperparameters
+    writer: RunWriter
+    step: int
+    state: TrainState
 
 
 def train(
@@ -117,285 +58,228 @@ def train(
     workdir: str | Path,
     *,
     progress: Progress | None = None,
-    compiled: Compiled | None = None,
+    experiment: Experiment | None = None,
 ) -> dict[str, Any]:
-    """Runs an experiment to its end; called again, it goes on where it was.
+    """Trains to `config.steps`, resuming from the latest checkpoint.
 
     Args:
       config: see experiments.config.default_config.
       workdir: gets config.json, metrics.jsonl, tensorboard/, evaluations/, checkpoints/ and
         result.json.
       progress: where to show progress; a bar on the terminal if None.
-      compiled: shared by runs with the same static config; made here if None.
+      experiment: of a run whose compiled functions this run can share; built here if None.
 
     Returns:
       The contents of result.json: the final metrics and `params_sha256`.
 
     Raises:
-      ConfigError: before any work, if the config cannot run or the workdir holds another config.
+      ConfigError: before anything is written, if the config cannot run, or the workdir holds
+        another run or is in use.
       Stopped: after SIGTERM, with a checkpoint written.
       NonFiniteError: when loss or gradient stop being finite.
     """
     workdir = Path(workdir)
     progress = progress or (Bar() if is_first() else Silent())
-    claim(config, workdir)
-    compiled = for_run(compiled or everywhere(lambda: compile_for(config)), config)
-    result = finished_result(config, workdir)
-    if result is not None:
+    workdirs.check(config, workdir)
+    if (result := workdirs.finished_result(config, workdir)) is not None:
         return result
-    with host_verification(compiled) as verify:
-        return _reinforce(config, workdir, compiled, progress, verify)
+    experiment = with_config(experiment or everywhere(lambda: build_experiment(config)), config)
+    with workdirs.locked(workdir), host_rewards(experiment) as rewards_of:
+        workdirs.claim(config, workdir)
+        with closing(RunWriter(workdir, config.checkpoint.keep, progress)) as writer:
+            run = start_run(experiment, writer, progress)
+            state = run_loop(rl_stage(run, rewards_of), [writer], run.step, run.state)
+        return workdirs.write_result(config, workdir, tree_sha256(state.params))
 
 
-def finished_result(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
-    """The contents of result.json, if the run in `workdir` has made all its steps."""
-    path = workdir / "result.json"
-    result = first(lambda: json.loads(path.read_text()) if path.exists() else {})
-    return result if result.get("step") == config.steps else None
+def start_run(experiment: Experiment, writer: RunWriter, progress: Progress) -> Run:
+    """Restores a run's newest checkpoint, or starts it from its warm start."""
+    config = experiment.config
+    hyper = hyperparameters(config, experiment.methods)
+    restored = writer.restore(abstract_checkpoint(experiment))
+    if restored is not None:
+        step, saved = restored
+        workdirs.check_steps(config, writer.directory, step)
+        return Run(experiment, hyper, writer, step, from_checkpoint(experiment, hyper, saved))
+    if config.warm_start.steps:
+        directory = config.warm_start.workdir or writer.directory / "warm_start"
+        params = warm_start(experiment, directory, progress)
+    else:
+        params = initial_params(experiment)
+    return Run(experiment, hyper, writer, 0, experiment.rl.init(hyper, params))
 
 
-@contextmanager
-def host_verification(compiled: Compiled):
-    """Yields (facts, rollouts) -> rewards [P, G] on the host; None for a device task.
-
-    Each of several processes scores the completions of its own prompts; all get all rewards.
-    """
-    task, settings = compiled.parts.task, compiled.parts.config.verification
-    if task.on_device:
-        yield None
-        return
-    with Verifier(
-        task, workers=settings.workers, timeout_seconds=settings.timeout_seconds
-    ) as verifier:
-
-        def verify(facts, rollouts):
-            rows, tokens = rows_of(rollouts.tokens)
-            _, mask = rows_of(rollouts.token_mask)
-            rewards = everywhere(lambda: verifier.verify(facts[rows], tokens, mask))
-            return join_rows(rows, rewards, len(facts))
-
-        yield verify
-
-
-def claim(config: ConfigDict, workdir: Path) -> None:
-    """Writes config.json, or checks that the run in this workdir has the same config."""
-    new = json.loads(json.dumps(plain_tree(config.to_dict())))
-    same("config", new)
-
-    def check_and_write():
-        workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / "config.json"
-        if path.exists():
-            changed = differences(with_added_fields(json.loads(path.read_text()), new), new)
-            changed = [c for c in changed if not c.startswith(FREE_TO_CHANGE)]
-            if changed:
-                raise ConfigError(
-                    f"{workdir} holds a run with another config ({'; '.join(changed)}):"
-                    " choose another --workdir"
-                )
-        write_json(path, new)
-
-    first(check_and_write)
-
-
-def warm_start(
-    config: ConfigDict, compiled: Compiled, progress: Progress, workdir: str | Path
-) -> Any:
-    """Imitates the task's demonstrations; returns the parameters that RL starts from.
+def rl_stage(run: Run, rewards_of: Callable | None) -> Stage:
+    """Returns the RL stage of one run.
 
     Args:
-      config: of the run.
-      compiled: of the run.
-      progress: where to show it.
-      workdir: of the warm start itself; finished work there is read, not repeated.
+      run: where it starts.
+      rewards_of: verification on the host, for a host task.
     """
-    compiled = for_run(compiled, config)
-    parts, imitation = compiled.parts, compiled.imitation
-    settings = config.warm_start
-    workdir = Path(workdir)
-    claim(warm_start_part(config), workdir)
-    like = _abstract_carry(parts, imitation)
-    if first(lambda: (workdir / "result.json").exists()):
-        return _finished_warm_start(workdir, like)
+    experiment, hyper, directory = run.experiment, run.hyper, run.writer.directory
+    config, task, rl = experiment.config, experiment.task, experiment.rl
+    by_prompt = batch_sharding(experiment.mesh)
 
-    def advance(carry, step, count):
-        if parts.task.on_device:
-            seed = np.uint32(settings.seed)
-            carry, metrics = imitation.advance(carry, parts.task, seed, np.int32(step), count)
-            return carry, [lines_of(metrics)]
+    def on_device(state, step, count):
+        state, metrics = rl.train_steps(state, task, hyper, count)
+        return state, [_lines(metrics, config)]
+
+    def on_host(state, step, count):
         lines = []
         for index in range(step, step + count):
-            shown = parts.task.demonstrations(settings.seed, index, settings.batch)
-            shown = shown._replace(prompts=shown.prompts._replace(facts=()))
-            shown = place(shown, batch_sharding(parts.mesh))
-            carry, metrics = imitation.learn(carry, shown)
-            lines += lines_of(metrics)
-        return carry, [lines]
-
-    stage = Stage(
-        name="warm start",
-        steps=settings.steps,
-        steps_per_call=config.steps_per_call,
-        advance=advance,
-        evaluate=None,
-        split=lambda carry: [carry],
-        evaluate_every=settings.steps,
-        checkpoint_every=config.checkpoint.every,
-        keep=1,
-    )
-    params, _ = run_stage(
-        stage,
-        workdir,
-        start=lambda: imitation.init(starting_params(parts)),
-        like=like,
-        progress=progress,
-    )
-    result = {"step": settings.steps, "params_sha256": tree_sha256(params)}
-    first(lambda: write_json(workdir / "result.json", result))
-    return params
-
-
-def warm_start_part(config: ConfigDict) -> ConfigDict:
-    """The fields that a warm start depends on; runs that differ in others can share it."""
-    part = ConfigDict(config.to_dict())
-    del part.warm_start["workdir"]
-    for field in ("name", "learning_rate", "momentum"):  # the warm start is AdamW at its own rate
-        del part.optimizer[field]
-    return ConfigDict({name: part[name] for name in ("warm_start", "optimizer", "model", "task")})
-
-
-def _finished_warm_start(workdir: Path, like):
-    """Reads the parameters of a finished warm start; several runs may do so at once."""
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=1)
-    try:
-        restored = checkpoints.restore(like)
-    finally:
-        checkpoints.close()
-    if restored is None:
-        raise FileNotFoundError(f"the warm start in {workdir} has no readable checkpoint")
-    return restored[1][0]
-
-
-def _abstract_carry(parts: Parts, imitation: Imitation):
-    shapes = jax.eval_shape(
-        imitation.init,
-        jax.eval_shape(lambda: transformer.init_params(parts.model, jax.random.key(0))),
-    )
-    return jax.tree.map(
-        lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
-        shapes,
-        imitation.carry_shardings,
-    )
-
-
-def _reinforce(
-    config: ConfigDict,
-    workdir: Path,
-    compiled: Compiled,
-    progress: Progress,
-    verify: Callable | None,
-) -> dict[str, Any]:
-    parts, members, program, _ = compiled
-    hyper = hyperparameters(config, members)
-
-    def start():
-        return program.init(hyper, first_params(config, compiled, progress, workdir))
-
-    def advance(state, step, count):
-        if parts.task.on_device:
-            state, metrics = program.advance(state, parts.task, hyper, count)
-            return state, [lines_of(metrics, config)]
-        lines = []
-        for index in range(step, step + count):
-            prompts = parts.task.train_prompts(config.seed, index, config.prompts)
-            asked = place(prompts._replace(facts=()), batch_sharding(parts.mesh))
-            rollouts = program.sample(state, asked)
-            rewards = np.asarray(verify(prompts.facts, rollouts), np.float32)
-            rewards = place(rewards, batch_sharding(parts.mesh))
-            state, metrics = program.learn(state, hyper, asked, rollouts, rewards)
-            lines += lines_of(metrics, config)
+            prompts = task.train_prompts(config.seed, index, config.prompts)
+            placed = place(prompts._replace(facts=()), by_prompt)
+            rollouts = rl.sample(state, placed)
+            rewards = np.asarray(rewards_of(prompts.facts, rollouts), np.float32)
+            state, metrics = rl.update(state, hyper, placed, rollouts, place(rewards, by_prompt))
+            lines += _lines(metrics, config)
         return state, [lines]
 
     def evaluate(state, step):
-        keeps = workdir if is_first() else None
-        return [evaluation_line(parts, program, state.params, verify, step, keeps)]
+        keep_counts = directory if is_first() else None
+        return [evaluation_metrics(experiment, state.params, rewards_of, step, keep_counts)]
 
-    state = run_stage(
-        reinforcement_stage(workdir.name, config, advance, evaluate, lambda s: [kept(s, hyper)]),
-        workdir,
-        start=start,
-        like=kept(abstract_state(parts, members, hyper), hyper),
-        progress=progress,
-        whole=lambda restored: whole(compiled, hyper, restored),
+    return _stage(
+        config,
+        directory.name,
+        on_device if task.on_device else on_host,
+        evaluate,
+        lambda state: [to_checkpoint(state, hyper)],
     )
-    return write_result(config, workdir, state.params)
 
 
-def reinforcement_stage(name: str, config: ConfigDict, advance, evaluate, split) -> Stage:
-    """The RL stage of runs that have `config` in common, as far as a stage goes."""
+def vmapped_rl_stage(runs: Sequence[Run]) -> Stage:
+    """Returns the RL stage of runs of a device task that share compiled functions and a step.
+
+    Evaluation goes run by run, with the function that a run alone uses: its batches fill a device
+    as they are, and its memory does not grow with the number of runs.
+    """
+    task, rl = runs[0].experiment.task, runs[0].experiment.rl
+    hypers = jax.tree.map(lambda *x: np.stack(x), *(run.hyper for run in runs))
+
+    def train_steps(states, step, count):
+        states, metrics = rl.train_steps_vmapped(states, task, hypers, count)
+        metrics = jax.device_get(metrics)
+        return states, [
+            _lines(_take(metrics, i), run.experiment.config) for i, run in enumerate(runs)
+        ]
+
+    def evaluate(states, step):
+        return [
+            evaluation_metrics(
+                run.experiment, _take(states.params, i), None, step, run.writer.directory
+            )
+            for i, run in enumerate(runs)
+        ]
+
+    def to_checkpoints(states):
+        return [to_checkpoint(_take(states, i), run.hyper) for i, run in enumerate(runs)]
+
+    config = runs[0].experiment.config
+    return _stage(config, f"{len(runs)} runs", train_steps, evaluate, to_checkpoints)
+
+
+def _stage(config: ConfigDict, name: str, train_steps, evaluate, to_checkpoints) -> Stage:
     return Stage(
         name=name,
         steps=config.steps,
         steps_per_call=config.steps_per_call,
-        advance=advance,
+        train_steps=train_steps,
         evaluate=evaluate,
-        split=split,
+        to_checkpoints=to_checkpoints,
         evaluate_every=config.evaluation.every,
         checkpoint_every=config.checkpoint.every,
-        keep=config.checkpoint.keep,
         profile=(config.profile.start, config.profile.start + config.profile.steps),
     )
 
 
-def first_params(config: ConfigDict, compiled: Compiled, progress: Progress, workdir: Path):
-    """The policy that RL starts from: after the warm start, if there is one."""
-    if not config.warm_start.steps:
-        return starting_params(compiled.parts)
-    directory = config.warm_start.workdir or workdir / "warm_start"
-    return warm_start(config, compiled, progress, directory)
-
-
-def whole(compiled: Compiled, hyper: Hyperparameters, restored: TrainState) -> TrainState:
-    """The state that a program takes, from what a checkpoint holds: the inverse of `kept`."""
-    states = advantages.all_states(compiled.members, hyper.advantage, restored.advantage_state)
-    # Copied, since leaves of a first state may be one buffer, which cannot be donated twice.
-    states = jax.device_put(jax.tree.map(jnp.copy, states), replicated(compiled.parts.mesh))
-    return restored._replace(advantage_state=states)
-
-
-def write_result(config: ConfigDict, workdir: Path, params) -> dict[str, Any]:
-    """Writes result.json from the last lines of the log."""
-    own = {"step": config.steps, "params_sha256": tree_sha256(params)}
-
-    def write():
-        final: dict[str, Any] = {}
-        for line in read_lines(workdir / "metrics.jsonl"):
-            final |= {k: v for k, v in line.items() if line["step"] == config.steps}
-        result = final | own
-        write_json(workdir / "result.json", result)
-        return result
-
-    return first(write)
-
-
-def lines_of(metrics: dict, config: ConfigDict | None = None) -> list[dict]:
-    """Splits metrics stacked over steps into one dict per step, on the host.
-
-    A metric without the axis of steps belongs to the last step. NaN where a method has no alpha or
-    delta is left out.
-    """
-    metrics = jax.device_get(metrics)
-    last = {name: value.item() for name, value in metrics.items() if np.ndim(value) == 0}
-    stacked = {name: value for name, value in metrics.items() if np.ndim(value) > 0}
-    count = len(next(iter(stacked.values())))
-    lines = []
-    for i in range(count):
-        line = {name: value[i].tolist() for name, value in stacked.items()}
+def _lines(metrics: dict, config: ConfigDict) -> list[dict]:
+    """The metrics of each step; NaN where a method has no alpha or delta is left out."""
+    lines = per_step(metrics)
+    for line in lines:
         for name in ("alpha", "delta"):
-            if name in line and np.isnan(line[name]):
+            if np.isnan(line.get(name, 0.0)):
                 del line[name]
-        if config is not None:
-            line["tokens"] = line["length"] * config.prompts * config.group_size
-        lines.append(line)
-    lines[-1] |= last
+        line["tokens"] = line["length"] * config.prompts * config.group_size
     return lines
+
+
+def _take(tree: Any, index: int) -> Any:
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def train_many(
+    configs: Mapping[Path, ConfigDict],
+    experiment: Experiment,
+    progress: Mapping[Path, Progress],
+    *,
+    max_runs: int,
+) -> dict[Path, Exception]:
+    """Trains runs of a device task in vmapped programs, each with the workdir of a run alone.
+
+    Runs at the same step, with the same stage before them, go together. On a mesh each run is laid
+    out as it is alone; to give each device runs of its own, start a process for each with --shard.
+
+    Args:
+      configs: by workdir; all can share `experiment`. Finished runs are left alone.
+      experiment: whose compiled functions they share.
+      progress: by workdir.
+      max_runs: in one program.
+
+    Returns:
+      The errors of the runs that failed.
+
+    Raises:
+      ConfigError: if the task is verified on the host, or a workdir holds another run.
+      Stopped: after SIGTERM, with a checkpoint of every run of the program written.
+    """
+    if not experiment.task.on_device:
+        raise ConfigError(
+            "config.sweep.mode = 'vmap' needs a task that is verified on the device, got"
+            f" config.task.name = {experiment.config.task.name!r}: use processes or serial"
+        )
+    for workdir, config in configs.items():
+        workdirs.check(config, workdir)
+    left = {d: c for d, c in configs.items() if workdirs.finished_result(c, d) is None}
+    errors: dict[Path, Exception] = {}
+    for batch in _batches(left, max_runs):
+        with ExitStack() as stack:
+            runs = []
+            for workdir in batch:
+                stack.enter_context(workdirs.locked(workdir))
+                workdirs.claim(left[workdir], workdir)
+                keep = left[workdir].checkpoint.keep
+                writer = stack.enter_context(closing(RunWriter(workdir, keep, progress[workdir])))
+                own = with_config(experiment, left[workdir])
+                runs.append(start_run(own, writer, progress[workdir]))
+            # A damaged checkpoint takes its run back to an earlier step than its batch.
+            for step in sorted({run.step for run in runs}):
+                errors |= _finish_vmapped([run for run in runs if run.step == step])
+    return errors
+
+
+def _batches(configs: Mapping[Path, ConfigDict], max_runs: int) -> list[list[Path]]:
+    """Groups runs at the same step with the same stage before them, at most `max_runs` each."""
+    groups: dict[tuple, list[Path]] = {}
+    for workdir, config in configs.items():
+        saved = (workdir / "checkpoints").glob("[0-9]*")
+        step = max((int(path.name) for path in saved if path.name.isdigit()), default=0)
+        stage = (config.steps, config.evaluation.every, *config.checkpoint.to_dict().values())
+        groups.setdefault((step, stage), []).append(workdir)
+    return [g[i : i + max_runs] for g in groups.values() for i in range(0, len(g), max_runs)]
+
+
+def _finish_vmapped(runs: Sequence[Run]) -> dict[Path, Exception]:
+    states = jax.tree.map(lambda *x: jnp.stack(x), *(run.state for run in runs))
+    states = jax.device_put(states, stacked(runs[0].experiment.rl.state_shardings))
+    writers = [run.writer for run in runs]
+    try:
+        states = run_loop(vmapped_rl_stage(runs), writers, runs[0].step, states)
+    except NonFiniteError:  # of every run, each kept by its writer
+        return {writer.directory: writer.error for writer in writers}
+    for i, run in enumerate(runs):
+        if run.writer.error is None:
+            run.writer.wait()
+            digest = tree_sha256(_take(states.params, i))
+            workdirs.write_result(run.experiment.config, run.writer.directory, digest)
+    return {w.directory: w.error for w in writers if w.error is not None}

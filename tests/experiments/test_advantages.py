@@ -14,7 +14,7 @@ from experiments.advantages import factory_of
 from experiments.config import ConfigError
 from experiments.report.pictures.masses import exact_masses
 from experiments.report.runs import Run
-from experiments.train import check_gives_gradient
+from experiments.train import check_gradient
 from tests.conftest import COMPILATION_CACHE
 from tests.experiments.conftest import REPOSITORY
 from tests.experiments.tiny_config import get_config as tiny_config
@@ -132,14 +132,14 @@ def test_functions_and_factories_are_told_apart(name, kwargs, expected):
     transformation = factory_of(name)(**kwargs)
     advantages, _ = transformation.update(REWARDS, transformation.init())
     np.testing.assert_allclose(advantages, expected, rtol=1e-6)
-    check_gives_gradient(config_of(name, kwargs))
+    check_gradient(config_of(name, kwargs))
 
 
 def test_a_factory_may_read_a_statistic():
     transformation = factory_of("my_advantages.with_entropy")(weight=2.0)
     advantages, _ = transformation.update(REWARDS, transformation.init(), entropy=0.5)
     np.testing.assert_allclose(advantages, REWARDS - REWARDS.mean(-1, keepdims=True))
-    check_gives_gradient(config_of("my_advantages.with_entropy", {}))
+    check_gradient(config_of("my_advantages.with_entropy", {}))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_factory_may_read_a_statistic():
 )
 def test_what_cannot_be_an_advantage(name, kwargs, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        check_gives_gradient(config_of(name, kwargs))
+        check_gradient(config_of(name, kwargs))
 
 
 def run_of(name, kwargs, train=()):

@@ -15,7 +15,7 @@ from experiments.config import ConfigError, default_config, with_added_fields
 from experiments.grid import seeds
 from experiments.learner import make_optimizer
 from experiments.metric_writer import Silent
-from experiments.train import compile_for, host_verification, train
+from experiments.train import build_experiment, host_rewards, train
 from tests.experiments.conftest import REPOSITORY
 from tests.experiments.tiny_config import get_config as tiny_config
 
@@ -82,7 +82,7 @@ def test_impossible_values(field, value, message):
 def test_impossible_advantages(name, kwargs, message):
     config = changed("advantage", ConfigDict({"name": name, "kwargs": kwargs}))
     with pytest.raises(ConfigError, match=re.escape(message)):
-        compile_for(config)
+        build_experiment(config)
 
 
 @pytest.mark.parametrize("name", ["grpo", "dr_grpo", "rloo", "fade"])
@@ -90,19 +90,19 @@ def test_group_of_one_with_a_group_baseline(name):
     config = changed("advantage", ConfigDict({"name": name, "kwargs": {}}))
     config.group_size = 1
     with pytest.raises(ConfigError, match=r"config.group_size"):
-        compile_for(config)
+        build_experiment(config)
 
 
 @pytest.mark.parametrize("name", ["experiments.tasks.graph", "experiments.tasks.graph.make"])
 def test_task_of_a_dotted_path(name):
-    compile_for(changed("task.name", name))
+    build_experiment(changed("task.name", name))
 
 
 @pytest.mark.parametrize("name", ["reinforce", "nsr"])
 def test_group_of_one_without_a_group_baseline(name):
     config = changed("advantage", ConfigDict({"name": name, "kwargs": {}}))
     config.group_size = 1
-    compile_for(config)
+    build_experiment(config)
 
 
 @pytest.mark.parametrize(
@@ -246,9 +246,9 @@ def test_every_field_is_read_by_a_running_program(monkeypatch, tiny, tmp_path):
         sweep.run_sweep(tiny, seeds(tiny), tmp_path)
     tiny.optimizer.name = "sgd"
     make_optimizer(tiny.optimizer, 1.0)
-    from_file = compile_for(tiny)
+    from_file = build_experiment(tiny)
     from_file = from_file._replace(parts=from_file.parts._replace(task=HostTask()))
-    with host_verification(from_file):
+    with host_rewards(from_file):
         pass
     unread = []
     for field in leaves(default_config()):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from experiments.config import ConfigError, saved_config
-from experiments.experiment import starting_params
-from experiments.held_out import evaluation_line, restore_params, run_held_out
+from experiments.experiment import initial_params
+from experiments.evaluate import evaluation_line, restore_params, run_held_out
 from experiments.learner import hyperparameters
 from experiments.metric_writer import Silent, read_lines
-from experiments.train import claim, compile_for, train
+from experiments.train import claim, build_experiment, train
 from tests.experiments.tiny_config import get_config
 
 
@@ -52,17 +52,17 @@ def test_saved_config_is_the_config_of_the_run(tiny, tmp_path):
 
 def test_a_checkpoint_that_is_not_there(tiny, tmp_path):
     train(tiny, tmp_path, progress=Silent())
-    parts, members, _, _ = compile_for(tiny)
+    parts, members, _, _ = build_experiment(tiny)
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 3"):
         restore_params(parts, members, hyperparameters(tiny, members), tmp_path, 3)
 
 
 def test_pass_at_k_counts_subsets(tiny):
     """pass@k of a prompt is the fraction of k-subsets of its samples that hold a success."""
-    compiled = compile_for(tiny)
-    params = starting_params(compiled.parts)
-    held_out = run_held_out(compiled.parts, compiled.program, params, None, 0)
-    line = evaluation_line(compiled.parts, compiled.program, params, None, 0)
+    compiled = build_experiment(tiny)
+    params = initial_params(experiment)
+    held_out = run_held_out(experiment, experiment.rl, params, None, 0)
+    line = evaluation_line(experiment, experiment.rl, params, None, 0)
     n = tiny.evaluation.samples
     for k in tiny.evaluation.ks:
         expected = np.mean([1 - comb(n - c, k) / comb(n, k) for c in held_out.num_correct])
@@ -74,5 +74,5 @@ def test_pass_at_k_counts_subsets(tiny):
 def test_held_out_prompts_do_not_depend_on_the_seed_of_the_run(tiny):
     other = tiny.copy_and_resolve_references()
     other.seed = 5
-    a, b = (compile_for(c).parts.task.eval_prompts(8).tokens for c in (tiny, other))
+    a, b = (build_experiment(c).parts.task.eval_prompts(8).tokens for c in (tiny, other))
     np.testing.assert_array_equal(a, b)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from experiments import learner
-from experiments.experiment import starting_params
+from experiments.experiment import initial_params
 from experiments.learner import hyperparameters
 from experiments.rollout import Rollouts
-from experiments.train import compile_for
+from experiments.train import build_experiment
 from tests.experiments.tiny_config import get_config as tiny_config
 
 
@@ -23,7 +23,7 @@ def compiled(**mesh):
     config.advantage.name = "reinforce"
     config.optimizer.name, config.optimizer.learning_rate = "sgd", 1.0
     config.mesh.update(mesh)
-    return compile_for(config)
+    return build_experiment(config)
 
 
 def batch(parts):
@@ -41,7 +41,7 @@ def batch(parts):
 def test_an_update_of_a_wide_model_is_that_of_plain_products(mesh):
     parts, members, program, _ = compiled(**mesh)
     hyper, arguments = hyperparameters(parts.config, members), batch(parts)
-    start = jax.device_get(starting_params(parts))
+    start = jax.device_get(initial_params(parts))
 
     @jax.jit
     def plain(params):

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.config import ConfigError, default_config
 from experiments.grid import axis, product
-from experiments.jobs import Job, jobs_of, methods_of, next_job, parse_shard, run_configs, shape
+from experiments.jobs import Job, make_jobs, methods_by_program, next_job, parse_shard, run_configs, shape
 from tests.experiments.conftest import REPOSITORY
 from tests.experiments.tiny_config import get_config as tiny_config
 
@@ -72,15 +72,15 @@ def test_a_shape_is_what_programs_are_compiled_for(tmp_path, override, same):
 
 def test_warm_starts_are_named_by_what_they_differ_in_and_come_first(tmp_path):
     runs = product(axis("warm_start.steps", (2, 4), "start"), axis("optimizer.name", ("adamw", "sgd")), axis("seed", (0, 1)))  # fmt: skip
-    jobs = jobs_of(tiny_config(), runs, tmp_path)
+    jobs = make_jobs(tiny_config(), runs, tmp_path)
     assert [job.name for job in jobs[:2]] == ["warm start/steps2", "warm start/steps4"]
     assert [job.directory for job in jobs[:2]] == [
         tmp_path / "warm_start/steps2",
         tmp_path / "warm_start/steps4",
     ]
-    assert all(job.trains for job in jobs[2:])
-    assert all(job.config.warm_start.workdir == str(tmp_path / job.needs.replace(" ", "_")) for job in jobs[2:])  # fmt: skip
-    shapes = [job.shape for job in jobs[2:]]
+    assert all(job.is_run for job in jobs[2:])
+    assert all(job.config.warm_start.workdir == str(tmp_path / job.depends_on.replace(" ", "_")) for job in jobs[2:])  # fmt: skip
+    shapes = [job.program_key for job in jobs[2:]]
     assert len(set(shapes)) == 2
     assert shapes == sorted(shapes, key=shapes.index)  # one shape after the other
     assert {job.name for job in jobs[2:]} == set(runs)
@@ -91,18 +91,18 @@ def test_finished_runs_need_no_warm_start(tmp_path):
     for name in RUNS:
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "result.json").write_text(f'{{"step": {config.steps}}}')
-    assert all(job.trains and job.needs is None for job in jobs_of(config, RUNS, tmp_path))
+    assert all(job.is_run and job.depends_on is None for job in make_jobs(config, RUNS, tmp_path))
     (tmp_path / "runs" / "slow" / "result.json").unlink()
-    jobs = jobs_of(config, RUNS, tmp_path)
-    assert [job.name for job in jobs if not job.trains] == ["warm start"]
+    jobs = make_jobs(config, RUNS, tmp_path)
+    assert [job.name for job in jobs if not job.is_run] == ["warm start"]
 
 
 def test_shards_part_the_runs_and_make_their_own_warm_starts(tmp_path):
     config, runs = tiny_config(), axis("seed", range(7))
-    parts = [jobs_of(config, runs, tmp_path, (i, 3)) for i in range(3)]
-    names = [[job.name for job in part if job.trains] for part in parts]
+    parts = [make_jobs(config, runs, tmp_path, (i, 3)) for i in range(3)]
+    names = [[job.name for job in part if job.is_run] for part in parts]
     assert names == [["seed0", "seed3", "seed6"], ["seed1", "seed4"], ["seed2", "seed5"]]
-    starts = [[job.directory.name for job in part if not job.trains] for part in parts]
+    starts = [[job.directory.name for job in part if not job.is_run] for part in parts]
     assert starts == [[f"warm_start-part{i}of3"] for i in range(3)]
 
 
@@ -140,14 +140,14 @@ def test_every_sweep_file_can_run(name, tmp_path):
         config = module.get_config(mode)
         if config.model.path:
             config.model.path = str(tmp_path)  # the weights need not be here
-        jobs = jobs_of(config, module.sweep(config), tmp_path)
+        jobs = make_jobs(config, module.sweep(config), tmp_path)
         seeds = {job.config.seed for job in jobs}
         tuning_seed = getattr(module, "SEED", None)  # no result may come from it
         assert tuning_seed not in range(100)
         assert seeds == ({tuning_seed} if tuning_seed else set(range(config.sweep.seeds)))
         if not mode:
-            assert f"\n{sum(job.trains for job in jobs)} runs" in module.__doc__
-        for methods in methods_of(jobs).values():
+            assert f"\n{sum(job.is_run for job in jobs)} runs" in module.__doc__
+        for methods in methods_by_program(jobs).values():
             assert len(methods) == len({repr(m) for m in methods})
 
 

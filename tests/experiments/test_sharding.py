@@ -7,11 +7,11 @@ import pytest
 
 from experiments.config import ConfigError
 from experiments.experiment import abstract_state, parameter_shardings
-from experiments.held_out import restore_params
+from experiments.evaluate import restore_params
 from experiments.learner import hyperparameters
 from experiments.metric_writer import Silent
 from experiments.sharding import make_mesh
-from experiments.train import compile_for, train, warm_start
+from experiments.train import build_experiment, train, warm_start
 from tests.experiments.tiny_config import get_config as tiny_config
 
 
@@ -30,7 +30,7 @@ def params_fixture(tmp_path_factory):
     """A policy that earns rewards, so that there is a gradient to compare."""
     config = divisible_config()
     workdir = tmp_path_factory.mktemp("warm_start")
-    return jax.device_get(warm_start(config, compile_for(config), Silent(), workdir))
+    return jax.device_get(warm_start(config, build_experiment(config), Silent(), workdir))
 
 
 def two_steps(params, **mesh):
@@ -39,7 +39,7 @@ def two_steps(params, **mesh):
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 0.1
     config.mesh.update(mesh)
-    compiled = compile_for(config)
+    compiled = build_experiment(config)
     parts, members, program, _ = compiled
     hyper = hyperparameters(config, members)
     params = jax.device_put(params, parameter_shardings(parts))
@@ -87,9 +87,9 @@ def test_several_devices_equal_one(params, single, mesh):
 def test_parameters_and_optimizer_are_split_over_fsdp(params):
     config = divisible_config()
     config.mesh.update({"data": 4, "fsdp": 2})
-    compiled = compile_for(config)
-    placed = jax.device_put(params, parameter_shardings(compiled.parts))
-    state = compiled.program.init(hyperparameters(config, compiled.members), placed)
+    compiled = build_experiment(config)
+    placed = jax.device_put(params, parameter_shardings(experiment))
+    state = experiment.rl.init(hyperparameters(config, experiment.methods), placed)
     embedding = state.params["embedding"]
     assert embedding.addressable_shards[0].data.shape == (embedding.shape[0], 8)
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == embedding.shape]
@@ -104,9 +104,9 @@ def test_checkpoint_of_eight_devices_resumes_on_one(tmp_path):
     config.steps = 2
     train(config, tmp_path / "run", progress=Silent())
     one = tiny_config()
-    compiled = compile_for(one)
-    hyper = hyperparameters(one, compiled.members)
-    step, params = restore_params(compiled.parts, compiled.members, hyper, tmp_path / "run", None)
+    compiled = build_experiment(one)
+    hyper = hyperparameters(one, experiment.methods)
+    step, params = restore_params(experiment, experiment.methods, hyper, tmp_path / "run", None)
     assert step == 2
     assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(params))
 
@@ -114,9 +114,9 @@ def test_checkpoint_of_eight_devices_resumes_on_one(tmp_path):
 def test_weights_and_optimizer_stay_float32_where_the_model_computes_in_bfloat16():
     config = tiny_config()
     config.model.dtype = "bfloat16"
-    compiled = compile_for(config)
-    hyper = hyperparameters(config, compiled.members)
-    state = abstract_state(compiled.parts, compiled.members, hyper)
+    compiled = build_experiment(config)
+    hyper = hyperparameters(config, experiment.methods)
+    state = abstract_state(experiment, experiment.methods, hyper)
     kept = jax.tree.leaves((state.params, state.opt_state, state.initial_head))
     kinds = {leaf.dtype for leaf in kept if jnp.issubdtype(leaf.dtype, jnp.floating)}
     assert kinds == {jnp.dtype(jnp.float32)}
@@ -128,7 +128,7 @@ def test_a_mesh_that_does_not_divide(monkeypatch):
     config = tiny_config()
     config.mesh.tensor = 2
     with pytest.raises(ConfigError, match=r"mesh.tensor = 2 must divide the \w+ dimension \d"):
-        compile_for(config)
+        build_experiment(config)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ConfigError, match="must use all 8 devices of the 2 processes, got 4"):
         make_mesh({"data": 4, "fsdp": 1, "tensor": 1})

@@ -13,12 +13,12 @@ import pytest
 from experiments import sweep as sweeps
 from experiments.config import ConfigError
 from experiments.grid import axis
-from experiments.jobs import Job, jobs_of
+from experiments.jobs import Job, make_jobs
 from experiments.metric_writer import read_lines
 from experiments.results import write_results
-from experiments.reuse import take_over
+from experiments.reuse import copy_finished_runs
 from experiments.sweep import run_sweep
-from experiments.together import train_together
+from experiments.together import train_many
 from tests.conftest import COMPILATION_CACHE
 from tests.experiments.tiny_config import get_config as tiny_config
 
@@ -66,14 +66,14 @@ def test_finished_runs_of_other_sweeps_are_taken_over(serial, tmp_path):
         "other": RUNS["fade-seed1"] | {"optimizer.learning_rate": 5e-4},
         "unfinished": RUNS["slow"],
     }
-    jobs = jobs_of(config_of("serial", 4), runs, tmp_path / "new")
-    assert take_over(jobs, tmp_path / "sweeps") == ["equal"]
+    jobs = make_jobs(config_of("serial", 4), runs, tmp_path / "new")
+    assert copy_finished_runs(jobs, tmp_path / "sweeps") == ["equal"]
     assert [p.name for p in (tmp_path / "new/runs").iterdir()] == ["equal"]
     assert result(tmp_path / "new", "equal") == result(serial, "fade-seed1")
-    longer = jobs_of(config_of("serial", 6), runs, tmp_path / "longer")
-    assert take_over(longer, tmp_path / "sweeps") == []
+    longer = make_jobs(config_of("serial", 6), runs, tmp_path / "longer")
+    assert copy_finished_runs(longer, tmp_path / "sweeps") == []
     with pytest.raises(ConfigError, match=r"config\.sweep\.reuse must be a directory of sweeps"):
-        take_over(jobs, tmp_path / "nowhere")
+        copy_finished_runs(jobs, tmp_path / "nowhere")
 
 
 def test_runs_share_their_warm_starts_and_differ(serial):
@@ -168,7 +168,7 @@ def test_together_refuses_tasks_of_the_host():
                 on_device = False
 
     with pytest.raises(ConfigError, match=r"config.sweep.mode = 'vmap' needs a task"):
-        train_together({}, Compiled, {}, most=1)
+        train_many({}, Compiled, {}, most=1)
 
 
 class Worker(threading.Thread):
@@ -225,7 +225,7 @@ def test_every_job_is_done_once_and_after_its_warm_start():
 
     def do(_, job):
         with lock:
-            assert job.needs is None or job.needs in done
+            assert job.depends_on is None or job.depends_on in done
             done.append(job.name)
         return "done", None
 
@@ -268,7 +268,7 @@ def test_a_run_that_fails_is_reported_after_the_others(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sweeps, "train", train)
     monkeypatch.setattr(sweeps, "warm_start", lambda *_: None)
-    monkeypatch.setattr(sweeps, "compile_for", lambda *_: None)
+    monkeypatch.setattr(sweeps, "build_experiment", lambda *_: None)
     with pytest.raises(RuntimeError, match=r"run seed0 failed \(1 in all\): (?s:.*)no luck"):
         run_sweep(config_of("serial", 4), axis("seed", range(3)), tmp_path)
     assert made == ["seed0", "seed1", "seed2"]

@@ -12,7 +12,7 @@ from experiments import train as training
 from experiments.learner import hyperparameters, kept
 from experiments.loop import NonFiniteError
 from experiments.metric_writer import Silent, read_lines
-from experiments.train import compile_for, train, warm_start, whole
+from experiments.train import build_experiment, train, warm_start, whole
 from tests.experiments.tiny_config import get_config as tiny_config
 
 METRICS = {
@@ -42,7 +42,7 @@ def test_run_writes_what_the_readme_says(tiny, tmp_path):
 @pytest.fixture(scope="module", name="program")
 def program_fixture(tmp_path_factory):
     config = tiny_config()
-    compiled = compile_for(config, [("grpo", {}), ("power", {"alpha": 3.0})])
+    compiled = build_experiment(config, [("grpo", {}), ("power", {"alpha": 3.0})])
     directory = tmp_path_factory.mktemp("warm_start")
     params = jax.device_get(warm_start(config, compiled, Silent(), directory))
     config.warm_start.workdir = str(directory)
@@ -50,13 +50,13 @@ def program_fixture(tmp_path_factory):
 
 
 def start(config, compiled, params):
-    hyper = jax.device_put(hyperparameters(config, compiled.members))
-    return hyper, compiled.program.init(hyper, params)
+    hyper = jax.device_put(hyperparameters(config, experiment.methods))
+    return hyper, experiment.rl.init(hyper, params)
 
 
 def test_one_compilation_serves_methods_seeds_and_learning_rates(program):
     config, compiled, params = program
-    body = chex.assert_max_traces(compiled.program.advance.__wrapped__, n=1)
+    body = chex.assert_max_traces(experiment.rl.train_steps.__wrapped__, n=1)
     advance = jax.jit(body, static_argnums=3, donate_argnums=0)
     finals = []
     for name, kwargs, seed, rate in (
@@ -71,7 +71,7 @@ def test_one_compilation_serves_methods_seeds_and_learning_rates(program):
             config.advantage.kwargs = kwargs
         hyper, state = start(config, compiled, params)
         for _ in range(2):
-            state, metrics = advance(state, compiled.parts.task, hyper, 2)
+            state, metrics = advance(state, experiment.task, hyper, 2)
         finals.append(np.asarray(state.params["final_norm"]))
         assert np.isfinite(metrics["loss"]).all()
     for i in range(4):
@@ -115,9 +115,9 @@ def test_a_method_gives_the_same_run_alone_and_among_others(program, tmp_path):
 def test_rank_one_fraction_counts_only_the_tokens_that_were_sampled(program):
     config, compiled, params = program
     hyper, state = start(config, compiled, params)
-    prompts = compiled.parts.task.train_prompts(hyper.seed, 0, config.prompts)
-    rollouts = jax.device_get(compiled.program.sample(state, prompts))
-    state, metrics = compiled.program.advance(state, compiled.parts.task, hyper, 1)
+    prompts = experiment.task.train_prompts(hyper.seed, 0, config.prompts)
+    rollouts = jax.device_get(experiment.rl.sample(state, prompts))
+    state, metrics = experiment.rl.train_steps(state, experiment.task, hyper, 1)
     moved = np.asarray(state.params["head"], np.float64) - params["head"]
     used = np.unique(rollouts.tokens[rollouts.token_mask > 0])
     assert 0 < len(used) < len(moved)
@@ -131,7 +131,7 @@ def test_without_the_head_rank_the_run_is_the_same_and_keeps_no_second_head(prog
     config = config.copy_and_resolve_references()
     measured = train(config, tmp_path / "measured", progress=Silent())
     config.learner.head_rank = False
-    compiled = compile_for(config, [("grpo", {})])
+    compiled = build_experiment(config, [("grpo", {})])
     result = train(config, tmp_path / "plain", progress=Silent(), compiled=compiled)
     assert result["params_sha256"] == measured["params_sha256"]
     assert set(measured) - set(result) <= {"rank_one_fraction"}
@@ -149,7 +149,7 @@ def test_what_a_checkpoint_holds_is_the_whole_run(program):
     again = whole(compiled, hyper, jax.tree.map(jnp.copy, held))
     chex.assert_trees_all_equal(again, state)
     ended = [
-        compiled.program.advance(s, compiled.parts.task, hyper, 2)[0].params["final_norm"]
+        experiment.rl.train_steps(s, experiment.task, hyper, 2)[0].params["final_norm"]
         for s in (again, state)
     ]
     np.testing.assert_array_equal(*ended)
@@ -158,11 +158,11 @@ def test_what_a_checkpoint_holds_is_the_whole_run(program):
 def test_steps_run_without_transfers_and_donate_their_state(program):
     config, compiled, params = program
     hyper, state = start(config, compiled, params)
-    task = jax.device_put(compiled.parts.task)
-    state, _ = compiled.program.advance(state, task, hyper, 2)
+    task = jax.device_put(experiment.task)
+    state, _ = experiment.rl.train_steps(state, task, hyper, 2)
     before = state
     with jax.transfer_guard("disallow"):
-        state, metrics = compiled.program.advance(state, task, hyper, 2)
+        state, metrics = experiment.rl.train_steps(state, task, hyper, 2)
         jax.block_until_ready(state)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
     assert int(state.step) == 4

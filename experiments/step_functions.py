@@ -1,0 +1,287 @@
+"""The jitted functions of training: RL steps, SFT steps, and sampling of held-out prompts.
+
+Each is a pure function of learner and rollout, laid out over the mesh; nothing is compiled before
+its first call. Below: learner, rollout, sharding. Above: experiment.
+"""
+
+import operator
+import platform
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from experiments import learner, sharding
+from experiments.learner import TrainState, make_optimizer
+from experiments.models import transformer
+from experiments.models.config import ModelConfig
+from experiments.rollout import Rollouts, sample
+from experiments.tasks.base import Task
+from fade_jax.diagnostics import rank_one_fraction
+
+# On x86, XLA's CPU backend then leaves matmuls to oneDNN. An update of SmolLM2-135M's shape in
+# float32 was 1.18x as fast, two layers 384 wide 1.14x, 256 wide 1.05x. Sampling, whose matmuls have
+# one row per completion, was slower. XLA cannot write such a program to its persistent cache.
+ONEDNN = {
+    "xla_cpu_use_onednn": True,
+    "xla_cpu_experimental_onednn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+}
+_WIDE = 384  # narrower models gain less than they lose with the cache
+
+
+class RLFns(NamedTuple):
+    """The jitted functions of an RL run; the train states that they take are donated.
+
+    Attributes:
+      state_shardings: of a TrainState.
+      init: (hyper, params) -> TrainState.
+      train_steps: (state, task, hyper, steps) -> (state, metrics [steps, ...]); device tasks.
+      train_steps_vmapped: the same for several runs, with states and hypers stacked along a leading
+        axis, and metrics [runs, steps, ...]. Each run is laid out over the mesh as it is alone.
+      sample: (state, prompts) -> Rollouts; host tasks, followed by `update`.
+      update: (state, hyper, prompts, rollouts, rewards) -> (state, metrics [1, ...]).
+      evaluate: (params, task, prompts, key) -> (rewards, Rollouts) of held-out prompts; device
+        tasks.
+      sample_held_out: (params, prompts, key) -> Rollouts; host tasks.
+    """
+
+    state_shardings: TrainState
+    init: Callable
+    train_steps: Callable
+    train_steps_vmapped: Callable
+    sample: Callable
+    update: Callable
+    evaluate: Callable
+    sample_held_out: Callable
+
+
+def make_rl_fns(config: ConfigDict, mesh: Mesh, task: Task, model: ModelConfig, methods) -> RLFns:
+    """Builds the functions of an RL run.
+
+    Args:
+      config: of the run; its seed, learning rate and advantage are not read, but traced.
+      mesh: of devices.
+      task: sizes of prompts and completions, and for a device task its functions.
+      model: static sizes of the policy.
+      methods: all advantages that these functions can run (experiments.advantages).
+    """
+    tokens_per_step = config.prompts * config.group_size * task.max_completion
+    replicated = sharding.replicated(mesh)
+    by_prompt = sharding.batch_sharding(mesh)
+    state_shardings = train_state_shardings(config, mesh, model)
+    # Sampling reads every parameter once per token: gathering them per token would take as long as
+    # the all-gather each time.
+    sampling_shardings = sharding.whole_over_fsdp(state_shardings.params)
+
+    def shard_prompts(tree):
+        return jax.lax.with_sharding_constraint(tree, by_prompt)
+
+    def sample_prompts(params, prompts, key, group_size):
+        params = transformer.sampling_copy(model, params)
+        # Cast first, then gathered: without the first line XLA gathers float32.
+        params = jax.lax.with_sharding_constraint(params, state_shardings.params)
+        params = jax.lax.with_sharding_constraint(params, sampling_shardings)
+        with sharding.layout(mesh):
+            rollouts = sample(
+                model,
+                params,
+                prompts.tokens,
+                prompts.length,
+                key,
+                group_size=group_size,
+                max_tokens=task.max_completion,
+                eos_id=task.eos_id,
+                pad_id=task.pad_id,
+                temperature=config.sampling.temperature,
+                top_p=config.sampling.top_p,
+                top_k=config.sampling.top_k,
+            )
+        return shard_prompts(rollouts)
+
+    def sample_step(state: TrainState, prompts) -> Rollouts:
+        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0)
+        params = learner.behavior_params(config, state)
+        return sample_prompts(params, prompts, key, config.group_size)
+
+    def update_step(state, hyper, prompts, rollouts, rewards):
+        with sharding.layout(mesh):
+            return learner.policy_update(
+                model, config, methods, state, hyper, prompts, rollouts, rewards
+            )
+
+    def sampled_tokens(rollouts: Rollouts):
+        """Which tokens of the vocabulary the rollouts hold, bool [V]."""
+        none = jnp.zeros(model.vocab_size, bool)
+        return none.at[rollouts.tokens].max(rollouts.token_mask > 0)
+
+    def add_head_rank(state, metrics, sampled, max_sampled):
+        """Adds the rank-one fraction of the head's update at a call's last step, if asked for.
+
+        Reads only the rows of sampled tokens, at most `max_sampled`: Adam also moves the rows of
+        tokens that are never sampled, all in one direction, which would feign a low rank.
+        """
+        if not config.learner.head_rank:
+            return state, metrics
+        size = min(max_sampled, sampled.size)
+        rows = jnp.flatnonzero(sampled, size=size, fill_value=sampled.size)
+        head = transformer.unembedding(model, state.params)
+        now, start = (x.at[rows].get(mode="fill", fill_value=0.0) for x in (head, state.initial_head))
+        return state, metrics | {"rank_one_fraction": rank_one_fraction(operator.sub(now, start))}
+
+    def train_steps(state, task, hyper, steps):
+        def step(carry, _):
+            state, sampled = carry
+            prompts = shard_prompts(task.train_prompts(hyper.seed, state.step, config.prompts))
+            rollouts = sample_step(state, prompts)
+            rewards = task.verify(prompts.facts, rollouts.tokens, rollouts.token_mask)
+            state, metrics = update_step(state, hyper, prompts, rollouts, rewards)
+            return (state, sampled | sampled_tokens(rollouts)), metrics
+
+        none = jnp.zeros(model.vocab_size, bool)
+        (state, sampled), metrics = jax.lax.scan(step, (state, none), length=steps)
+        return add_head_rank(state, metrics, sampled, steps * tokens_per_step)
+
+    def train_steps_vmapped(states, task, hypers, steps):
+        return jax.vmap(lambda state, hyper: train_steps(state, task, hyper, steps))(states, hypers)
+
+    def update(state, hyper, prompts, rollouts, rewards):
+        state, metrics = update_step(state, hyper, prompts, rollouts, rewards)
+        metrics = jax.tree.map(lambda m: m[None], metrics)
+        return add_head_rank(state, metrics, sampled_tokens(rollouts), rollouts.tokens.size)
+
+    def evaluate(params, task, prompts, key):
+        rollouts = sample_prompts(params, prompts, key, config.evaluation.samples)
+        return task.verify(prompts.facts, rollouts.tokens, rollouts.token_mask), rollouts
+
+    return RLFns(
+        state_shardings,
+        init=jax.jit(
+            partial(learner.init_state, model, config, methods), out_shardings=state_shardings
+        ),
+        train_steps=jax.jit(
+            train_steps,
+            static_argnums=3,
+            donate_argnums=0,
+            out_shardings=(state_shardings, replicated),
+        ),
+        train_steps_vmapped=jax.jit(
+            train_steps_vmapped,
+            static_argnums=3,
+            donate_argnums=0,
+            out_shardings=(sharding.stacked(state_shardings), replicated),
+        ),
+        sample=jax.jit(sample_step, out_shardings=by_prompt),
+        update=jax.jit(
+            update,
+            donate_argnums=0,
+            out_shardings=(state_shardings, replicated),
+            compiler_options=update_options(mesh, model),
+        ),
+        evaluate=jax.jit(evaluate, out_shardings=replicated),
+        sample_held_out=jax.jit(
+            partial(sample_prompts, group_size=config.evaluation.samples),
+            out_shardings=replicated,
+        ),
+    )
+
+
+class SFTFns(NamedTuple):
+    """The jitted functions of a warm start; the carry (params, opt_state) is donated.
+
+    Attributes:
+      carry_shardings: of (params, opt_state).
+      init: params -> (params, opt_state).
+      train_steps: (carry, task, seed, first_step, steps) -> (carry, metrics [steps]); device tasks.
+      update: (carry, demonstrations) -> (carry, metrics [1]); host tasks.
+    """
+
+    carry_shardings: tuple
+    init: Callable
+    train_steps: Callable
+    update: Callable
+
+
+def make_sft_fns(config: ConfigDict, mesh: Mesh, model: ModelConfig) -> SFTFns:
+    """Builds the functions of a warm start; its batch and learning rate are compiled in."""
+    by_prompt = sharding.batch_sharding(mesh)
+    optimizer = learner.sft_optimizer(config)
+    params = parameter_shardings(model, mesh)
+    carry_shardings = params, _optimizer_shardings(optimizer, model, mesh, params)
+
+    def update(carry, demonstrations):
+        demonstrations = jax.lax.with_sharding_constraint(demonstrations, by_prompt)
+        with sharding.layout(mesh):
+            return learner.sft_update(model, config, *carry, demonstrations)
+
+    def train_steps(carry, task, seed, first_step, steps):
+        def step(carry, index):
+            return update(carry, task.demonstrations(seed, index, config.warm_start.batch))
+
+        return jax.lax.scan(step, carry, first_step + jnp.arange(steps))
+
+    def update_once(carry, demonstrations):
+        carry, metrics = update(carry, demonstrations)
+        return carry, jax.tree.map(lambda m: m[None], metrics)
+
+    outs = (carry_shardings, sharding.replicated(mesh))
+    return SFTFns(
+        carry_shardings,
+        init=jax.jit(lambda p: (p, optimizer.init(p)), out_shardings=carry_shardings),
+        train_steps=jax.jit(train_steps, static_argnums=4, donate_argnums=0, out_shardings=outs),
+        update=jax.jit(
+            update_once,
+            donate_argnums=0,
+            out_shardings=outs,
+            compiler_options=update_options(mesh, model),
+        ),
+    )
+
+
+def update_options(mesh: Mesh, model: ModelConfig) -> dict:
+    """Returns XLA's options for a program that updates and does not sample."""
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    # Not tried on other processors' builds of XLA.
+    on_x86 = on_cpu and platform.machine() in ("x86_64", "AMD64")
+    return ONEDNN if on_x86 and model.dtype == "float32" and model.d_model >= _WIDE else {}
+
+
+def _param_shapes(model: ModelConfig):
+    return jax.eval_shape(lambda: transformer.init_params(model, jax.random.key(0)))
+
+
+def parameter_shardings(model: ModelConfig, mesh: Mesh):
+    """Returns the sharding of every parameter of the policy."""
+    shapes = _param_shapes(model)
+    return sharding.parameter_shardings(mesh, transformer.parameter_axes(shapes), shapes)
+
+
+def _optimizer_shardings(optimizer, model: ModelConfig, mesh: Mesh, params):
+    return optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda _, place: place,
+        jax.eval_shape(optimizer.init, _param_shapes(model)),
+        params,
+        transform_non_params=lambda _: sharding.replicated(mesh),
+    )
+
+
+def train_state_shardings(config: ConfigDict, mesh: Mesh, model: ModelConfig) -> TrainState:
+    """Returns the sharding of every part of a TrainState."""
+    params = parameter_shardings(model, mesh)
+    optimizer = make_optimizer(config.optimizer, config.optimizer.learning_rate)
+    replicated = sharding.replicated(mesh)
+    return TrainState(
+        step=replicated,
+        params=params,
+        opt_state=_optimizer_shardings(optimizer, model, mesh, params),
+        # A prefix of the pytree: the states of all advantages are small and replicated.
+        advantage_state=replicated,
+        key=replicated,
+        initial_head=transformer.unembedding(model, params) if config.learner.head_rank else (),
+        past_params=sharding.stacked(params) if config.learner.staleness else (),
+    )

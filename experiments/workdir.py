@@ -1,0 +1,129 @@
+"""The directory of a run: its config, its result, and the lock that keeps other processes out.
+
+Validation comes before anything is written: `check` reads alone, `claim` writes config.json.
+Below: config, metric_writer, multihost. Above: warm_start, train, jobs.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+from filelock import FileLock, Timeout
+from ml_collections import ConfigDict
+
+from experiments.config import ConfigError, conflicts
+from experiments.metric_writer import plain_tree, read_lines, write_json
+from experiments.multihost import first, is_first, same
+
+
+def as_json(config: ConfigDict) -> dict:
+    """Returns a config as config.json holds it."""
+    return json.loads(json.dumps(plain_tree(config.to_dict())))
+
+
+def check(config: ConfigDict, workdir: Path) -> None:
+    """Checks that `workdir` is new, or holds a run with the same config and no more steps.
+
+    Raises:
+      ConfigError: if it holds another run, or the processes of this run have other configs.
+    """
+    new = as_json(config)
+    same("config", new)
+
+    def compare():
+        path = workdir / "config.json"
+        if path.exists():
+            changed = conflicts(_read_json(path), new)
+            if changed:
+                raise ConfigError(
+                    f"{workdir} holds a run with another config ({'; '.join(changed)}):"
+                    " choose another --workdir"
+                )
+
+    first(compare)
+
+
+def claim(config: ConfigDict, workdir: Path) -> None:
+    """Writes config.json, after `check`."""
+    check(config, workdir)
+
+    def write():
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / "config.json", as_json(config))
+
+    first(write)
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Keeps other processes out of `workdir`; the lock dies with its holder.
+
+    Raises:
+      ConfigError: if another process holds it.
+    """
+    lock = FileLock(workdir / ".lock", timeout=0)
+
+    def acquire():
+        workdir.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ConfigError(
+                f"another process is training in {workdir}: wait for it, or choose another"
+                " --workdir"
+            ) from error
+
+    first(acquire)
+    try:
+        yield
+    finally:
+        if is_first() or jax.process_count() == 1:
+            lock.release()
+
+
+def finished_result(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+    """Returns result.json if the run in `workdir` has made all its steps.
+
+    Raises:
+      ConfigError: if it has made more steps than the config asks for.
+    """
+    path = workdir / "result.json"
+    result = first(lambda: _read_json(path) if path.exists() else {})
+    check_steps(config, workdir, result.get("step", 0))
+    return result if result.get("step") == config.steps else None
+
+
+def check_steps(config: ConfigDict, workdir: Path, done: int) -> None:
+    """Raises ConfigError if the run in `workdir` has made more steps than its config asks for."""
+    if done > config.steps:
+        raise ConfigError(
+            f"config.steps must be at least {done}, the steps that the run in {workdir} has made,"
+            f" got {config.steps}"
+        )
+
+
+def write_result(config: ConfigDict, workdir: Path, params_sha256: str) -> dict[str, Any]:
+    """Writes result.json from the last lines of the log, and returns it."""
+
+    def write():
+        final: dict[str, Any] = {}
+        for line in read_lines(workdir / "metrics.jsonl"):
+            final |= {k: v for k, v in line.items() if line["step"] == config.steps}
+        result = final | {"step": config.steps, "params_sha256": params_sha256}
+        write_json(workdir / "result.json", result)
+        return result
+
+    return first(write)
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it is no JSON object")
+        return value
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
