@@ -60,9 +60,7 @@ class Experiment(NamedTuple):
     sft: SFTFns
 
 
-def build_experiment(
-    config: ConfigDict, methods: Sequence[tuple[str, dict]] = ()
-) -> Experiment:
+def build_experiment(config: ConfigDict, methods: Sequence[tuple[str, dict]] = ()) -> Experiment:
     """Checks a config, opens its task, reads its weights, and builds its step functions.
 
     Args:
@@ -182,9 +180,7 @@ def _with_shardings(shapes, shardings):
 
 def abstract_carry(experiment: Experiment):
     """Returns shapes, dtypes and shardings of a warm start's (params, opt_state)."""
-    params = jax.eval_shape(
-        lambda: transformer.init_params(experiment.model, jax.random.key(0))
-    )
+    params = jax.eval_shape(lambda: transformer.init_params(experiment.model, jax.random.key(0)))
     return _with_shardings(
         jax.eval_shape(experiment.sft.init, params), experiment.sft.carry_shardings
     )

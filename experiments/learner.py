@@ -1,7 +1,7 @@
 """The pure part of training: train state, policy update, SFT update.
 
-`policy_update` sits between a sampling loop and optax. It knows the advantage only as a transformation, so
-that every ablation is the same step. Below: rollout, advantages. Above: experiment.
+`policy_update` sits between a sampling loop and optax. It knows the advantage only as a
+transformation, so that every ablation is the same step. Below: rollout, advantages. Above: experiment.
 """
 
 from collections.abc import Callable

@@ -4,7 +4,6 @@ Each is a pure function of learner and rollout, laid out over the mesh; nothing 
 its first call. Below: learner, rollout, sharding. Above: experiment.
 """
 
-import operator
 import platform
 from collections.abc import Callable
 from functools import partial
@@ -130,7 +129,9 @@ def make_rl_fns(config: ConfigDict, mesh: Mesh, task: Task, model: ModelConfig, 
         size = min(max_sampled, sampled.size)
         rows = jnp.flatnonzero(sampled, size=size, fill_value=sampled.size)
         head = transformer.unembedding(model, state.params)
-        now, start = (x.at[rows].get(mode="fill", fill_value=0.0) for x in (head, state.initial_head))
+        now, start = (
+            x.at[rows].get(mode="fill", fill_value=0.0) for x in (head, state.initial_head)
+        )
         return state, metrics | {"rank_one_fraction": rank_one_fraction(operator.sub(now, start))}
 
     def train_steps(state, task, hyper, steps):

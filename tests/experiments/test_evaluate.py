@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from experiments.config import ConfigError, saved_config
-from experiments.experiment import initial_params
-from experiments.evaluate import evaluation_line, restore_params, run_held_out
-from experiments.learner import hyperparameters
+from experiments.evaluate import evaluate, evaluation_metrics, restore_params
+from experiments.experiment import build_experiment, initial_params
 from experiments.metric_writer import Silent, read_lines
-from experiments.train import claim, build_experiment, train
+from experiments.train import train
+from experiments.workdir import claim
 from tests.experiments.tiny_config import get_config
 
 
@@ -50,19 +50,18 @@ def test_saved_config_is_the_config_of_the_run(tiny, tmp_path):
         saved_config(tmp_path / "nothing")
 
 
-def test_a_checkpoint_that_is_not_there(tiny, tmp_path):
+def test_restore_params_names_a_step_that_is_not_there(tiny, tmp_path):
     train(tiny, tmp_path, progress=Silent())
-    parts, members, _, _ = build_experiment(tiny)
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 3"):
-        restore_params(parts, members, hyperparameters(tiny, members), tmp_path, 3)
+        restore_params(build_experiment(tiny), tmp_path, 3)
 
 
-def test_pass_at_k_counts_subsets(tiny):
+def test_evaluation_metrics_count_subsets(tiny):
     """pass@k of a prompt is the fraction of k-subsets of its samples that hold a success."""
-    compiled = build_experiment(tiny)
+    experiment = build_experiment(tiny)
     params = initial_params(experiment)
-    held_out = run_held_out(experiment, experiment.rl, params, None, 0)
-    line = evaluation_line(experiment, experiment.rl, params, None, 0)
+    held_out = evaluate(experiment, params, None, 0)
+    line = evaluation_metrics(experiment, params, None, 0)
     n = tiny.evaluation.samples
     for k in tiny.evaluation.ks:
         expected = np.mean([1 - comb(n - c, k) / comb(n, k) for c in held_out.num_correct])
@@ -71,8 +70,8 @@ def test_pass_at_k_counts_subsets(tiny):
     assert held_out.num_correct.shape == (tiny.evaluation.prompts,)
 
 
-def test_held_out_prompts_do_not_depend_on_the_seed_of_the_run(tiny):
+def test_eval_prompts_do_not_depend_on_the_seed(tiny):
     other = tiny.copy_and_resolve_references()
     other.seed = 5
-    a, b = (build_experiment(c).parts.task.eval_prompts(8).tokens for c in (tiny, other))
+    a, b = (build_experiment(c).task.eval_prompts(8).tokens for c in (tiny, other))
     np.testing.assert_array_equal(a, b)

@@ -1,4 +1,4 @@
-"""What a sweep comes to, before anything is compiled: configs, shapes, warm starts, shards."""
+"""Jobs of a sweep, before anything is compiled: configs, program keys, warm starts, shards."""
 
 import importlib
 from pathlib import Path
@@ -7,7 +7,15 @@ import pytest
 
 from experiments.config import ConfigError, default_config
 from experiments.grid import axis, product
-from experiments.jobs import Job, make_jobs, methods_by_program, next_job, parse_shard, run_configs, shape
+from experiments.jobs import (
+    Job,
+    make_jobs,
+    methods_by_program,
+    next_job,
+    parse_shard,
+    program_key,
+    run_configs,
+)
 from tests.experiments.conftest import REPOSITORY
 from tests.experiments.tiny_config import get_config as tiny_config
 
@@ -19,7 +27,7 @@ RUNS = {
 SWEEPS = sorted(p.stem for p in (REPOSITORY / "configs/sweeps").glob("[!_]*.py"))
 
 
-def test_runs_share_the_warm_start_and_differ_in_their_overrides(tmp_path):
+def test_run_configs_share_the_warm_start(tmp_path):
     configs = run_configs(tiny_config(), RUNS, tmp_path)
     assert {c.warm_start.workdir for c in configs.values()} == {str(tmp_path / "warm_start")}
     assert configs["fade"].seed == 1
@@ -39,7 +47,7 @@ def test_runs_share_the_warm_start_and_differ_in_their_overrides(tmp_path):
         ({"prompts": 0}, "run x: config.prompts must be a whole number >= 1, got 0"),
     ],
 )
-def test_runs_that_cannot_run_are_named_before_any_work(tmp_path, override, message):
+def test_run_configs_name_a_run_that_cannot_run(tmp_path, override, message):
     with pytest.raises(ConfigError, match=message):
         run_configs(tiny_config(), {"fine": {}, "x": override}, tmp_path)
     assert not any(tmp_path.iterdir())
@@ -65,12 +73,12 @@ def test_runs_that_cannot_run_are_named_before_any_work(tmp_path, override, mess
         ({"sampling.temperature": 0.5}, False),
     ],
 )
-def test_a_shape_is_what_programs_are_compiled_for(tmp_path, override, same):
+def test_program_key_is_what_programs_are_compiled_for(tmp_path, override, same):
     configs = run_configs(tiny_config(), {"a": {}, "b": override}, tmp_path)
-    assert (shape(configs["a"]) == shape(configs["b"])) is same
+    assert (program_key(configs["a"]) == program_key(configs["b"])) is same
 
 
-def test_warm_starts_are_named_by_what_they_differ_in_and_come_first(tmp_path):
+def test_make_jobs_puts_warm_starts_first(tmp_path):
     runs = product(axis("warm_start.steps", (2, 4), "start"), axis("optimizer.name", ("adamw", "sgd")), axis("seed", (0, 1)))  # fmt: skip
     jobs = make_jobs(tiny_config(), runs, tmp_path)
     assert [job.name for job in jobs[:2]] == ["warm start/steps2", "warm start/steps4"]
@@ -80,13 +88,13 @@ def test_warm_starts_are_named_by_what_they_differ_in_and_come_first(tmp_path):
     ]
     assert all(job.is_run for job in jobs[2:])
     assert all(job.config.warm_start.workdir == str(tmp_path / job.depends_on.replace(" ", "_")) for job in jobs[2:])  # fmt: skip
-    shapes = [job.program_key for job in jobs[2:]]
-    assert len(set(shapes)) == 2
-    assert shapes == sorted(shapes, key=shapes.index)  # one shape after the other
+    keys = [job.program_key for job in jobs[2:]]
+    assert len(set(keys)) == 2
+    assert keys == sorted(keys, key=keys.index)  # one shape after the other
     assert {job.name for job in jobs[2:]} == set(runs)
 
 
-def test_finished_runs_need_no_warm_start(tmp_path):
+def test_make_jobs_skips_the_warm_start_of_finished_runs(tmp_path):
     config = tiny_config()
     for name in RUNS:
         (tmp_path / "runs" / name).mkdir(parents=True)
@@ -97,7 +105,7 @@ def test_finished_runs_need_no_warm_start(tmp_path):
     assert [job.name for job in jobs if not job.is_run] == ["warm start"]
 
 
-def test_shards_part_the_runs_and_make_their_own_warm_starts(tmp_path):
+def test_make_jobs_of_a_shard(tmp_path):
     config, runs = tiny_config(), axis("seed", range(7))
     parts = [make_jobs(config, runs, tmp_path, (i, 3)) for i in range(3)]
     names = [[job.name for job in part if job.is_run] for part in parts]
@@ -107,35 +115,33 @@ def test_shards_part_the_runs_and_make_their_own_warm_starts(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "1", "2/2", "-1/2", "a/b", "0/0", "1/2/3", "1.0/2"])
-def test_bad_shards(text):
+def test_parse_shard_refuses(text):
     with pytest.raises(ConfigError, match="--shard must be i/n with 0 <= i < n"):
         parse_shard(text)
 
 
-def test_good_shards():
+def test_parse_shard_reads_index_and_count():
     assert parse_shard("0/1") == (0, 1)
     assert parse_shard("3/12") == (3, 12)
 
 
-def job(name, shape, trains=True):
-    return Job(name, default_config(), Path(name), shape, None, trains)
+def job(name, key, is_run=True):
+    return Job(name, default_config(), Path(name), key, None, is_run)
 
 
-def test_a_worker_keeps_its_shape_and_leaves_others_theirs():
+def test_next_job_keeps_a_worker_to_its_program():
     ready = [job("a0", "a"), job("b0", "b"), job("b1", "b"), job("c0", "c")]
     assert next_job(ready, "c", []).name == "c0"  # what it has compiled
     assert next_job(ready, None, []).name == "b0"  # the most runs
     assert next_job(ready, None, ["b"]).name == "a0"  # nobody is at it
     assert next_job(ready, None, ["b", "a", "c", "c"]).name == "b0"
-    assert next_job([job("w", "z", trains=False), *ready], "c", []).name == "w"
+    assert next_job([job("w", "z", is_run=False), *ready], "c", []).name == "w"
     assert next_job([], "a", []) is None
 
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_sweep_file_can_run(name, tmp_path):
     module = importlib.import_module(f"configs.sweeps.{name}")
-    assert f"--config=configs/sweeps/{name}.py" in module.__doc__
-    assert f"--config=configs/sweeps/{name}.py:smoke" in module.__doc__
     for mode in ("", "smoke"):
         config = module.get_config(mode)
         if config.model.path:
@@ -145,8 +151,6 @@ def test_every_sweep_file_can_run(name, tmp_path):
         tuning_seed = getattr(module, "SEED", None)  # no result may come from it
         assert tuning_seed not in range(100)
         assert seeds == ({tuning_seed} if tuning_seed else set(range(config.sweep.seeds)))
-        if not mode:
-            assert f"\n{sum(job.is_run for job in jobs)} runs" in module.__doc__
         for methods in methods_by_program(jobs).values():
             assert len(methods) == len({repr(m) for m in methods})
 

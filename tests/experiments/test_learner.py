@@ -70,7 +70,7 @@ def learn(case, config, name="dr_grpo", kwargs=()):
         np.uint32(0), np.float32(RATE), advantages.choose(members, name, dict(kwargs))
     )
     state = learner.init_state(MODEL, config, members, hyper, case.params)
-    step = jax.jit(lambda s: learner.learn(MODEL, config, members, s, hyper, *case[1:]))
+    step = jax.jit(lambda s: learner.policy_update(MODEL, config, members, s, hyper, *case[1:]))
     return step(state)
 
 
@@ -233,7 +233,7 @@ def test_metrics_of_a_known_batch(case):
     assert np.isnan(metrics["alpha"])
 
 
-def test_imitation_is_maximum_likelihood_by_adam(case):
+def test_sft_update_is_maximum_likelihood_by_adam(case):
     """Adam's first step is lr·sign(g), whatever the optimiser of RL: -mean log π falls by lr·Σ|g|."""
     shown = Demonstrations(case.prompts, case.rollouts.tokens[:, 0], case.rollouts.token_mask[:, 0])
     config = settings(warm_start__learning_rate=1e-4)
@@ -245,8 +245,8 @@ def test_imitation_is_maximum_likelihood_by_adam(case):
         )[:, 0]
         return -jnp.sum(log_probs * shown.token_mask) / jnp.sum(shown.token_mask)
 
-    opt_state = learner.imitation_optimizer(config).init(case.params)
-    (params, _), metrics = learner.imitate(MODEL, config, case.params, opt_state, shown)
+    opt_state = learner.sft_optimizer(config).init(case.params)
+    (params, _), metrics = learner.sft_update(MODEL, config, case.params, opt_state, shown)
     before, gradient = jax.value_and_grad(negative_log_likelihood)(case.params)
     leaves = jax.tree.leaves(gradient)
     np.testing.assert_allclose(metrics["loss"], before, rtol=1e-6)
@@ -278,7 +278,7 @@ def test_rollouts_come_from_the_policy_of_so_many_steps_ago(case, lag):
     state = learner.init_state(MODEL, config, members, hyper, numbers[0])
     used = []
     for t in range(7):
-        used.append(float(learner.behaviour_params(config, state)["final_norm"][0]))
+        used.append(float(learner.behavior_params(config, state)["final_norm"][0]))
         past = learner.remember(config, state)
         state = state._replace(step=state.step + 1, params=numbers[t + 1], past_params=past)
     assert used == [max(t - lag, 0) for t in range(7)]

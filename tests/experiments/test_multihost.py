@@ -9,10 +9,10 @@ import pytest
 
 from experiments.config import ConfigError
 from experiments.evaluate import restore_params
-from experiments.learner import hyperparameters
+from experiments.experiment import build_experiment
 from experiments.metric_writer import Silent
 from experiments.multihost import connect
-from experiments.train import build_experiment, train
+from experiments.train import train
 from tests.experiments import letters_run
 from tests.experiments.test_resume import checkpoint_steps, finish, metrics, result, wait_for
 from tests.experiments.tiny_config import get_config as tiny_config
@@ -106,12 +106,8 @@ def test_two_processes_equal_one_through_a_kill(started, single, tmp_path):
         finish(process)
     assert_same_metrics(metrics(tmp_path), metrics(alone))
     assert any(line.get("reward", 0) > 0 for line in metrics(alone))
-    compiled = build_experiment(config)
-    hyper = hyperparameters(config, experiment.methods)
-    ends = [
-        restore_params(experiment, experiment.methods, hyper, directory, STEPS)[1]
-        for directory in (tmp_path, alone)
-    ]
+    experiment = build_experiment(config)
+    ends = [restore_params(experiment, directory, STEPS)[1] for directory in (tmp_path, alone)]
     for a, b in zip(*map(jax.tree.leaves, ends), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 

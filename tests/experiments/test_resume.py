@@ -9,9 +9,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from experiments.evaluate import restore_params
-from experiments.learner import hyperparameters
+from experiments.experiment import build_experiment
 from experiments.metric_writer import read_lines
-from experiments.train import build_experiment, train
+from experiments.train import train
 from tests.experiments.tiny_config import get_config as tiny_config
 
 CONFIG = "tests/experiments/tiny_config.py"
@@ -150,10 +150,8 @@ def test_restore_params_of_another_config_moves_nothing(finished, tmp_path):
     shutil.copytree(finished[0], workdir)
     config = tiny_config()
     config.model.d_ff = 64
-    compiled = build_experiment(config)
-    hyper = hyperparameters(config, experiment.methods)
     with pytest.raises(ValueError, match="is of a run with another config"):
-        restore_params(experiment, experiment.methods, hyper, workdir, None)
+        restore_params(build_experiment(config), workdir)
     assert checkpoint_steps(workdir) == checkpoint_steps(finished[0])
     assert not (workdir / "unreadable_checkpoints").exists()
 
@@ -163,9 +161,7 @@ def test_restore_params_passes_over_a_damaged_checkpoint_and_moves_nothing(finis
     shutil.copytree(finished[0], workdir)
     damage(workdir / "checkpoints" / "4")
     config = tiny_config()
-    compiled = build_experiment(config)
-    hyper = hyperparameters(config, experiment.methods)
-    step, _ = restore_params(experiment, experiment.methods, hyper, workdir, None)
+    step, _ = restore_params(build_experiment(config), workdir)
     assert step == 2
     assert checkpoint_steps(workdir) == checkpoint_steps(finished[0])
 

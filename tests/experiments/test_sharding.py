@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from experiments.config import ConfigError
-from experiments.experiment import abstract_state, parameter_shardings
 from experiments.evaluate import restore_params
+from experiments.experiment import abstract_state, build_experiment
 from experiments.learner import hyperparameters
 from experiments.metric_writer import Silent
 from experiments.sharding import make_mesh
-from experiments.train import build_experiment, train, warm_start
+from experiments.step_functions import parameter_shardings
+from experiments.train import train
+from experiments.warm_start import warm_start
 from tests.experiments.tiny_config import get_config as tiny_config
 
 
@@ -30,7 +32,7 @@ def params_fixture(tmp_path_factory):
     """A policy that earns rewards, so that there is a gradient to compare."""
     config = divisible_config()
     workdir = tmp_path_factory.mktemp("warm_start")
-    return jax.device_get(warm_start(config, build_experiment(config), Silent(), workdir))
+    return jax.device_get(warm_start(build_experiment(config), workdir, Silent()))
 
 
 def two_steps(params, **mesh):
@@ -39,15 +41,13 @@ def two_steps(params, **mesh):
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 0.1
     config.mesh.update(mesh)
-    compiled = build_experiment(config)
-    parts, members, program, _ = compiled
-    hyper = hyperparameters(config, members)
-    params = jax.device_put(params, parameter_shardings(parts))
-    rewards, rollouts = program.judge(
-        params, parts.task, parts.task.eval_prompts(8), jax.random.key(7)
-    )
-    state = program.init(hyper, params)
-    state, metrics = program.advance(state, parts.task, hyper, 2)
+    experiment = build_experiment(config)
+    rl, task = experiment.rl, experiment.task
+    hyper = hyperparameters(config, experiment.methods)
+    params = jax.device_put(params, parameter_shardings(experiment.model, experiment.mesh))
+    rewards, rollouts = rl.evaluate(params, task, task.eval_prompts(8), jax.random.key(7))
+    state = rl.init(hyper, params)
+    state, metrics = rl.train_steps(state, task, hyper, 2)
     return jax.device_get((rollouts, rewards, metrics, state.params)), state
 
 
@@ -87,8 +87,8 @@ def test_several_devices_equal_one(params, single, mesh):
 def test_parameters_and_optimizer_are_split_over_fsdp(params):
     config = divisible_config()
     config.mesh.update({"data": 4, "fsdp": 2})
-    compiled = build_experiment(config)
-    placed = jax.device_put(params, parameter_shardings(experiment))
+    experiment = build_experiment(config)
+    placed = jax.device_put(params, parameter_shardings(experiment.model, experiment.mesh))
     state = experiment.rl.init(hyperparameters(config, experiment.methods), placed)
     embedding = state.params["embedding"]
     assert embedding.addressable_shards[0].data.shape == (embedding.shape[0], 8)
@@ -104,9 +104,7 @@ def test_checkpoint_of_eight_devices_resumes_on_one(tmp_path):
     config.steps = 2
     train(config, tmp_path / "run", progress=Silent())
     one = tiny_config()
-    compiled = build_experiment(one)
-    hyper = hyperparameters(one, experiment.methods)
-    step, params = restore_params(experiment, experiment.methods, hyper, tmp_path / "run", None)
+    step, params = restore_params(build_experiment(one), tmp_path / "run")
     assert step == 2
     assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(params))
 
@@ -114,9 +112,8 @@ def test_checkpoint_of_eight_devices_resumes_on_one(tmp_path):
 def test_weights_and_optimizer_stay_float32_where_the_model_computes_in_bfloat16():
     config = tiny_config()
     config.model.dtype = "bfloat16"
-    compiled = build_experiment(config)
-    hyper = hyperparameters(config, experiment.methods)
-    state = abstract_state(experiment, experiment.methods, hyper)
+    experiment = build_experiment(config)
+    state = abstract_state(experiment, hyperparameters(config, experiment.methods))
     kept = jax.tree.leaves((state.params, state.opt_state, state.initial_head))
     kinds = {leaf.dtype for leaf in kept if jnp.issubdtype(leaf.dtype, jnp.floating)}
     assert kinds == {jnp.dtype(jnp.float32)}

@@ -13,12 +13,11 @@ import pytest
 from experiments import sweep as sweeps
 from experiments.config import ConfigError
 from experiments.grid import axis
-from experiments.jobs import Job, make_jobs
+from experiments.jobs import Job, copy_finished_runs, make_jobs
 from experiments.metric_writer import read_lines
 from experiments.results import write_results
-from experiments.reuse import copy_finished_runs
 from experiments.sweep import run_sweep
-from experiments.together import train_many
+from experiments.train import train_many
 from tests.conftest import COMPILATION_CACHE
 from tests.experiments.tiny_config import get_config as tiny_config
 
@@ -57,7 +56,7 @@ def serial_fixture(tmp_path_factory):
     return workdir
 
 
-def test_finished_runs_of_other_sweeps_are_taken_over(serial, tmp_path):
+def test_copy_finished_runs_copies_equal_configs(serial, tmp_path):
     (tmp_path / "sweeps").mkdir()
     shutil.copytree(serial, tmp_path / "sweeps" / "old")
     (tmp_path / "sweeps/old/runs/slow/result.json").unlink()  # not finished
@@ -76,7 +75,7 @@ def test_finished_runs_of_other_sweeps_are_taken_over(serial, tmp_path):
         copy_finished_runs(jobs, tmp_path / "nowhere")
 
 
-def test_runs_share_their_warm_starts_and_differ(serial):
+def test_run_sweep_shares_warm_starts(serial):
     assert len({result(serial, name)["params_sha256"] for name in RUNS}) == 3
     assert sorted(p.name for p in (serial / "warm_start").iterdir()) == ["steps4", "steps40"]
     assert json.loads((serial / "sweep.json").read_text())["runs"][0] == {
@@ -87,7 +86,7 @@ def test_runs_share_their_warm_starts_and_differ(serial):
 
 
 @pytest.mark.slow
-def test_processes_give_the_same_runs(serial, tmp_path, monkeypatch):
+def test_run_sweep_in_processes_equals_serial(serial, tmp_path, monkeypatch):
     """Without the other methods, so that the worker finds the program of test_resume.py compiled."""
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
@@ -97,7 +96,7 @@ def test_processes_give_the_same_runs(serial, tmp_path, monkeypatch):
     assert ended[0] != ended[1]
 
 
-def test_vmapped_runs_are_the_same_runs_up_to_rounding(serial, tmp_path):
+def test_run_sweep_vmapped_equals_serial_up_to_rounding(serial, tmp_path):
     """In two sessions, so that the second begins from checkpoints."""
     for steps in (2, 4):
         run_sweep(config_of("vmap", steps), RUNS, tmp_path)
@@ -117,7 +116,7 @@ def test_vmapped_runs_are_the_same_runs_up_to_rounding(serial, tmp_path):
         assert result(tmp_path, name).keys() == result(serial, name).keys()
 
 
-def test_finished_runs_are_not_repeated(serial):
+def test_run_sweep_does_not_repeat_finished_runs(serial):
     logs = [serial / "runs" / name / "metrics.jsonl" for name in RUNS]
     before = [path.stat().st_mtime_ns for path in logs]
     table = (serial / "results.csv").read_text()
@@ -127,7 +126,7 @@ def test_finished_runs_are_not_repeated(serial):
     assert (serial / "results.csv").read_text() == table
 
 
-def test_the_table_has_a_row_for_each_evaluation(serial):
+def test_write_results_has_a_row_for_each_evaluation(serial):
     with (serial / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(r["run"], r["step"]) for r in rows] == [(n, s) for n in RUNS for s in ("0", "2", "4")]
@@ -145,7 +144,7 @@ def test_the_table_has_a_row_for_each_evaluation(serial):
     assert {"pass@1", "pass@1_low", "pass@1_high", "length"} <= rows[0].keys()
 
 
-def test_the_counts_of_every_prompt_give_the_logged_pass_rate(serial):
+def test_saved_counts_give_the_logged_pass_at_1(serial):
     counts = np.load(serial / "runs/power/evaluations/4.npz")
     config = tiny_config().evaluation
     assert counts["num_correct"].shape == (config.prompts,)
@@ -154,21 +153,20 @@ def test_the_counts_of_every_prompt_give_the_logged_pass_rate(serial):
     np.testing.assert_allclose(rate, result(serial, "power")["eval/pass@1"], rtol=1e-6)
 
 
-def test_a_table_needs_a_sweep(tmp_path):
+def test_write_results_needs_a_sweep(tmp_path):
     with pytest.raises(FileNotFoundError, match="no sweep in"):
         write_results(tmp_path)
 
 
-def test_together_refuses_tasks_of_the_host():
-    class Compiled:
-        class parts:
-            config = tiny_config()
+def test_train_many_refuses_host_tasks():
+    class HostExperiment:
+        config = tiny_config()
 
-            class task:
-                on_device = False
+        class task:
+            on_device = False
 
     with pytest.raises(ConfigError, match=r"config.sweep.mode = 'vmap' needs a task"):
-        train_many({}, Compiled, {}, most=1)
+        train_many({}, HostExperiment, {}, max_runs=1)
 
 
 class Worker(threading.Thread):
@@ -201,26 +199,24 @@ def deal(jobs, workers, do):
     threads = [Worker(i, inbox, messages, do) for i, inbox in enumerate(inboxes)]
     for thread in threads:
         thread.start()
-    problems = sweeps._deal(jobs, threads, inboxes, messages, Silent())
+    failures = sweeps._deal(jobs, threads, inboxes, messages, Silent())
     for inbox in inboxes:
         inbox.put(None)
-    return problems
+    return failures
 
 
-def dealt(shapes, needs=None):
+def make(keys, needs=None):
     config = tiny_config()
-    jobs = [
-        Job(n, config, Path(n), shapes[0], None, False) for n in dict.fromkeys(needs or ()) if n
-    ]
-    needs = needs or [None] * len(shapes)
+    jobs = [Job(n, config, Path(n), keys[0], None, False) for n in dict.fromkeys(needs or ()) if n]
+    needs = needs or [None] * len(keys)
     jobs += [
         Job(f"run{i}", config, Path(str(i)), shape, need, True)
-        for i, (shape, need) in enumerate(zip(shapes, needs, strict=True))
+        for i, (shape, need) in enumerate(zip(keys, needs, strict=True))
     ]
     return jobs
 
 
-def test_every_job_is_done_once_and_after_its_warm_start():
+def test_deal_does_every_job_once_after_its_warm_start():
     done, lock = [], threading.Lock()
 
     def do(_, job):
@@ -229,22 +225,22 @@ def test_every_job_is_done_once_and_after_its_warm_start():
             done.append(job.name)
         return "done", None
 
-    jobs = dealt("aabbc", ["w1", "w2", "w1", "w2", "w1"])
+    jobs = make("aabbc", ["w1", "w2", "w1", "w2", "w1"])
     assert deal(jobs, 3, do) == {}
     assert sorted(done) == sorted(job.name for job in jobs)
 
 
-def test_a_failed_run_stays_alone_and_a_failed_warm_start_takes_its_runs_along():
+def test_deal_drops_the_runs_of_a_failed_warm_start():
     def do(_, job):
         return ("failed", "why") if job.name in ("run0", "w2") else ("done", None)
 
-    problems = deal(dealt("aaaa", ["w1", "w2", "w1", "w2"]), 2, do)
-    assert problems.pop("run0") == problems.pop("w2") == ("failed", "why")
-    assert set(problems) == {"run1", "run3"}
-    assert problems["run1"] == ("failed", "its w2 failed")
+    failures = deal(make("aaaa", ["w1", "w2", "w1", "w2"]), 2, do)
+    assert failures.pop("run0") == failures.pop("w2") == ("failed", "why")
+    assert set(failures) == {"run1", "run3"}
+    assert failures["run1"] == ("failed", "its w2 failed")
 
 
-def test_a_worker_that_dies_is_named_and_the_others_go_on():
+def test_deal_names_the_job_of_a_dead_worker():
     done = []
 
     def do(_, job):
@@ -253,12 +249,12 @@ def test_a_worker_that_dies_is_named_and_the_others_go_on():
         done.append(job.name)
         return "done", None
 
-    problems = deal(dealt("abab"), 2, do)
-    assert problems == {"run1": ("failed", "its process ended with exit code -9")}
+    failures = deal(make("abab"), 2, do)
+    assert failures == {"run1": ("failed", "its process ended with exit code -9")}
     assert sorted(done) == ["run0", "run2", "run3"]
 
 
-def test_a_run_that_fails_is_reported_after_the_others(tmp_path, monkeypatch):
+def test_run_sweep_reports_a_failure_after_the_other_runs(tmp_path, monkeypatch):
     made = []
 
     def train(config, directory, **_):
@@ -269,6 +265,7 @@ def test_a_run_that_fails_is_reported_after_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(sweeps, "train", train)
     monkeypatch.setattr(sweeps, "warm_start", lambda *_: None)
     monkeypatch.setattr(sweeps, "build_experiment", lambda *_: None)
+    monkeypatch.setattr(sweeps, "with_config", lambda *_: None)
     with pytest.raises(RuntimeError, match=r"run seed0 failed \(1 in all\): (?s:.*)no luck"):
         run_sweep(config_of("serial", 4), axis("seed", range(3)), tmp_path)
     assert made == ["seed0", "seed1", "seed2"]

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from experiments import train as training
-from experiments.learner import hyperparameters, kept
+from experiments.experiment import build_experiment, from_checkpoint
+from experiments.learner import hyperparameters, to_checkpoint
 from experiments.loop import NonFiniteError
 from experiments.metric_writer import Silent, read_lines
-from experiments.train import build_experiment, train, warm_start, whole
+from experiments.train import train
+from experiments.warm_start import warm_start
 from tests.experiments.tiny_config import get_config as tiny_config
 
 METRICS = {
@@ -23,7 +25,7 @@ METRICS = {
 }  # fmt: skip
 
 
-def test_run_writes_what_the_readme_says(tiny, tmp_path):
+def test_train_writes_logs_and_result(tiny, tmp_path):
     result = train(tiny, tmp_path, progress=Silent())
     lines = read_lines(tmp_path / "metrics.jsonl")
     training_lines = [line for line in lines if "reward" in line]
@@ -39,23 +41,23 @@ def test_run_writes_what_the_readme_says(tiny, tmp_path):
     assert (tmp_path / "warm_start" / "result.json").exists()
 
 
-@pytest.fixture(scope="module", name="program")
-def program_fixture(tmp_path_factory):
+@pytest.fixture(scope="module", name="shared")
+def shared_fixture(tmp_path_factory):
     config = tiny_config()
-    compiled = build_experiment(config, [("grpo", {}), ("power", {"alpha": 3.0})])
+    experiment = build_experiment(config, [("grpo", {}), ("power", {"alpha": 3.0})])
     directory = tmp_path_factory.mktemp("warm_start")
-    params = jax.device_get(warm_start(config, compiled, Silent(), directory))
+    params = jax.device_get(warm_start(experiment, directory, Silent()))
     config.warm_start.workdir = str(directory)
-    return config, compiled, params
+    return config, experiment, params
 
 
-def start(config, compiled, params):
+def start(config, experiment, params):
     hyper = jax.device_put(hyperparameters(config, experiment.methods))
     return hyper, experiment.rl.init(hyper, params)
 
 
-def test_one_compilation_serves_methods_seeds_and_learning_rates(program):
-    config, compiled, params = program
+def test_train_steps_compile_once_for_methods_and_rates(shared):
+    config, experiment, params = shared
     body = chex.assert_max_traces(experiment.rl.train_steps.__wrapped__, n=1)
     advance = jax.jit(body, static_argnums=3, donate_argnums=0)
     finals = []
@@ -69,7 +71,7 @@ def test_one_compilation_serves_methods_seeds_and_learning_rates(program):
         config.advantage.name, config.seed, config.optimizer.learning_rate = name, seed, rate
         with config.advantage.unlocked():
             config.advantage.kwargs = kwargs
-        hyper, state = start(config, compiled, params)
+        hyper, state = start(config, experiment, params)
         for _ in range(2):
             state, metrics = advance(state, experiment.task, hyper, 2)
         finals.append(np.asarray(state.params["final_norm"]))
@@ -79,12 +81,12 @@ def test_one_compilation_serves_methods_seeds_and_learning_rates(program):
             assert np.any(finals[i] != finals[j])
 
 
-def test_another_run_of_a_shape_compiles_nothing(program, tmp_path):
+def test_train_with_a_shared_experiment_compiles_nothing(shared, tmp_path):
     """From its fresh parameters to its result, with another seed and method."""
-    config, compiled, _ = program
+    config, experiment, _ = shared
     config = config.copy_and_resolve_references()
     config.warm_start.steps, config.steps = 0, 2
-    train(config, tmp_path / "first", progress=Silent(), compiled=compiled)
+    train(config, tmp_path / "first", progress=Silent(), experiment=experiment)
     with config.advantage.unlocked():
         config.advantage.name, config.advantage.kwargs = "power", {"alpha": 2.0}
     config.seed, config.warm_start.seed = 5, 6
@@ -96,7 +98,7 @@ def test_another_run_of_a_shape_compiles_nothing(program, tmp_path):
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        train(config, tmp_path / "second", progress=Silent(), compiled=compiled)
+        train(config, tmp_path / "second", progress=Silent(), experiment=experiment)
         assert not compilations
         jax.jit(lambda x: x + 12345)(0.0)
         assert compilations  # the listener hears them
@@ -104,17 +106,17 @@ def test_another_run_of_a_shape_compiles_nothing(program, tmp_path):
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def test_a_method_gives_the_same_run_alone_and_among_others(program, tmp_path):
+def test_train_is_the_same_alone_and_among_methods(shared, tmp_path):
     """lax.switch between methods changes nothing of the one that is chosen."""
-    config, compiled, _ = program
+    config, experiment, _ = shared
     alone = train(config, tmp_path / "alone", progress=Silent())
-    among = train(config, tmp_path / "among", progress=Silent(), compiled=compiled)
+    among = train(config, tmp_path / "among", progress=Silent(), experiment=experiment)
     assert alone["params_sha256"] == among["params_sha256"]
 
 
-def test_rank_one_fraction_counts_only_the_tokens_that_were_sampled(program):
-    config, compiled, params = program
-    hyper, state = start(config, compiled, params)
+def test_rank_one_fraction_counts_sampled_tokens(shared):
+    config, experiment, params = shared
+    hyper, state = start(config, experiment, params)
     prompts = experiment.task.train_prompts(hyper.seed, 0, config.prompts)
     rollouts = jax.device_get(experiment.rl.sample(state, prompts))
     state, metrics = experiment.rl.train_steps(state, experiment.task, hyper, 1)
@@ -126,27 +128,27 @@ def test_rank_one_fraction_counts_only_the_tokens_that_were_sampled(program):
     np.testing.assert_allclose(metrics["rank_one_fraction"], share[0], rtol=1e-4)
 
 
-def test_without_the_head_rank_the_run_is_the_same_and_keeps_no_second_head(program, tmp_path):
-    config, _, params = program
+def test_train_without_head_rank_is_the_same_run(shared, tmp_path):
+    config, _, params = shared
     config = config.copy_and_resolve_references()
     measured = train(config, tmp_path / "measured", progress=Silent())
     config.learner.head_rank = False
-    compiled = build_experiment(config, [("grpo", {})])
-    result = train(config, tmp_path / "plain", progress=Silent(), compiled=compiled)
+    experiment = build_experiment(config, [("grpo", {})])
+    result = train(config, tmp_path / "plain", progress=Silent(), experiment=experiment)
     assert result["params_sha256"] == measured["params_sha256"]
     assert set(measured) - set(result) <= {"rank_one_fraction"}
     assert not any("rank_one_fraction" in x for x in read_lines(tmp_path / "plain/metrics.jsonl"))
-    _, state = start(config, compiled, params)
+    _, state = start(config, experiment, params)
     assert not jax.tree.leaves(state.initial_head)
 
 
-def test_what_a_checkpoint_holds_is_the_whole_run(program):
+def test_from_checkpoint_inverts_to_checkpoint(shared):
     """The states of the methods that the run does not use are left out and made again."""
-    config, compiled, params = program
-    hyper, state = start(config, compiled, params)
-    held = kept(state, hyper)
+    config, experiment, params = shared
+    hyper, state = start(config, experiment, params)
+    held = to_checkpoint(state, hyper)
     assert len(jax.tree.leaves(held)) < len(jax.tree.leaves(state))
-    again = whole(compiled, hyper, jax.tree.map(jnp.copy, held))
+    again = from_checkpoint(experiment, hyper, jax.tree.map(jnp.copy, held))
     chex.assert_trees_all_equal(again, state)
     ended = [
         experiment.rl.train_steps(s, experiment.task, hyper, 2)[0].params["final_norm"]
@@ -155,9 +157,9 @@ def test_what_a_checkpoint_holds_is_the_whole_run(program):
     np.testing.assert_array_equal(*ended)
 
 
-def test_steps_run_without_transfers_and_donate_their_state(program):
-    config, compiled, params = program
-    hyper, state = start(config, compiled, params)
+def test_train_steps_transfer_nothing_and_donate(shared):
+    config, experiment, params = shared
+    hyper, state = start(config, experiment, params)
     task = jax.device_put(experiment.task)
     state, _ = experiment.rl.train_steps(state, task, hyper, 2)
     before = state
@@ -168,18 +170,18 @@ def test_steps_run_without_transfers_and_donate_their_state(program):
     assert int(state.step) == 4
 
 
-def test_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(tiny, tmp_path, monkeypatch):
+def test_train_stops_at_a_non_finite_loss(tiny, tmp_path, monkeypatch):
     train(tiny, tmp_path, progress=Silent())
     longer = tiny.copy_and_resolve_references()
     longer.steps = 8
-    original = training.lines_of
+    original = training.per_step
 
-    def poisoned(metrics, config=None):
-        lines = original(metrics, config)
+    def poisoned(metrics):
+        lines = original(metrics)
         lines[-1]["loss"] = float("nan")
         return lines
 
-    monkeypatch.setattr(training, "lines_of", poisoned)
+    monkeypatch.setattr(training, "per_step", poisoned)
     with pytest.raises(NonFiniteError, match=r"loss is nan at step 6; checkpoint 4 is kept"):
         train(longer, tmp_path, progress=Silent())
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
