@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
-from experiments.config import ConfigError, check_arguments
+from experiments.config import Config, ConfigError, check_arguments
 from fade_jax import center, transforms
 from fade_jax.transforms import AdvantageTransformation, stateless
 
@@ -28,11 +27,11 @@ class Member(NamedTuple):
 class Choice(NamedTuple):
     """Which member a run uses, and the traced arguments of all members."""
 
-    index: jax.Array
-    arguments: tuple[dict[str, jax.Array], ...]
+    chosen: Any  # int32 []
+    arguments: tuple[dict[str, Any], ...]  # float32 [] each
 
 
-def method_of(config: ConfigDict) -> tuple[str, dict]:
+def method_of(config: Config) -> tuple[str, dict]:
     """Returns (name, kwargs) of a config's advantage."""
     return config.advantage.name, config.advantage.kwargs.to_dict()
 
@@ -75,7 +74,7 @@ def choose(members: Sequence[Member], name: str, kwargs: Mapping[str, Any]) -> C
     return Choice(np.int32(chosen), arguments)
 
 
-def check_gradient(config: ConfigDict) -> None:
+def check_gradient(config: Config) -> None:
     """Checks that the advantage gives a gradient, on groups of every number of successes.
 
     Raises:
@@ -141,12 +140,12 @@ def equalize_mass(advantages, rewards) -> jax.Array:
 
 def own_state(choice: Choice, states: tuple):
     """The state of the chosen member: all that a checkpoint needs to hold."""
-    return states[int(choice.index)]
+    return states[int(choice.chosen)]
 
 
 def all_states(members: Sequence[Member], choice: Choice, own) -> tuple:
     """The states of all members from that of the chosen one; the others never moved."""
-    states, index = init(members, choice), int(choice.index)
+    states, index = init(members, choice), int(choice.chosen)
     return (*states[:index], own, *states[index + 1 :])
 
 
@@ -184,7 +183,7 @@ def update(members: Sequence[Member], choice: Choice, rewards, states: tuple, **
     branches = [branch(i) for i in range(len(members))]
     if len(branches) == 1:
         return branches[0](states)
-    return jax.lax.switch(choice.index, branches, states)
+    return jax.lax.switch(choice.chosen, branches, states)
 
 
 # What fade_jax.transforms exports beside factories that a config can call.

@@ -15,8 +15,10 @@ import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -47,7 +49,7 @@ def tree_sha256(tree) -> str:
 
 
 def _is_key(leaf) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _pack(state):
@@ -114,7 +116,7 @@ class _HashedHandler(ocp.StandardCheckpointHandler):
     async def async_save(self, directory, item=None, save_args=None, args=None):
         """Starts the writes; returns futures that also hash."""
         writes = await super().async_save(directory, item, save_args, args) or []
-        path = getattr(directory, "path", directory)
+        path: Any = getattr(directory, "path", directory)
         return [*writes, _HashOwnFiles(Path(path), writes)]
 
     def finalize(self, directory) -> None:

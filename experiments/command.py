@@ -1,4 +1,4 @@
-"""What commands share: the module of --config, and one clear line for what a user can mend."""
+"""Shared by the commands: the module of --config, and user errors as one line."""
 
 import importlib.util
 import os
@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -17,18 +18,18 @@ from experiments.loop import NonFiniteError, Stopped
 
 
 def config_module():
-    """The module of --config, for the functions that it has beside get_config."""
+    """Imports the file of --config, for the functions that it has beside get_config."""
     path = Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0])
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec: Any = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def one_line_errors(main: Callable) -> None:
-    """Runs an absl main; a config, a file or a number that is wrong ends it with one line.
+    """Runs an absl main; prints user errors as one line and exits with status 2 or 3.
 
-    Any other error of one of several processes ends it at once, and so all of them.
+    Any other error of one of several processes ends all of them at once.
     """
 
     def guarded(argv):

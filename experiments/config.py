@@ -1,13 +1,21 @@
-"""The fields of an experiment, their defaults, and the checks that run before any work."""
+"""The fields of a config, their defaults, and the checks that run before any work.
+
+Imports nothing of ours. Above: everything.
+"""
 
 import inspect
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
+
+if TYPE_CHECKING:  # ConfigDict types a field as a union of all that any field may hold
+    Config = Any
+else:
+    Config = ConfigDict
 
 REDUCTIONS = ("sequence_sum", "token_mean", "sequence_mean")
 OPTIMIZERS = ("adamw", "sgd")
@@ -16,7 +24,7 @@ DTYPES = ("float32", "bfloat16")
 REMAT_KEEPS = ("nothing", "products")
 
 
-# A finished or interrupted run may be taken up again with other values of these.
+# A run may resume with other values of these fields.
 FREE_TO_CHANGE = (
     "steps",
     "checkpoint.every",
@@ -35,13 +43,13 @@ FREE_TO_CHANGE = (
 
 
 class ConfigError(ValueError):
-    """A config that cannot run; one line that names the field, its value and what is allowed."""
+    """A config that cannot run: one line that names the field, its value and what is allowed."""
 
 
-def default_config() -> ConfigDict:
-    """Every field of an experiment with its default; the fields are described here, once."""
-    config = ConfigDict()
-    config.seed = 0  # of the sampled tokens and of the order of the prompts
+def default_config() -> Config:
+    """Returns every field with its default; the comments here are the fields' documentation."""
+    config: Config = ConfigDict()
+    config.seed = 0  # of sampling and of the order of the prompts
     config.steps = 600  # RL steps; each is one batch of rollouts
     config.prompts = 32  # P, prompts per step
     config.group_size = 16  # G, rollouts per prompt
@@ -61,8 +69,8 @@ def default_config() -> ConfigDict:
     config.model.dtype = "float32"  # of the computation; parameters are always float32
     # Recompute each block in the backward pass: less memory, and on a CPU no slower.
     config.model.remat = True
-    # What is not recomputed: "nothing", or the matrix "products", which takes less time and more
-    # memory.
+    # What remat keeps: "nothing", or the outputs of matmuls ("products"), which takes less time and
+    # more memory.
     config.model.remat_keeps = "nothing"
 
     config.sampling = ConfigDict()
@@ -70,24 +78,24 @@ def default_config() -> ConfigDict:
     config.sampling.top_p = 1.0
     config.sampling.top_k = 0  # 0: no truncation
 
-    # A factory of fade_jax.transforms, called with **kwargs; or, dotted, a function of one's own
-    # such as my_advantages.mine: a factory too, or a plain advantage of (rewards, **kwargs). It is
-    # imported as `python -m` imports: from the directory of the command, or what is installed.
+    # A factory of fade_jax.transforms, called with **kwargs; or the import path of a user-defined
+    # function such as my_advantages.mine, which is a factory too, or a plain advantage of
+    # (rewards, **kwargs). `python -m` imports from the directory of the command, or what is
+    # installed.
     config.advantage = ConfigDict({"name": "fade", "kwargs": {}})
 
     config.learner = ConfigDict()
     config.learner.epochs = 1  # passes over a batch of rollouts
-    config.learner.minibatches = 1  # optimiser updates per pass
-    # Gradient accumulation inside a minibatch: saves memory, keeps to a CPU's cache, and leaves out
-    # the parts whose advantages are all 0.
+    config.learner.minibatches = 1  # optimizer updates per pass
+    # Gradient accumulation inside a minibatch: saves memory, fits a CPU's cache, and skips the
+    # microbatches whose advantages are all 0.
     config.learner.microbatches = 1
     config.learner.clip_low = 0.2  # the ratio is clipped to [1 - clip_low, 1 + clip_high]
     config.learner.clip_high = 0.2
     config.learner.reduction = "sequence_sum"  # of the token losses (learner.REDUCTIONS)
-    config.learner.staleness = 0  # rollouts are sampled by the policy of so many steps ago
-    config.learner.equalize_mass = False  # give every method the total weight of r - mean(r)
-    # Measure the rank-one fraction of the output head's update, for which the head that RL started
-    # from is kept.
+    config.learner.staleness = 0  # policy lag of the sampler, in steps
+    config.learner.equalize_mass = False  # rescale advantages to the total weight of r - mean(r)
+    # Log the rank-one fraction of the output head's update; keeps a copy of the initial head.
     config.learner.head_rank = True
 
     config.optimizer = ConfigDict()
@@ -101,10 +109,10 @@ def default_config() -> ConfigDict:
     config.optimizer.weight_decay = 0.0
     config.optimizer.max_gradient_norm = 0.0  # 0: no clipping
 
-    # Supervised steps on the task's demonstrations, before RL; by AdamW whatever optimizer.name is,
-    # so that optimisers are compared from one start.
+    # Supervised steps on the task's demonstrations, before RL; AdamW whatever optimizer.name is, so
+    # that optimizers are compared from the same start.
     config.warm_start = ConfigDict()
-    config.warm_start.workdir = ""  # where runs share one; empty: inside the run's own workdir
+    config.warm_start.workdir = ""  # to share one among runs; empty: inside the run's workdir
     config.warm_start.steps = 280
     config.warm_start.batch = 64
     config.warm_start.learning_rate = 1e-3
@@ -122,29 +130,29 @@ def default_config() -> ConfigDict:
     config.checkpoint.every = 100
     config.checkpoint.keep = 2
 
-    config.profile = ConfigDict()  # a trace by jax.profiler of some RL steps, in WORKDIR/profile
-    config.profile.start = 10  # steps before it, so that compilation is not in the trace
-    config.profile.steps = 0  # RL steps in the trace; 0: none
+    config.profile = ConfigDict()  # jax.profiler trace in WORKDIR/profile
+    config.profile.start = 10  # steps before the trace, which leave compilation out
+    config.profile.steps = 0  # RL steps in the trace; 0: no trace
 
     config.mesh = ConfigDict()  # the product of the axes is the number of devices used
-    config.mesh.data = -1  # -1: all devices that the other axes leave
+    config.mesh.data = -1  # -1: all remaining devices
     config.mesh.fsdp = 1
     config.mesh.tensor = 1
 
-    config.verification = ConfigDict()  # of tasks that are verified on the host
-    config.verification.workers = 0  # processes; 0: in the main process
+    config.verification = ConfigDict()  # for tasks that are verified on the host
+    config.verification.workers = 0  # processes; 0: the main process
     config.verification.timeout_seconds = 5.0  # a rollout that takes longer counts as failed
 
     config.sweep = ConfigDict()  # for config files with a sweep() function
     config.sweep.mode = "auto"  # processes on a CPU, vmap on an accelerator
     config.sweep.workers = 0  # of processes; 0: one per core
-    config.sweep.runs_together = 0  # most runs in one vmapped program; 0: all of a shape
-    config.sweep.seeds = 5  # of a sweep file that has an axis of seeds
-    config.sweep.reuse = ""  # directory of sweeps; their finished runs of equal configs are copied
+    config.sweep.runs_together = 0  # at most, in one vmapped program; 0: all that can share it
+    config.sweep.seeds = 5  # for sweep files with an axis of seeds
+    config.sweep.reuse = ""  # directory of sweeps; finished runs with equal configs are copied
     return config.lock()  # a field that is not here is an error
 
 
-def with_mode(config: ConfigDict, mode: str, shrink: Callable | None = None) -> ConfigDict:
+def with_mode(config: Config, mode: str, shrink: Callable | None = None) -> Config:
     """Applies the part of --config behind the colon: nothing, or `smoke`.
 
     Args:
@@ -160,7 +168,7 @@ def with_mode(config: ConfigDict, mode: str, shrink: Callable | None = None) -> 
     return (shrink or smoke_run)(config) if mode else config
 
 
-def smoke_run(config: ConfigDict) -> ConfigDict:
+def smoke_run(config: Config) -> Config:
     """Shrinks a run on a device task to well under a minute on one core."""
     config.steps = 4
     config.steps_per_call = 2
@@ -181,7 +189,7 @@ def smoke_run(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def smoke_language_model(config: ConfigDict) -> ConfigDict:
+def smoke_language_model(config: Config) -> Config:
     """Shrinks a run on a pre-trained language model."""
     smoke_run(config)
     config.steps = 2
@@ -197,7 +205,7 @@ def smoke_language_model(config: ConfigDict) -> ConfigDict:
 
 
 def leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The (dotted field, value) of a nested dict; an empty dict has none."""
+    """Yields (dotted field, value) of a nested dict; an empty dict has none."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{name}.")
@@ -206,21 +214,21 @@ def leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def with_added_fields(saved: Mapping, like: Mapping, defaults: Mapping | None = None) -> dict:
-    """A config that an earlier version saved, with the fields that were added since.
+    """Returns a config saved by an earlier version, with the fields that were added since.
 
-    A field that is added does by default what runs did before there was one.
+    By default an added field does what runs did before it existed.
 
     Args:
       saved: nested dict.
-      like: a config of now, or a part of one: the fields to add are those of it.
+      like: a current config, or a part of one, which has the fields to add.
       defaults: of the fields of `like`; of default_config() if None.
     """
-    defaults = default_config().to_dict() if defaults is None else defaults
-    added = {name: defaults[name] for name in like if name in defaults and name not in saved}
+    now: Mapping = default_config().to_dict() if defaults is None else defaults
+    added = {name: now[name] for name in like if name in now and name not in saved}
     parts = {
-        name: with_added_fields(value, like[name], defaults[name])
+        name: with_added_fields(value, like[name], now[name])
         for name, value in saved.items()
-        if all(isinstance(tree.get(name), Mapping) for tree in (saved, like, defaults))
+        if all(isinstance(tree.get(name), Mapping) for tree in (saved, like, now))
     }
     return {**saved, **added, **parts}
 
@@ -240,7 +248,7 @@ def conflicts(saved: Mapping, new: Mapping) -> list[str]:
     ]
 
 
-def saved_config(workdir: Path) -> ConfigDict:
+def saved_config(workdir: Path) -> Config:
     """Reads the config of a run.
 
     Raises:
@@ -267,7 +275,7 @@ def _with_tuples(value: Any) -> Any:
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
-def _lookup(config: Mapping, field: str):
+def _lookup(config: Any, field: str) -> Any:
     for part in field.split("."):
         config = config[part]
     return config
@@ -316,7 +324,7 @@ def check_arguments(function: Callable, kwargs: Mapping, field: str) -> None:
         raise ConfigError(f"config.{field} lacks {', '.join(missing)}; it has {dict(kwargs)}")
 
 
-def validate(config: ConfigDict) -> None:
+def validate(config: Config) -> None:
     """Checks every value that can be checked without data, weights or devices.
 
     Raises:

@@ -15,11 +15,10 @@ Below: experiment, checkpoints. Above: train.
 import json
 import operator
 import time
-from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,7 +27,7 @@ from ml_collections import config_flags
 
 from experiments.checkpoints import Checkpoints
 from experiments.command import one_line_errors
-from experiments.config import ConfigError, saved_config
+from experiments.config import Config, ConfigError, saved_config
 from experiments.experiment import (
     Experiment,
     abstract_checkpoint,
@@ -58,7 +57,7 @@ class HeldOut(NamedTuple):
     length: float
 
 
-def evaluate(experiment: Experiment, params, rewards_of: Callable | None, step: int) -> HeldOut:
+def evaluate(experiment: Experiment, params, rewards_of: Any, step: int) -> HeldOut:
     """Samples and verifies n completions of each held-out prompt.
 
     The same prompts at every step and for every method; fresh samples at every step.
@@ -159,7 +158,7 @@ def restore_params(experiment: Experiment, workdir: str | Path, step: int | None
     return restored[0], restored[1].params
 
 
-def _config_of(config, workdir: str | None, model: str | None):
+def _config_of(config: Any, workdir: str | None, model: str | None) -> Config:
     """The config of the run or of the model to evaluate; `config` is that of --config."""
     if (workdir is None) == (model is None):
         raise ConfigError("give --workdir=DIR of a run, or --model=PATH of a model, not both")
@@ -168,7 +167,7 @@ def _config_of(config, workdir: str | None, model: str | None):
             raise ConfigError("--model needs --config=FILE, which names the task")
         config.model.path = model
         return config
-    saved = saved_config(Path(workdir))
+    saved: Config = saved_config(Path(str(workdir)))
     for name in OVERRIDES if config is not None else ():
         saved[name] = config[name]
     return saved

@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from experiments import advantages, learner, sharding
-from experiments.config import ConfigError, check_arguments, validate
+from experiments.config import Config, ConfigError, check_arguments, validate
 from experiments.learner import Hyperparameters, TrainState, hyperparameters
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
@@ -50,7 +49,7 @@ class Experiment(NamedTuple):
       sft: jitted functions of the warm start.
     """
 
-    config: ConfigDict
+    config: Config
     mesh: Mesh
     task: Task
     model: ModelConfig
@@ -60,7 +59,7 @@ class Experiment(NamedTuple):
     sft: SFTFns
 
 
-def build_experiment(config: ConfigDict, methods: Sequence[tuple[str, dict]] = ()) -> Experiment:
+def build_experiment(config: Config, methods: Sequence[tuple[str, dict]] = ()) -> Experiment:
     """Checks a config, opens its task, reads its weights, and builds its step functions.
 
     Args:
@@ -86,7 +85,7 @@ def build_experiment(config: ConfigDict, methods: Sequence[tuple[str, dict]] = (
 
 
 def assemble(
-    config: ConfigDict,
+    config: Config,
     mesh: Mesh,
     task: Task,
     model: ModelConfig,
@@ -100,7 +99,7 @@ def assemble(
     return Experiment(config, mesh, task, model, weights, served, rl, sft)
 
 
-def with_config(experiment: Experiment, config: ConfigDict) -> Experiment:
+def with_config(experiment: Experiment, config: Config) -> Experiment:
     """Returns the experiment of another run that shares the compiled functions."""
     old, new = experiment.config.warm_start, config.warm_start
     same = (old.batch, old.learning_rate) == (new.batch, new.learning_rate)
@@ -108,7 +107,7 @@ def with_config(experiment: Experiment, config: ConfigDict) -> Experiment:
     return experiment._replace(config=config, sft=sft)
 
 
-def _task_and_model(config: ConfigDict) -> tuple[Task, ModelConfig, Any]:
+def _task_and_model(config: Config) -> tuple[Task, ModelConfig, Any]:
     try:
         make = task_factory(config.task.name)
     except ValueError as error:
@@ -133,7 +132,7 @@ def _task_and_model(config: ConfigDict) -> tuple[Task, ModelConfig, Any]:
     return task, model, weights
 
 
-def _fresh_model(sizes: ConfigDict, task: Task) -> ModelConfig:
+def _fresh_model(sizes: Config, task: Task) -> ModelConfig:
     if sizes.d_model % sizes.num_heads:
         raise ConfigError(
             f"config.model.num_heads must divide config.model.d_model = {sizes.d_model},"

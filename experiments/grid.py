@@ -17,9 +17,7 @@ from collections.abc import Iterable, Mapping
 from functools import reduce
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from experiments.config import ConfigError
+from experiments.config import Config, ConfigError
 
 Overrides = dict[str, Any]
 Sweep = dict[str, Overrides]
@@ -95,7 +93,7 @@ def methods(advantages: Mapping[str, tuple[str, Mapping[str, Any]]]) -> Sweep:
     return axis("advantage", values, advantages)
 
 
-def seeds(config: ConfigDict) -> Sweep:
+def seeds(config: Config) -> Sweep:
     """One run for each of `config.sweep.seeds` seeds."""
     return axis("seed", range(config.sweep.seeds))
 

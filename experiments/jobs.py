@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from experiments.advantages import check_gradient
-from experiments.config import ConfigError, conflicts, leaves, validate
+from experiments.config import Config, ConfigError, conflicts, leaves, validate
 from experiments.grid import check_runs
 from experiments.warm_start import warm_start_config
 from experiments.workdir import as_json, finished_result
@@ -45,7 +45,7 @@ class Job(NamedTuple):
     """
 
     name: str
-    config: ConfigDict
+    config: Config
     directory: Path
     program_key: str
     depends_on: str | None
@@ -53,8 +53,8 @@ class Job(NamedTuple):
 
 
 def run_configs(
-    base: ConfigDict, runs: Mapping[str, Mapping[str, Any]], workdir: Path
-) -> dict[str, ConfigDict]:
+    base: Config, runs: Mapping[str, Mapping[str, Any]], workdir: Path
+) -> dict[str, Config]:
     """Returns the config of each run of a sweep, by name.
 
     Runs with the same warm start share it: in workdir/warm_start, or, where the runs of a sweep
@@ -85,11 +85,11 @@ def run_configs(
     return configs
 
 
-def _overridden(base: ConfigDict, name: str, overrides: Mapping[str, Any]) -> ConfigDict:
+def _overridden(base: Config, name: str, overrides: Mapping[str, Any]) -> Config:
     config = base.copy_and_resolve_references()
     for field, value in overrides.items():
         *path, last = field.split(".")
-        node = config
+        node: Any = config
         for part in path:
             node = node.get(part) if isinstance(node, ConfigDict) else None
         # The keywords of a task or an advantage are checked by whoever takes them.
@@ -102,7 +102,7 @@ def _overridden(base: ConfigDict, name: str, overrides: Mapping[str, Any]) -> Co
     return config
 
 
-def _share_warm_starts(configs: Mapping[str, ConfigDict], directory: Path) -> None:
+def _share_warm_starts(configs: Mapping[str, Config], directory: Path) -> None:
     sharing = [c for c in configs.values() if c.warm_start.steps and not c.warm_start.workdir]
     parts = [dict(leaves(warm_start_config(config).to_dict())) for config in sharing]
     # A keyword of the task or of the optimiser may be in some of them only.
@@ -113,7 +113,7 @@ def _share_warm_starts(configs: Mapping[str, ConfigDict], directory: Path) -> No
         config.warm_start.workdir = str(directory / name)
 
 
-def program_key(config: ConfigDict) -> str:
+def program_key(config: Config) -> str:
     """Returns the part of a config that its programs are compiled for, as text."""
     fields = dict(leaves(as_json(config)))
     varying = TRACED + READ_AROUND_PROGRAMS
@@ -138,7 +138,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def make_jobs(
-    base: ConfigDict,
+    base: Config,
     runs: Mapping[str, Mapping[str, Any]],
     workdir: Path,
     shard: tuple[int, int] = (0, 1),

@@ -1,7 +1,8 @@
 """The pure part of training: train state, policy update, SFT update.
 
 `policy_update` sits between a sampling loop and optax. It knows the advantage only as a
-transformation, so that every ablation is the same step. Below: rollout, advantages. Above: experiment.
+transformation, so that every ablation is the same step. Below: rollout, advantages. Above:
+step_functions.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
+from jax.typing import ArrayLike
 
 from experiments import advantages
+from experiments.config import Config
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.rollout import Rollouts, completion_log_probs
@@ -65,12 +67,12 @@ class TrainState(NamedTuple):
 class Hyperparameters(NamedTuple):
     """What a compiled program takes as traced values."""
 
-    seed: jax.Array  # uint32 []
-    learning_rate: jax.Array  # float32 []
+    seed: ArrayLike  # uint32 []
+    learning_rate: ArrayLike  # float32 []
     advantage: advantages.Choice
 
 
-def hyperparameters(config: ConfigDict, members) -> Hyperparameters:
+def hyperparameters(config: Config, members) -> Hyperparameters:
     """The traced values of a run."""
     return Hyperparameters(
         np.uint32(config.seed),

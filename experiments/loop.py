@@ -192,13 +192,15 @@ def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) 
         return [(i, writer) for i, writer in enumerate(writers) if writer.error is None]
 
     def evaluate(step):
+        if stage.evaluate is None:
+            return
         lines = stage.evaluate(state, step)
         for i, writer in running():
             writer.log_evaluation(step, lines[i])
 
     window = _ProfilerWindow(stage.profile, writers[0].directory)
     with _termination() as stop_asked, closing(window):
-        if step == 0 and stage.evaluate is not None:
+        if step == 0:
             evaluate(0)
             for writer in writers:
                 writer.flush()
@@ -211,11 +213,11 @@ def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) 
             window.after(step + count, state)
             for i, writer in running():
                 writer.log(step, lines[i], seconds)
-            if not running():
-                raise writers[0].error
+            if (error := writers[0].error) and not running():
+                raise error
             step += count
             last = step == stage.steps
-            if stage.evaluate is not None and (last or step % stage.evaluate_every == 0):
+            if last or step % stage.evaluate_every == 0:
                 evaluate(step)
             for _, writer in running():
                 writer.flush()

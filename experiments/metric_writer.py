@@ -157,7 +157,7 @@ class Bar:
 
     def __init__(self, prefix: str = ""):
         self._prefix = prefix
-        self._bar = None
+        self._bar = tqdm(disable=True)
         self._figures: dict[str, str] = {}
 
     def start(self, name: str, step: int, total: int) -> None:

@@ -51,11 +51,11 @@ def connect(
             return
         if missing:
             raise ConfigError(f"{', '.join(given)} belong together, got no {', '.join(missing)}")
-        if not re.fullmatch(r"\S+:\d+", coordinator):
+        if coordinator is None or not re.fullmatch(r"\S+:\d+", coordinator):
             raise ConfigError(f"--coordinator must be host:port, got {coordinator!r}")
-        if num_processes < 1:
+        if num_processes is None or num_processes < 1:
             raise ConfigError(f"--num_processes must be at least 1, got {num_processes}")
-        if not 0 <= process_id < num_processes:
+        if process_id is None or not 0 <= process_id < num_processes:
             raise ConfigError(
                 f"--process_id must be in 0..{num_processes - 1} for --num_processes="
                 f"{num_processes}, got {process_id}"

@@ -7,15 +7,15 @@ its first call. Below: learner, rollout, sharding. Above: experiment.
 import platform
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from experiments import learner, sharding
+from experiments.config import Config
 from experiments.learner import TrainState, make_optimizer
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
@@ -59,7 +59,7 @@ class RLFns(NamedTuple):
     sample_held_out: Callable
 
 
-def make_rl_fns(config: ConfigDict, mesh: Mesh, task: Task, model: ModelConfig, methods) -> RLFns:
+def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, methods) -> RLFns:
     """Builds the functions of an RL run.
 
     Args:
@@ -132,7 +132,7 @@ def make_rl_fns(config: ConfigDict, mesh: Mesh, task: Task, model: ModelConfig, 
         now, start = (
             x.at[rows].get(mode="fill", fill_value=0.0) for x in (head, state.initial_head)
         )
-        return state, metrics | {"rank_one_fraction": rank_one_fraction(operator.sub(now, start))}
+        return state, metrics | {"rank_one_fraction": rank_one_fraction(now - start)}
 
     def train_steps(state, task, hyper, steps):
         def step(carry, _):
@@ -207,7 +207,7 @@ class SFTFns(NamedTuple):
     update: Callable
 
 
-def make_sft_fns(config: ConfigDict, mesh: Mesh, model: ModelConfig) -> SFTFns:
+def make_sft_fns(config: Config, mesh: Mesh, model: ModelConfig) -> SFTFns:
     """Builds the functions of a warm start; its batch and learning rate are compiled in."""
     by_prompt = sharding.batch_sharding(mesh)
     optimizer = learner.sft_optimizer(config)
@@ -262,7 +262,8 @@ def parameter_shardings(model: ModelConfig, mesh: Mesh):
 
 
 def _optimizer_shardings(optimizer, model: ModelConfig, mesh: Mesh, params):
-    return optax.tree_utils.tree_map_params(
+    tree_map_params: Any = optax.tree_utils.tree_map_params  # its signature hides the rest
+    return tree_map_params(
         optimizer,
         lambda _, place: place,
         jax.eval_shape(optimizer.init, _param_shapes(model)),
@@ -271,11 +272,11 @@ def _optimizer_shardings(optimizer, model: ModelConfig, mesh: Mesh, params):
     )
 
 
-def train_state_shardings(config: ConfigDict, mesh: Mesh, model: ModelConfig) -> TrainState:
-    """Returns the sharding of every part of a TrainState."""
+def train_state_shardings(config: Config, mesh: Mesh, model: ModelConfig) -> TrainState:
+    """Returns a TrainState of the sharding of every part."""
     params = parameter_shardings(model, mesh)
     optimizer = make_optimizer(config.optimizer, config.optimizer.learning_rate)
-    replicated = sharding.replicated(mesh)
+    replicated: Any = sharding.replicated(mesh)
     return TrainState(
         step=replicated,
         params=params,

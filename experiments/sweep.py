@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
-from experiments.config import ConfigError
+from experiments.config import Config, ConfigError
 from experiments.experiment import Experiment, build_experiment, with_config
 from experiments.jobs import Job, copy_finished_runs, make_jobs, methods_by_program, next_job
 from experiments.loop import Stopped
@@ -34,7 +33,7 @@ Failures = dict[str, tuple[str, str]]  # by job: "invalid" or "failed", and the 
 
 
 def run_sweep(
-    base: ConfigDict,
+    base: Config,
     runs: Mapping[str, Mapping[str, Any]],
     workdir: Path,
     shard: tuple[int, int] = (0, 1),
@@ -91,15 +90,14 @@ class _Worker:
 
     def __init__(self, methods: Mapping[str, list[tuple[str, dict]]]):
         self._methods = methods
-        self._experiment: Experiment | None = None
-        self._key: str | None = None
+        self._cached: tuple[str, Experiment] | None = None
 
     def experiment(self, job: Job) -> Experiment:
         """Returns the step functions for `job.program_key`; replaces the cached ones."""
-        if job.program_key != self._key:
-            self._experiment = build_experiment(job.config, self._methods[job.program_key])
-            self._key = job.program_key
-        return with_config(self._experiment, job.config)
+        if self._cached is None or self._cached[0] != job.program_key:
+            experiment = build_experiment(job.config, self._methods[job.program_key])
+            self._cached = job.program_key, experiment
+        return with_config(self._cached[1], job.config)
 
     def do(self, job: Job, progress: Progress) -> None:
         """Makes a warm start or a run."""

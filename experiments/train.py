@@ -4,7 +4,7 @@ One run and many vmapped runs share the loop. Below: warm_start, evaluate, loop,
 workdir. Above: sweep, run.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from experiments import workdir as workdirs
 from experiments.checkpoints import tree_sha256
-from experiments.config import ConfigError
+from experiments.config import Config, ConfigError
 from experiments.evaluate import evaluation_metrics
 from experiments.experiment import (
     Experiment,
@@ -54,7 +53,7 @@ class Run(NamedTuple):
 
 
 def train(
-    config: ConfigDict,
+    config: Config,
     workdir: str | Path,
     *,
     progress: Progress | None = None,
@@ -109,12 +108,12 @@ def start_run(experiment: Experiment, writer: RunWriter, progress: Progress) -> 
     return Run(experiment, hyper, writer, 0, experiment.rl.init(hyper, params))
 
 
-def rl_stage(run: Run, rewards_of: Callable | None) -> Stage:
+def rl_stage(run: Run, rewards_of: Any) -> Stage:
     """Returns the RL stage of one run.
 
     Args:
       run: where it starts.
-      rewards_of: verification on the host, for a host task.
+      rewards_of: verification on the host for a host task, otherwise None.
     """
     experiment, hyper, directory = run.experiment, run.hyper, run.writer.directory
     config, task, rl = experiment.config, experiment.task, experiment.rl
@@ -179,7 +178,7 @@ def vmapped_rl_stage(runs: Sequence[Run]) -> Stage:
     return _stage(config, f"{len(runs)} runs", train_steps, evaluate, to_checkpoints)
 
 
-def _stage(config: ConfigDict, name: str, train_steps, evaluate, to_checkpoints) -> Stage:
+def _stage(config: Config, name: str, train_steps, evaluate, to_checkpoints) -> Stage:
     return Stage(
         name=name,
         steps=config.steps,
@@ -193,7 +192,7 @@ def _stage(config: ConfigDict, name: str, train_steps, evaluate, to_checkpoints)
     )
 
 
-def _lines(metrics: dict, config: ConfigDict) -> list[dict]:
+def _lines(metrics: dict, config: Config) -> list[dict]:
     """The metrics of each step; NaN where a method has no alpha or delta is left out."""
     lines = per_step(metrics)
     for line in lines:
@@ -209,7 +208,7 @@ def _take(tree: Any, index: int) -> Any:
 
 
 def train_many(
-    configs: Mapping[Path, ConfigDict],
+    configs: Mapping[Path, Config],
     experiment: Experiment,
     progress: Mapping[Path, Progress],
     *,
@@ -258,7 +257,7 @@ def train_many(
     return errors
 
 
-def _batches(configs: Mapping[Path, ConfigDict], max_runs: int) -> list[list[Path]]:
+def _batches(configs: Mapping[Path, Config], max_runs: int) -> list[list[Path]]:
     """Groups runs at the same step with the same stage before them, at most `max_runs` each."""
     groups: dict[tuple, list[Path]] = {}
     for workdir, config in configs.items():
@@ -272,14 +271,18 @@ def _batches(configs: Mapping[Path, ConfigDict], max_runs: int) -> list[list[Pat
 def _finish_vmapped(runs: Sequence[Run]) -> dict[Path, Exception]:
     states = jax.tree.map(lambda *x: jnp.stack(x), *(run.state for run in runs))
     states = jax.device_put(states, stacked(runs[0].experiment.rl.state_shardings))
-    writers = [run.writer for run in runs]
     try:
+        writers = [run.writer for run in runs]
         states = run_loop(vmapped_rl_stage(runs), writers, runs[0].step, states)
     except NonFiniteError:  # of every run, each kept by its writer
-        return {writer.directory: writer.error for writer in writers}
+        return _errors(runs)
     for i, run in enumerate(runs):
         if run.writer.error is None:
             run.writer.wait()
             digest = tree_sha256(_take(states.params, i))
             workdirs.write_result(run.experiment.config, run.writer.directory, digest)
-    return {w.directory: w.error for w in writers if w.error is not None}
+    return _errors(runs)
+
+
+def _errors(runs: Sequence[Run]) -> dict[Path, Exception]:
+    return {run.writer.directory: run.writer.error for run in runs if run.writer.error}

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments import workdir as workdirs
 from experiments.checkpoints import Checkpoints, tree_sha256
+from experiments.config import Config
 from experiments.experiment import Experiment, abstract_carry, initial_params
 from experiments.loop import RunWriter, Stage, per_step, run_loop
 from experiments.metric_writer import Progress, write_json
@@ -50,13 +51,13 @@ def warm_start(experiment: Experiment, workdir: str | Path, progress: Progress) 
     return params
 
 
-def warm_start_config(config: ConfigDict) -> ConfigDict:
+def warm_start_config(config: Config) -> Config:
     """Returns the fields that a warm start depends on; runs that differ in others can share it."""
-    part = ConfigDict(config.to_dict())
-    del part.warm_start["workdir"]
+    part = {name: config[name].to_dict() for name in ("warm_start", "optimizer", "model", "task")}
+    del part["warm_start"]["workdir"]
     for field in ("name", "learning_rate", "momentum"):  # the warm start is AdamW at its own rate
-        del part.optimizer[field]
-    return ConfigDict({name: part[name] for name in ("warm_start", "optimizer", "model", "task")})
+        del part["optimizer"][field]
+    return ConfigDict(part)
 
 
 def _sft_stage(experiment: Experiment) -> Stage:

@@ -12,19 +12,18 @@ from typing import Any
 
 import jax
 from filelock import FileLock, Timeout
-from ml_collections import ConfigDict
 
-from experiments.config import ConfigError, conflicts
+from experiments.config import Config, ConfigError, conflicts
 from experiments.metric_writer import plain_tree, read_lines, write_json
 from experiments.multihost import first, is_first, same
 
 
-def as_json(config: ConfigDict) -> dict:
+def as_json(config: Config) -> dict:
     """Returns a config as config.json holds it."""
     return json.loads(json.dumps(plain_tree(config.to_dict())))
 
 
-def check(config: ConfigDict, workdir: Path) -> None:
+def check(config: Config, workdir: Path) -> None:
     """Checks that `workdir` is new, or holds a run with the same config and no more steps.
 
     Raises:
@@ -46,7 +45,7 @@ def check(config: ConfigDict, workdir: Path) -> None:
     first(compare)
 
 
-def claim(config: ConfigDict, workdir: Path) -> None:
+def claim(config: Config, workdir: Path) -> None:
     """Writes config.json, after `check`."""
     check(config, workdir)
 
@@ -84,7 +83,7 @@ def locked(workdir: Path) -> Iterator[None]:
             lock.release()
 
 
-def finished_result(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+def finished_result(config: Config, workdir: Path) -> dict[str, Any] | None:
     """Returns result.json if the run in `workdir` has made all its steps.
 
     Raises:
@@ -96,7 +95,7 @@ def finished_result(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
     return result if result.get("step") == config.steps else None
 
 
-def check_steps(config: ConfigDict, workdir: Path, done: int) -> None:
+def check_steps(config: Config, workdir: Path, done: int) -> None:
     """Raises ConfigError if the run in `workdir` has made more steps than its config asks for."""
     if done > config.steps:
         raise ConfigError(
@@ -105,7 +104,7 @@ def check_steps(config: ConfigDict, workdir: Path, done: int) -> None:
         )
 
 
-def write_result(config: ConfigDict, workdir: Path, params_sha256: str) -> dict[str, Any]:
+def write_result(config: Config, workdir: Path, params_sha256: str) -> dict[str, Any]:
     """Writes result.json from the last lines of the log, and returns it."""
 
     def write():

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments.advantages import factory_of
+from experiments.advantages import check_gradient, factory_of
 from experiments.config import ConfigError
 from experiments.report.pictures.masses import exact_masses
 from experiments.report.runs import Run
-from experiments.train import check_gradient
 from tests.conftest import COMPILATION_CACHE
 from tests.experiments.conftest import REPOSITORY
 from tests.experiments.tiny_config import get_config as tiny_config
