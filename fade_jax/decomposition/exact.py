@@ -1,6 +1,6 @@
 """Exact decomposition of any advantage of (r_i, K) at a finite group size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from fade_jax.checks import check_integer, check_probability
+from fade_jax.densities import UNIFORM, Beta, beta_binomial
 
 AdvantageFunction = Callable[[jax.Array], ArrayLike]
 
@@ -261,3 +262,55 @@ def _peak(success: jax.Array) -> jax.Array:
         rising = bernstein(slope, middle) > 0
         low, high = jnp.where(rising, middle, low), jnp.where(rising, high, middle)
     return jnp.where(on_grid[best] > 0, (low + high) / 2, jnp.nan)
+
+
+def mean_masses(
+    advantage_fn: AdvantageFunction, group_size: int, density: Beta = UNIFORM
+) -> GradientMasses:
+    """Mean of the gradient masses over a density of solve rates, exactly.
+
+        E_f[m_S] = Σ_K P(K) (K/G) w_S(K),   P beta-binomial; m_F likewise
+
+    Args:
+      advantage_fn: as in `gradient_masses`.
+      group_size: G ≥ 1.
+      density: f, of the solve rate over prompts; uniform unless given.
+
+    Returns:
+      `GradientMasses` of scalars.
+
+    Raises:
+      ValueError: as in `outcome_weights`, or if a parameter of the density is not above 0.
+    """
+    weights = outcome_weights(advantage_fn, group_size)
+    probability = beta_binomial(density, group_size)
+    share = jnp.arange(group_size + 1) / group_size
+    return GradientMasses(
+        jnp.sum((probability * share)[1:] * weights.success),
+        jnp.sum((probability * (1 - share))[:-1] * weights.failure),
+    )
+
+
+def equalize_scale(
+    advantage_fns: Sequence[AdvantageFunction], group_size: int, density: Beta = UNIFORM
+) -> jax.Array:
+    """Factors that give several advantages the same total mass, for a fair comparison.
+
+        c_i E_f[m_S + m_F of i] = E_f[m_S + m_F of the first]
+
+    A factor on an advantage is a factor on the learning rate, so without this two advantages
+    differ by that too. At a uniform density Power's factor is (α+1)(α+2)/6 in a large group.
+
+    Args:
+      advantage_fns: as in `gradient_masses`.
+      group_size: G ≥ 1.
+      density: f, of the solve rate over prompts; uniform unless given.
+
+    Returns:
+      `[len(advantage_fns)]`, 1 for the first.
+
+    Raises:
+      ValueError: as in `mean_masses`.
+    """
+    total = jnp.stack([sum(mean_masses(fn, group_size, density)) for fn in advantage_fns])
+    return total[0] / total

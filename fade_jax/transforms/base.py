@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from fade_jax import advantages as plain
-from fade_jax.checks import check_not_negative, check_positive, check_zero_or_one
+from fade_jax.checks import check_not_negative, check_positive
 from fade_jax.groups import as_group, batch_mean, group_mean
 from fade_jax.schedules import Schedule, as_schedule
 
@@ -112,22 +112,6 @@ def stateless(fn: Callable[..., jax.Array], *statistics: str) -> AdvantageTransf
         return fn(advantages, **keywords), state
 
     return AdvantageTransformation(optax.EmptyState, update)
-
-
-def center() -> AdvantageTransformation:
-    """Subtract the group's mean, as `fade_jax.center`."""
-    return stateless(plain.center)
-
-
-def standardize(ddof: int = 1, eps: ArrayLike = 1e-6) -> AdvantageTransformation:
-    """Subtract the group's mean and divide by its standard deviation: `fade_jax.standardize`."""
-    check_zero_or_one("ddof", ddof)
-    check_not_negative("eps", eps)
-
-    def fn(advantages: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
-        return plain.standardize(advantages, ddof=ddof, eps=eps, where=where)
-
-    return stateless(fn)
 
 
 def clip(max_abs: ArrayLike) -> AdvantageTransformation:

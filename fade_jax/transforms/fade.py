@@ -4,14 +4,57 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fade_jax.checks import check_positive, check_rate, check_value
+from fade_jax import advantages as plain
+from fade_jax.checks import check_finite, check_positive, check_rate, check_value
 from fade_jax.schedules import (
     alpha_from_entropy,
     alpha_from_solve_rate,
     by_step,
     delta_from_entropy,
 )
-from fade_jax.transforms.base import AdvantageTransformation, center, chain, focal, suppress
+from fade_jax.transforms.base import (
+    AdvantageTransformation,
+    ScheduleLike,
+    chain,
+    focal,
+    stateless,
+    suppress,
+)
+from fade_jax.transforms.lifted import center, dr_grpo
+
+
+def asym_grpo(delta: ScheduleLike) -> AdvantageTransformation:
+    """Chains `fade_jax.asym_grpo` so that the state holds `delta`.
+
+    Args:
+      delta: δ > 0, or a schedule of it, as in `suppress`.
+    """
+    return chain(dr_grpo(), suppress(delta))
+
+
+def power(alpha: ScheduleLike, scale: ArrayLike = 1.0) -> AdvantageTransformation:
+    """Chains `fade_jax.power` so that the state holds `alpha`.
+
+    Args:
+      alpha: α ≥ 0, or a schedule of it, as in `focal`.
+      scale: C.
+    """
+    check_finite("scale", scale)
+
+    def scaled(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+        return jnp.asarray(scale) * plain.dr_grpo(rewards, where=where)
+
+    return chain(stateless(scaled), focal(alpha))
+
+
+def power_asym(alpha: ScheduleLike, delta: ScheduleLike) -> AdvantageTransformation:
+    """Chains `fade_jax.power_asym` so that the state holds `alpha` and `delta`.
+
+    Args:
+      alpha: α ≥ 0, or a schedule of it, as in `focal`.
+      delta: δ > 0, or a schedule of it, as in `suppress`.
+    """
+    return chain(dr_grpo(), focal(alpha), suppress(delta))
 
 
 def fade(
