@@ -20,7 +20,7 @@ ScheduleState = Any
 
 
 class Schedule(NamedTuple):
-    """A pair of pure functions; the value is read after the update, so there is no lag.
+    """A pair of pure functions; the value includes the present update.
 
     Attributes:
       init: `() -> state`; the state's field `value` is the latest value.
@@ -38,14 +38,14 @@ class ConstantState(NamedTuple):
 
 
 class ByStepState(NamedTuple):
-    """State of `by_step`: updates done so far."""
+    """State of `by_step`: the number of updates so far."""
 
     value: jax.Array
     step: jax.Array
 
 
 class FollowState(NamedTuple):
-    """State of `follow`: the moving average, what it started from, and whether it has started."""
+    """State of `follow`: the moving average, its first value, and whether it has started."""
 
     value: jax.Array
     average: jax.Array
@@ -54,7 +54,7 @@ class FollowState(NamedTuple):
 
 
 def constant(value: ArrayLike) -> Schedule:
-    """Give the same value at every step.
+    """Returns the same value at every step.
 
     Args:
       value: scalar.
@@ -78,7 +78,7 @@ def constant(value: ArrayLike) -> Schedule:
 
 
 def by_step(schedule: Callable[[jax.Array], ArrayLike]) -> Schedule:
-    """Read an optax schedule at the number of updates done before this one.
+    """Reads an optax schedule at the number of previous updates.
 
     Args:
       schedule: step (int32 scalar, from 0) to value.
@@ -105,18 +105,18 @@ def follow(
     rate: ArrayLike,
     initial: ArrayLike | None = None,
 ) -> Schedule:
-    """Follow a statistic with an exponential moving average, and read a function of it.
+    """Follows a statistic with an exponential moving average and returns a function of it.
 
         x̂ ← (1 - rate) x̂ + rate · x;   value = fn(x̂)
 
-    A statistic that is not finite leaves the average as it was.
+    Non-finite statistics leave the average unchanged.
 
     Args:
       statistic: name of the keyword to read from `update(state, **statistics)`.
-      fn: average to value; bounds of the value belong in here.
+      fn: maps the average to the value, within its bounds.
       rate: weight of the new observation, in (0, 1].
-      initial: x̂ before the first update. With None the first finite statistic takes its place,
-        and until it arrives the value is 1, which is neutral for α and for δ.
+      initial: x̂ before the first update. None starts at the first finite statistic; until then
+        the value is 1, which is neutral for α and δ.
 
     Returns:
       a schedule that reads `statistic`.
@@ -134,13 +134,13 @@ def follow_from_start(
     rate: ArrayLike,
     initial: ArrayLike | None = None,
 ) -> Schedule:
-    """Follow a statistic, and read a function of its moving average and of what that began with.
+    """Follows a statistic and returns a function of its moving average and initial average.
 
         x̂ ← (1 - rate) x̂ + rate · x;   value = fn(x̂, x̂₀)
 
     Args:
       statistic: name of the keyword to read from `update(state, **statistics)`.
-      fn: average and initial average to value.
+      fn: maps the average and the initial average to the value.
       rate: weight of the new observation, in (0, 1].
       initial: x̂₀; with None the first finite statistic, as in `follow`.
 
@@ -162,7 +162,7 @@ def follow_from_start(
     def update(state: FollowState, **statistics: Any) -> tuple[jax.Array, FollowState]:
         observed = _read(statistics, statistic)
         finite = jnp.isfinite(observed)
-        # Where, not multiplication by a mask: NaN times 0 would poison the average for good.
+        # A where instead of a product with the mask, since NaN times 0 is NaN.
         observed = jnp.where(finite, observed, state.average)
         first = finite & ~state.started
         moved = state.average + _scalar(rate) * (observed - state.average)
@@ -179,7 +179,7 @@ def follow_from_start(
 
 
 def as_schedule(value: ArrayLike | Schedule | Callable[[jax.Array], ArrayLike]) -> Schedule:
-    """Make a schedule of a number, a schedule or an optax schedule."""
+    """Makes a schedule of a number, a schedule or an optax schedule."""
     if isinstance(value, Schedule):
         return value
     return by_step(value) if callable(value) else constant(value)
@@ -188,7 +188,7 @@ def as_schedule(value: ArrayLike | Schedule | Callable[[jax.Array], ArrayLike]) 
 def alpha_from_solve_rate(
     alpha_max: ArrayLike = 3.0, rate: ArrayLike = 0.02, initial_solve_rate: ArrayLike = 0.5
 ) -> Schedule:
-    """The exponent at which p^{3/2} q^α peaks at the moving average of the solve rate.
+    """Sets α so that p^{3/2} q^α peaks at the moving average of the solve rate.
 
         α = clip(3(1-p̂) / (2p̂), 1, α_max)
 
@@ -222,7 +222,7 @@ def delta_from_entropy(
     gain: ArrayLike = 1.0,
     initial_entropy: ArrayLike | None = None,
 ) -> Schedule:
-    """Let δ fall below 1, which weighs failures more, once the entropy is below a target.
+    """Lowers δ below 1, which weights failures more, while the entropy is below a target.
 
         δ = clip(1 + gain (Ĥ - H*), δ_min, 1),   H* = target_entropy or target_fraction · Ĥ₀
 
@@ -264,11 +264,11 @@ def alpha_from_entropy(
     rate: ArrayLike = 0.02,
     initial_entropy: ArrayLike | None = None,
 ) -> Schedule:
-    """The exponent falls with the entropy, from α_max at the initial policy to 1 at none.
+    """Lowers α with the entropy, from α_max at the initial policy to 1 at zero entropy.
 
         α = 1 + (α_max - 1) clip(Ĥ/Ĥ₀, 0, 1)
 
-    Our choice: no constants are published for this ablation.
+    The formula is ours: none is published for this ablation.
 
     Args:
       alpha_max: α at the initial entropy, at least 1.
@@ -293,7 +293,7 @@ def alpha_from_entropy(
 
 
 def _scalar(value: ArrayLike) -> jax.Array:
-    """Cast to a float32 scalar that is not weakly typed, so that no second call retraces."""
+    """Casts to a float32 scalar without a weak type, so that the second call does not retrace."""
     scalar = jnp.asarray(value, dtype=jnp.float32)
     if scalar.ndim:
         raise ValueError(f"a schedule's value must be a scalar, got shape {scalar.shape}")
