@@ -164,7 +164,7 @@ def _backward(
         by_hidden += jnp.einsum(
             "nsc,scd->snd", by_logits, new_rows, preferred_element_type=jnp.float32
         )
-        # Rows that the last two chunks share get the same gradient twice.
+        # Rows that the last two chunks share are overwritten with the same gradient.
         by_rows = jnp.einsum(
             "nc,nd->cd",
             by_logits.reshape(len(hidden), -1),
