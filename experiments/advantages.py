@@ -3,7 +3,6 @@
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +12,7 @@ import optax
 
 from experiments.config import Config, ConfigError, check_arguments
 from fade_jax import center, transforms
-from fade_jax.transforms import AdvantageTransformation, stateless
+from fade_jax.transforms import AdvantageTransformation, lift
 
 
 class Member(NamedTuple):
@@ -187,7 +186,7 @@ def update(members: Sequence[Member], choice: Choice, rewards, states: tuple, **
 
 
 # What fade_jax.transforms exports beside factories that a config can call.
-NOT_A_METHOD = ("chain", "stateless")
+NOT_A_METHOD = ("chain", "lift", "stateless")
 _FIRST = "rewards"  # the first parameter of a plain advantage, here as in fade_jax
 
 
@@ -226,19 +225,7 @@ def _imported(name: str) -> Callable[..., AdvantageTransformation]:
             f"config.advantage.name = {name!r} must be the import path of a function, but"
             f" importing it gives {type(error).__name__}: {error}"
         ) from error
-    return _lifted(found) if next(iter(parameters), None) == _FIRST else _checked(found, name)
-
-
-def _lifted(function: Callable) -> Callable[..., AdvantageTransformation]:
-    """A factory with the parameters of a plain advantage, without its rewards and its mask."""
-
-    def factory(**kwargs):
-        return stateless(partial(function, **kwargs))
-
-    signature = inspect.signature(function)
-    own = [p for name, p in signature.parameters.items() if name not in (_FIRST, "where")]
-    factory.__signature__ = signature.replace(parameters=own)
-    return factory
+    return lift(found) if next(iter(parameters), None) == _FIRST else _checked(found, name)
 
 
 def _checked(function: Callable, name: str) -> Callable[..., AdvantageTransformation]:

@@ -1,4 +1,12 @@
-"""Policy-gradient weights for RL with verifiable rewards: advantages, their masses, and FADE."""
+"""Advantages for RL with verifiable rewards, their gradient masses, and FADE.
+
+Rewards are `[..., group]`: the last axis holds the rollouts of one prompt. A mask `where` has the
+shape of the array that it masks, and another shape raises a ValueError. Masked entries may hold
+anything, NaN included.
+
+In formulas r̄ is the mean reward of a group of G rollouts, K its number of successes, p the solve
+rate of a prompt, q = 1 - p, and m_S and m_F the gradient masses of successes and failures.
+"""
 
 from fade_jax import (
     advantages,

@@ -1,4 +1,4 @@
-"""Checks of hyperparameters: concrete values are tested at once, traced ones are let through."""
+"""Checks of hyperparameters at trace time; traced values pass unchecked."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,15 +11,15 @@ from jax.typing import ArrayLike
 def check_value(
     name: str, value: ArrayLike, allowed: str, holds: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    """Raise a ValueError when a concrete hyperparameter is not allowed.
+    """Raises a ValueError if a concrete hyperparameter is not allowed.
 
-    A traced value (one compiled program serves a whole sweep) has no value to test yet.
+    A traced hyperparameter, as in one program for a whole sweep, has no value to check.
 
     Args:
-      name: name of the parameter, for the message.
+      name: of the parameter, for the message.
       value: scalar or array; finite.
-      allowed: what is allowed, for the message.
-      holds: elementwise test of the values.
+      allowed: description of the allowed values, for the message.
+      holds: elementwise test of the value.
 
     Raises:
       ValueError: if a concrete value is not finite or fails the test.
@@ -32,11 +32,7 @@ def check_value(
 
 
 def check_same_shape(name: str, value: jax.Array, other_name: str, other: jax.Array) -> None:
-    """Require that two arrays have the same shape.
-
-    Raises:
-      ValueError: if they do not, at trace time.
-    """
+    """Requires that two arrays have the same shape."""
     # Imported here: chex takes longer to import than the rest of the library.
     import chex
 
@@ -50,33 +46,33 @@ def check_same_shape(name: str, value: jax.Array, other_name: str, other: jax.Ar
 
 
 def check_finite(name: str, value: ArrayLike) -> None:
-    """Require a finite number."""
+    """Requires a finite number."""
     check_value(name, value, "a finite number", np.isfinite)
 
 
 def check_positive(name: str, value: ArrayLike) -> None:
-    """Require a finite number above 0."""
+    """Requires a finite number above 0."""
     check_value(name, value, "a finite number above 0", lambda x: x > 0)
 
 
 def check_not_negative(name: str, value: ArrayLike) -> None:
-    """Require a finite number of at least 0."""
+    """Requires a finite number of at least 0."""
     check_value(name, value, "a finite number of at least 0", lambda x: x >= 0)
 
 
 def check_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Require one of a few words."""
+    """Requires one of the allowed strings."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def check_zero_or_one(name: str, value: ArrayLike) -> None:
-    """Require 0 or 1."""
+    """Requires 0 or 1."""
     check_value(name, value, "0 or 1", lambda x: (x == 0) | (x == 1))
 
 
 def check_integer(name: str, value: ArrayLike, least: int) -> None:
-    """Require an integer of at least `least`."""
+    """Requires an integer of at least `least`."""
     check_value(
         name,
         value,
@@ -86,10 +82,10 @@ def check_integer(name: str, value: ArrayLike, least: int) -> None:
 
 
 def check_probability(name: str, value: ArrayLike) -> None:
-    """Require a number in [0, 1]."""
+    """Requires a number in [0, 1]."""
     check_value(name, value, "in [0, 1]", lambda x: (x >= 0) & (x <= 1))
 
 
 def check_rate(name: str, value: ArrayLike) -> None:
-    """Require a number in (0, 1]."""
+    """Requires a number in (0, 1]."""
     check_value(name, value, "in (0, 1]", lambda x: (x > 0) & (x <= 1))

@@ -27,15 +27,15 @@ UNIFORM = Beta(1.0, 1.0)
 
 
 def beta_binomial(density: Beta, n: int) -> jax.Array:
-    """Probability of each number of successes in n rollouts of a prompt drawn from a density.
+    """Computes the probability of each number of successes in n rollouts of a random prompt.
 
         P(k) = C(n,k) B(k+a, n-k+b) / B(a,b)
 
-    The mean over the density of a polynomial in Bernstein form is its coefficients times these.
+    The mean of a polynomial in Bernstein form is its coefficients times these probabilities.
 
     Args:
-      density: of the solve rate.
-      n: rollouts.
+      density: of the solve rate over prompts.
+      n: number of rollouts.
 
     Returns:
       `[n + 1]`, float32.
@@ -52,13 +52,13 @@ def beta_binomial(density: Beta, n: int) -> jax.Array:
 def _beta_binomial(density: Beta, n: int) -> jax.Array:
     a, b = (jnp.asarray(x, jnp.float32) for x in density)
     k = jnp.arange(n, dtype=jnp.float32)
-    # Ratios of neighbours, since the beta functions themselves underflow.
+    # Ratios of neighbors, since the beta functions underflow.
     steps = jnp.log((n - k) * (a + k)) - jnp.log((k + 1) * (b + n - k - 1))
     return jax.nn.softmax(jnp.concatenate([jnp.zeros(1), jnp.cumsum(steps)]))
 
 
 def quadrature(density: Beta, num_nodes: int = 32) -> tuple[jax.Array, jax.Array]:
-    """Nodes and weights of the mean over a density, exact for polynomials up to 2·num_nodes - 1.
+    """Computes nodes and weights of the mean over a density, exact up to degree 2·num_nodes - 1.
 
         E_f[g(p)] ≈ Σ_i w_i g(p_i)
 
@@ -100,7 +100,7 @@ def _quadrature(density: Beta, num_nodes: int) -> tuple[jax.Array, jax.Array]:
 
 
 def fit_beta(num_correct: ArrayLike, group_size: ArrayLike, *, prior: ArrayLike = 1.0) -> Beta:
-    """Fit a density to the numbers of successes of some groups, by moments.
+    """Fits a density to the numbers of successes of some groups, by moments.
 
         E p = E[K]/G,   E p² = E[K(K-1)]/(G(G-1)),   both without bias at any G
         s = (E p - E p²)/(E p² - (E p)²),   a = s E p,   b = s (1 - E p)
@@ -108,7 +108,7 @@ def fit_beta(num_correct: ArrayLike, group_size: ArrayLike, *, prior: ArrayLike 
     Args:
       num_correct: K, `[groups]`, at most the group size.
       group_size: G ≥ 2, a scalar or `[groups]`; groups below 2 are left out.
-      prior: weight, in groups, of a uniform density mixed in, which keeps the fit finite.
+      prior: weight of a uniform density, in groups; it keeps the fit finite.
 
     Returns:
       the density, with a + b at most 1000.
@@ -134,7 +134,7 @@ def _fit_beta(num_correct: ArrayLike, group_size: ArrayLike, prior: ArrayLike) -
     square = (jnp.sum(pairs, where=counts) + prior / 3) / groups
     spread = jnp.maximum(square - mean**2, mean * (1 - mean) / 1001)
     strength = jnp.maximum(mean - square, 0) / spread
-    # All groups solved or failed: the smallest density that is still one.
+    # If all groups are solved or failed: the smallest valid parameters.
     strength = jnp.maximum(strength, 1e-3)
     return Beta(strength * mean, strength * (1 - mean))
 

@@ -1,7 +1,7 @@
-"""Solve rates of independent prompts under the expected gradient of an advantage.
+"""Simulates solve rates of independent prompts under the expected gradient of an advantage.
 
 Each prompt is a two-outcome softmax; its logit moves with h(p) p (1-p), the expected gradient of
-the advantage (2607.01490).
+the advantage (arXiv:2607.01490).
 """
 
 from collections.abc import Callable
@@ -20,14 +20,14 @@ Entropy = Callable[[jax.Array, jax.Array], ArrayLike]
 
 
 class Trajectory(NamedTuple):
-    """What the model gives at each step; every field `[steps + 1]`, the first before training.
+    """Statistics of every step; each field is `[steps + 1]`, and entry 0 is before training.
 
     Attributes:
       pass_at_1: mean solve rate.
       pass_at_100: mean of 1 - (1-p)^100.
-      solved_share: of the gradient, on prompts with p > 1/2.
-      alpha: of the advantage, NaN where it has none.
-      delta: likewise.
+      solved_share: share of the gradient on prompts with p > 1/2.
+      alpha: α of the advantage, NaN if it has none.
+      delta: δ of the advantage, NaN if it has none.
     """
 
     pass_at_1: jax.Array
@@ -38,7 +38,7 @@ class Trajectory(NamedTuple):
 
 
 def unchanged(solve_rate: jax.Array, weight: jax.Array) -> jax.Array:
-    """The entropy of a model without one: that of the initial policy throughout, as 1 nat."""
+    """Returns a constant entropy of 1 nat."""
     del solve_rate, weight
     return jnp.float32(1)
 
@@ -53,25 +53,25 @@ def simulate(
     steps: int,
     entropy: Entropy = unchanged,
 ) -> Trajectory:
-    """Follow the expected gradient of an advantage from a distribution of solve rates.
+    """Follows the expected gradient of an advantage from a distribution of solve rates.
 
         z_i ← z_i + η h(p_i) p_i q_i / √E_f[(h p q)²],   z = log(p/q)
 
     Args:
-      transformation: the advantage; its groups independent, and in each the advantage a function
-        of (r_i, K) alone.
+      transformation: the advantage, which depends on (r_i, K) alone: on the reward and the number
+        of successes of the group.
       solve_rate: p before training, in (0, 1), `[points]`.
-      weight: of each point, `[points]`, with sum 1.
-      group_size: G of the rollouts.
+      weight: probability of each point, `[points]`, with sum 1.
+      group_size: G.
       step_size: η, root mean square change of the logits in a step.
-      steps: of the model.
-      entropy: the statistic `entropy` in nats of (solve rates, weights).
+      steps: number of steps.
+      entropy: maps solve rates and weights to the statistic `entropy`, in nats.
 
     Returns:
       `Trajectory`.
 
     Raises:
-      ValueError: if the advantage is not of that kind.
+      ValueError: if the advantage depends on anything else.
     """
 
     state = transformation.init()
@@ -79,7 +79,7 @@ def simulate(
     def first(rewards):
         return transformation.update(rewards, state, entropy=1.0, solve_rate=0.5)[0]
 
-    outcome_weights(first, group_size)  # checks on the host what a trace cannot
+    outcome_weights(first, group_size)  # checks concrete values, as a trace cannot
     p = jnp.asarray(solve_rate, jnp.float32)
     w = jnp.asarray(weight, jnp.float32)
     logits = jnp.log(p) - jnp.log1p(-p)

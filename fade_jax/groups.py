@@ -14,14 +14,14 @@ def as_group(
     name: str = "rewards",
     minimum_size: int = 1,
 ) -> tuple[jax.Array, jax.Array]:
-    """Cast rewards to floating point, fill in the mask, and zero what is masked.
+    """Casts to floating point, fills in the mask and sets masked values to 0.
 
-    Integers, booleans and bfloat16 become float32. Masked slots may hold anything, NaN included.
+    Integers, booleans and bfloat16 become float32. Masked values may be NaN.
 
     Args:
-      values: `[..., group]`, rewards or what else there is of each rollout.
+      values: `[..., group]`, such as rewards.
       where: `[..., group]`, true for the rollouts that count; None counts all of them.
-      name: what the caller calls the values, for the messages.
+      name: of the values, for error messages.
       minimum_size: the smallest size of the group axis for which the formula is defined.
 
     Returns:
@@ -45,14 +45,14 @@ def as_group(
 
 
 def group_count(where: jax.Array) -> jax.Array:
-    """Number of rollouts that count in each group, `[..., 1]`."""
+    """Returns the number of rollouts that count in each group, `[..., 1]`."""
     return jnp.sum(where, axis=-1, keepdims=True, dtype=jnp.float32)
 
 
 def group_mean(
     values: ArrayLike, where: ArrayLike | None = None, weights: ArrayLike = 1.0
 ) -> jax.Array:
-    """Mean over each group, exact where all values are equal.
+    """Returns the mean of each group, exact if all values are equal.
 
         x̄ = m + Σ_i w_i (x_i - m) / Σ_i w_i,   m = min_i x_i
 
@@ -66,9 +66,9 @@ def group_mean(
     """
     values, where = as_group(values, where, name="values")
     weights = jnp.where(where, weights, 0).astype(values.dtype)
-    # Sixty-four times 0.7 has not the mean 0.7 in float32; divided by a standard deviation that
-    # is all rounding, the difference becomes an advantage near 1. Shifted by the smallest value,
-    # a constant group has exactly zero left.
+    # In float32 the mean of sixty-four values 0.7 is not 0.7. Divided by a standard deviation that
+    # is rounding error too, the difference becomes an advantage near 1. Shifted by the smallest
+    # value, a constant group gives exactly 0.
     smallest = jnp.min(values, axis=-1, keepdims=True, initial=jnp.inf, where=where)
     shift = jax.lax.stop_gradient(jnp.where(group_count(where) > 0, smallest, 0))
     total = jnp.sum(weights * (values - shift), axis=-1, keepdims=True)
@@ -79,15 +79,15 @@ def group_mean(
 def batch_mean(
     values: ArrayLike, where: ArrayLike | None = None, *, name: str = "values"
 ) -> jax.Array:
-    """Mean over everything that counts in a batch.
+    """Returns the mean over all values that count in a batch.
 
     Args:
       values: `[..., group]`.
       where: `[..., group]` or None.
-      name: what the caller calls the values, for the messages.
+      name: of the values, for error messages.
 
     Returns:
-      scalar; NaN for a batch without a rollout, which no moving average takes in.
+      scalar; NaN if empty. Moving averages skip NaN.
     """
     values, where = as_group(values, where, name=name)
     count = jnp.sum(where)

@@ -1,4 +1,4 @@
-"""pass@k from samples, without bias, and its confidence interval over problems."""
+"""Unbiased pass@k from samples, and its confidence interval over problems."""
 
 from typing import NamedTuple
 
@@ -19,14 +19,14 @@ class Interval(NamedTuple):
 
 
 def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> jax.Array:
-    """Probability that at least one of k samples is correct, estimated without bias.
+    """Estimates the probability that at least one of k samples is correct, without bias.
 
         1 - C(n-c, k) / C(n, k) = 1 - Π_{i<k} max(n-c-i, 0) / (n-i)
 
     Args:
-      num_samples: n, samples drawn per problem; a scalar or `[problems]`.
-      num_correct: c ≤ n, how many of them are correct; `[problems]`.
-      k: samples allowed, 1 ≤ k ≤ n.
+      num_samples: n, number of samples per problem; a scalar or `[problems]`.
+      num_correct: c ≤ n, number of correct samples; `[problems]`.
+      k: number of attempts, 1 ≤ k ≤ n.
 
     Returns:
       one estimate per problem, float32, in the broadcast shape.
@@ -46,15 +46,15 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> jax.Arr
     # A product of ratios below 1: binomial coefficients overflow, and log-gamma in float32 is
     # wrong by 1e-4.
     i = jnp.arange(k, dtype=jnp.float32)
-    # Written so that 0 and 1 come out exactly, even where x/x is not: XLA divides approximately.
+    # Exactly 0 and 1, although XLA divides approximately and x/x may differ from 1.
     missed = jnp.where(n - c > i, 1 - c / (n - i), 0)
     return 1 - jnp.prod(missed, axis=-1)
 
 
 def interval_over_problems(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Mean over problems with a normal confidence interval, problems being the random sample.
+    """Computes the mean over problems and its normal confidence interval.
 
-        v̄ ± z s / √N,   s² = Σ (v - v̄)² / (N - 1),   cut to [0, 1]
+        v̄ ± z s / √N,   s² = Σ (v - v̄)² / (N - 1),   clipped to [0, 1]
 
     Args:
       values: `[..., problems]`, each in [0, 1], such as from `pass_at_k`.

@@ -1,11 +1,11 @@
-"""Advantages made from the objective that they are to ascend: the decomposition run backwards.
+"""Builds advantages from the objective that they ascend: the inverse of the decomposition.
 
-With b_k the Bernstein coefficients of a wanted expected weight h, every advantage with
+With b_k the Bernstein coefficients of a given expected weight h, every advantage with
 
     w_S(k+1) + w_F(k) = b_k,   k successes among the other G-1 rollouts
 
-has E ĝ = h(p) ∇p exactly, at a finite group. A *target* gives the b_k for each group size; a
-*split* shares them out between successes and failures, which is free and sets the variance.
+has E ĝ = h(p) ∇p exactly, at a finite group size. A *target* maps the group size to b. A *split*
+divides b between successes and failures: any split is exact, and it sets the variance.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ Split = Callable[[np.ndarray, Beta], OutcomeWeights]
 
 
 def pass_at_k(k: int) -> Target:
-    """F = pass@k, exactly: h = k q^{k-1}, b_j = k C(G-1-j, k-1) / C(G-1, k-1).
+    """Targets F = pass@k, exactly: h = k q^{k-1}, b_j = k C(G-1-j, k-1) / C(G-1, k-1).
 
     Raises:
       ValueError: if k is below 1; for a group size below k.
@@ -44,7 +44,7 @@ def pass_at_k(k: int) -> Target:
 
 
 def log_solve_rate() -> Target:
-    """F = Σ_{k=1}^{G} pass@k / k, the longest truncation of log p that a group reaches.
+    """Targets F = Σ_{k=1}^{G} pass@k / k, the longest truncation of log p for a group of G.
 
     h = Σ_{k=0}^{G-1} q^k, b_j = G / (j+1).
     """
@@ -52,7 +52,7 @@ def log_solve_rate() -> Target:
 
 
 def polynomial(*coefficients: float) -> Target:
-    """h = c_0 + c_1 p + c_2 p² + …, exactly: b_j = Σ_i c_i C(j, i) / C(G-1, i).
+    """Targets h = c_0 + c_1 p + c_2 p² + …, exactly: b_j = Σ_i c_i C(j, i) / C(G-1, i).
 
     Raises:
       ValueError: for a group size not above the degree.
@@ -75,11 +75,11 @@ def polynomial(*coefficients: float) -> Target:
 
 
 def weight(h: Callable[[jax.Array], ArrayLike], *, cutoff: float = 1e-3) -> Target:
-    """Any expected weight h(p), by least squares over [0, 1].
+    """Targets any expected weight h(p), by least squares over [0, 1].
 
-    Directions of b that hardly move h are left out: they buy a little fit with coefficients in
-    the thousands, and so with variance. What is left holds all polynomials of a low degree; with
-    `cutoff` 0 all of degree up to G-1.
+    Drops directions of b that barely change h: they improve the fit a little but need coefficients
+    in the thousands, and so raise the variance. Polynomials of low degree stay exact; with `cutoff`
+    0, those of degree up to G-1.
 
     Args:
       h: solve rates `[n]` in (0, 1), float64, to weights `[n]`.
@@ -104,10 +104,10 @@ def weight(h: Callable[[jax.Array], ArrayLike], *, cutoff: float = 1e-3) -> Targ
 
 
 def bernstein_weight(h: Callable[[jax.Array], ArrayLike]) -> Target:
-    """Any expected weight h(p), by its Bernstein approximation: b_k = h((k + ½)/G).
+    """Targets any expected weight h(p), by its Bernstein approximation: b_k = h((k + ½)/G).
 
-    Rougher than `weight`, but b stays within the range of h and keeps its sign and slope, so it
-    suits a weight that grows without bound at 0 or 1.
+    Less accurate than `weight`, but b stays within the range of h and keeps its sign and slope,
+    which suits weights that diverge at 0 or 1.
 
     Args:
       h: solve rates `[n]` in (0, 1), float64, to weights `[n]`.
@@ -119,7 +119,7 @@ def bernstein_weight(h: Callable[[jax.Array], ArrayLike]) -> Target:
 
 
 def objective(f: Callable[[jax.Array], ArrayLike]) -> Target:
-    """Any objective F(p), by least squares on its derivative.
+    """Targets any objective F(p), by least squares on its derivative.
 
     Args:
       f: a solve rate in (0, 1) to the objective, a scalar to a scalar, differentiable in JAX.
@@ -131,7 +131,7 @@ def objective(f: Callable[[jax.Array], ArrayLike]) -> Target:
 
 
 def power(alpha: float) -> Target:
-    """F = pass@α / α: h = q^{α-1}, exact for integer α.
+    """Targets F = pass@α / α: h = q^{α-1}, exact for integer α.
 
     Raises:
       ValueError: if `alpha` is not above 0.
@@ -144,7 +144,7 @@ def power(alpha: float) -> Target:
 
 
 def log_mean_exp(beta: float) -> Target:
-    """F = log(1 + κp)/β, κ = e^β - 1, by least squares.
+    """Targets F = log(1 + κp)/β, κ = e^β - 1, by least squares.
 
     Raises:
       ValueError: if `beta` is not above 0.
@@ -155,7 +155,7 @@ def log_mean_exp(beta: float) -> Target:
 
 
 def minimum_variance(b: np.ndarray, density: Beta) -> OutcomeWeights:
-    """The split with the smallest second moment of A over a Beta density of solve rates.
+    """Splits b with the smallest second moment of A over a Beta density of solve rates.
 
         w_S(k+1) = b_k (G-1-k+b)/(G-1+a+b),   w_F(k) = b_k (k+a)/(G-1+a+b)
 
@@ -169,22 +169,22 @@ def minimum_variance(b: np.ndarray, density: Beta) -> OutcomeWeights:
 
 
 def even(b: np.ndarray, density: Beta) -> OutcomeWeights:
-    """The split with the smallest norm: half to either, w_S(k+1) = w_F(k) = b_k/2."""
+    """Splits b with the smallest norm: half to each, w_S(k+1) = w_F(k) = b_k/2."""
     del density
     half = jnp.asarray(b, jnp.float32) / 2
     return OutcomeWeights(half, half)
 
 
 def zero_sum(b: np.ndarray, density: Beta) -> OutcomeWeights:
-    """The split whose advantages add up to 0 in every group, K w_S(K) = (G-K) w_F(K).
+    """Splits b so that the advantages of every group add up to 0, K w_S(K) = (G-K) w_F(K).
 
     Raises:
-      ValueError: if b allows none; a solved group has to get nothing.
+      ValueError: if there is no such split; the weight of a solved group has to be 0.
     """
     del density
     size = len(b)
     success, failure = np.zeros((2, size))
-    for k in range(size):  # w_F(0) = 0, and each w_S(k+1) settles w_F(k+1)
+    for k in range(size):  # w_F(0) = 0, and each w_S(k+1) determines w_F(k+1)
         success[k] = b[k] - failure[k]
         if k + 1 < size:
             failure[k + 1] = (k + 1) / (size - k - 1) * success[k]
@@ -203,7 +203,7 @@ def synthesize(
     *,
     split: Split = minimum_variance,
 ) -> Callable[..., jax.Array]:
-    """Make an advantage whose expected gradient is h(p) ∇p, for a wanted h or objective.
+    """Builds an advantage whose expected gradient is h(p) ∇p, for a given h or objective.
 
         A_i = w_S(K) for a success, -w_F(K) for a failure
 
@@ -218,16 +218,16 @@ def synthesize(
 
     Returns:
       `advantage(rewards, *, where=None)` for binary rewards `[..., group]` with a group axis of
-      at most `group_size`. Groups too small for the target, because of the mask, get 0.
+      at most `group_size`. Masked groups too small for the target get 0.
 
     Raises:
       ValueError: if the target or the split cannot be reached with `group_size`.
     """
     check_integer("group_size", group_size, 1)
-    split(target(group_size), density)  # what cannot be reached is said here
+    split(target(group_size), density)  # raises if the target cannot be reached
 
     def weights_of(size: int, width: int) -> jax.Array:
-        """w_S and w_F of a group of `size` by its number of successes, `[2, width]`."""
+        """Returns w_S and w_F of a group of `size` by its number of successes, `[2, width]`."""
         try:
             success, failure = split(target(size), density)
         except ValueError:

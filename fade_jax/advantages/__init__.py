@@ -1,4 +1,4 @@
-"""Advantages as plain functions: rewards `[..., group]` in, advantages of the same shape out."""
+"""Advantages as plain functions: rewards `[..., group]` to advantages of that shape."""
 
 from fade_jax.advantages.base import (
     center,

@@ -1,4 +1,4 @@
-"""The parts that the advantages are made of: center, standardize, focal weight, suppression."""
+"""Building blocks of the advantages: center, standardize, focal weight, suppression."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from fade_jax.groups import as_group, group_count, group_mean
 
 
 def center(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
-    """Subtract the group's mean.
+    """Subtracts the mean of the group.
 
         A_i = r_i - r̄
 
@@ -19,9 +19,6 @@ def center(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
 
     Returns:
       `[..., group]`, exactly 0 in a constant group.
-
-    Raises:
-      ValueError: if `where` does not have the shape of `rewards`.
     """
     rewards, where = as_group(rewards, where)
     return jnp.where(where, rewards - group_mean(rewards, where), 0)
@@ -30,22 +27,21 @@ def center(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
 def standardize(
     rewards: ArrayLike, *, ddof: int = 1, eps: ArrayLike = 1e-6, where: ArrayLike | None = None
 ) -> jax.Array:
-    """Subtract the group's mean and divide by its standard deviation.
+    """Subtracts the mean of the group and divides by its standard deviation.
 
         A_i = (r_i - r̄) / (s + ε),   s² = Σ_i (r_i - r̄)² / (G - ddof)
 
     Args:
       rewards: `[..., group]`.
-      ddof: what is taken off the group size in s²; 1 as published, 0 as numpy's default.
+      ddof: delta degrees of freedom of s²; 1 as published, 0 as in numpy.
       eps: ε, in units of the reward.
       where: `[..., group]`, true for the rollouts that count; the others get 0.
 
     Returns:
-      `[..., group]`, exactly 0 in a constant group and in one with no more than `ddof` rollouts.
+      `[..., group]`, exactly 0 in a constant group and in a group of at most `ddof` rollouts.
 
     Raises:
-      ValueError: if the group axis is not above `ddof`, `eps` is negative, or `where` does not
-        have the shape of `rewards`.
+      ValueError: if the group axis is not above `ddof` or `eps` is negative.
     """
     check_zero_or_one("ddof", ddof)
     check_not_negative("eps", eps)
@@ -57,13 +53,13 @@ def standardize(
 
 
 def varied_groups(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
-    """Mask out the groups whose rewards are all equal, as dynamic sampling does (DAPO).
+    """Masks out groups whose rewards are all equal, as in dynamic sampling (DAPO).
 
         w_i = 1[max r > min r]
 
-    `grpo(rewards, where=varied_groups(rewards))` is the advantage of the kept groups; over them
-    the masses of GRPO are divided by 1 - p^G - q^G. Advantages of the others are 0 either way:
-    the mask matters to means over the batch.
+    `grpo(rewards, where=varied_groups(rewards))` is the advantage of the kept groups, over which
+    the masses of GRPO are divided by 1 - p^G - q^G. The advantages of the other groups are 0
+    anyway: the mask matters for means over the batch.
 
     Args:
       rewards: `[..., group]`.
@@ -71,9 +67,6 @@ def varied_groups(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.
 
     Returns:
       boolean `[..., group]`.
-
-    Raises:
-      ValueError: if `where` does not have the shape of `rewards`.
 
     From arXiv:2503.14476.
     """
@@ -83,26 +76,26 @@ def varied_groups(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.
 
 
 def group_deviation(rewards: jax.Array, where: jax.Array, *, ddof: int) -> jax.Array:
-    """Standard deviation of each group, `[..., 1]`; 0 in a constant group, with gradient 0."""
+    """Returns the deviation of each group, `[..., 1]`; 0 with gradient 0 in a constant group."""
     degrees = group_count(where) - ddof
     squares = jnp.sum(center(rewards, where=where) ** 2, axis=-1, keepdims=True)
     variance = squares / jnp.maximum(degrees, 1)
     varied = (variance > 0) & (degrees > 0)
-    # Twice a where: the derivative of the root at 0 is infinite, and 0 times it would be NaN.
+    # Two wheres: the derivative of the root is infinite at 0, and infinity times 0 is NaN.
     return jnp.where(varied, jnp.sqrt(jnp.where(varied, variance, 1)), 0)
 
 
 def focal_weight(solve_rate: ArrayLike, alpha: ArrayLike) -> jax.Array:
-    """Weight hard prompts more: the power of the failure rate.
+    """Weights hard prompts more, by a power of the failure rate.
 
         w(p) = (1-p)^{α-1},   with 0⁰ = 1
 
-    At p = 1 the weight is 0 for every α other than 1: for α < 1 the power diverges there, but a
-    solved group has no advantage left to weigh.
+    At p = 1 the weight is 0 for every α other than 1. For α < 1 the power diverges there, but all
+    advantages of a solved group are 0.
 
     Args:
       solve_rate: p in [0, 1], any shape.
-      alpha: α ≥ 0, a scalar or broadcastable to `solve_rate`; 1 weighs all prompts alike.
+      alpha: α ≥ 0, a scalar or broadcastable to `solve_rate`; 1 weights all prompts equally.
 
     Returns:
       the weights, in the broadcast shape; finite.
@@ -121,7 +114,7 @@ def focal_weight(solve_rate: ArrayLike, alpha: ArrayLike) -> jax.Array:
 
 
 def suppress_negatives(advantages: ArrayLike, delta: ArrayLike) -> jax.Array:
-    """Divide the negative advantages by δ.
+    """Divides negative advantages by δ.
 
         A_i ← A_i if A_i ≥ 0 else A_i / δ
 

@@ -1,4 +1,4 @@
-"""Advantages that weigh groups by their solve rate: focal, asymmetric and other reweightings."""
+"""Advantages that weight groups by solve rate: focal, asymmetric and related weights."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from fade_jax.groups import as_group, group_mean
 
 
 def asym_grpo(rewards: ArrayLike, *, delta: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-    """Centered rewards with the negative ones divided by δ (AsymGRPO).
+    """Centers the rewards and divides negative advantages by δ (AsymGRPO).
 
         a_i = r_i - r̄;   A_i = a_i if a_i ≥ 0 else a_i / δ
         m_S = pq (1 - 1/G), m_F = m_S / δ
@@ -24,8 +24,7 @@ def asym_grpo(rewards: ArrayLike, *, delta: ArrayLike, where: ArrayLike | None =
       `[..., group]`, exactly 0 in a constant group.
 
     Raises:
-      ValueError: if the group axis is below 2, `delta` is not above 0, or `where` does not have
-        the shape of `rewards`.
+      ValueError: if the group axis is below 2 or `delta` is not above 0.
 
     From arXiv:2607.01490.
     """
@@ -40,12 +39,12 @@ def power(
     scale: ArrayLike = 1.0,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Centered rewards times a power of the group's failure rate.
+    """Multiplies centered rewards by a power of the group's failure rate (Power).
 
         A_i = C (1 - r̄)^{α-1} (r_i - r̄);   m_S = m_F → C p q^α in a large group
 
-    In expectation it ascends pass@α / α. Two scales make sizes comparable over α: equal peak,
-    C = (1+α)^{1+α} / (4 α^α), and equal area, C = (α+1)(α+2)/6.
+    In expectation it ascends pass@α / α. Two choices of C make different α comparable:
+    equal peak, C = (1+α)^{1+α} / (4 α^α), and equal area, C = (α+1)(α+2)/6.
 
     Args:
       rewards: `[..., group]`, in [0, 1]; the group axis is at least 2.
@@ -57,8 +56,7 @@ def power(
       `[..., group]`, exactly 0 in a constant group.
 
     Raises:
-      ValueError: if the group axis is below 2, `alpha` is negative, `scale` is not finite, or
-        `where` does not have the shape of `rewards`.
+      ValueError: if the group axis is below 2, `alpha` is negative or `scale` is not finite.
 
     From arXiv:2607.01490.
     """
@@ -75,12 +73,12 @@ def power_asym(
     delta: ArrayLike,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """FADE's weights at a given α and δ: focal on hard prompts, asymmetric on failures.
+    """Computes FADE's advantage at a given α and δ: focal on hard prompts, asymmetric on failures.
 
         A_i = (1 - r̄)^{α-1} (r_i - r̄) · {1 if r_i ≥ r̄ else 1/δ}
         m_S → p q^α, m_F = m_S / δ in a large group
 
-    `fade_jax.transforms.fade` drives α by the solve rate and δ by the entropy.
+    `fade_jax.transforms.fade` sets α from the solve rate and δ from the entropy.
 
     Args:
       rewards: `[..., group]`, in [0, 1]; the group axis is at least 2.
@@ -92,20 +90,19 @@ def power_asym(
       `[..., group]`, exactly 0 in a constant group.
 
     Raises:
-      ValueError: if the group axis is below 2, `alpha` is negative, `delta` is not above 0, or
-        `where` does not have the shape of `rewards`.
+      ValueError: if the group axis is below 2, `alpha` is negative or `delta` is not above 0.
 
     From arXiv:2607.01490.
     """
     return suppress_negatives(power(rewards, alpha=alpha, where=where), delta)
 
 
-# The first name here of Power-asym; the advantage that schedules itself is `transforms.fade`.
+# Earlier name of `power_asym`. FADE with its schedules is `fade_jax.transforms.fade`.
 fade = power_asym
 
 
 def f_grpo(rewards: ArrayLike, *, gamma: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-    """GRPO under a focal weight (F-GRPO).
+    """Multiplies GRPO by a focal weight (F-GRPO).
 
         A_i = (1 - r̄)^γ (r_i - r̄) / (s + 1e-6);   m_S = m_F → q^γ √(pq) in a large group
 
@@ -118,8 +115,7 @@ def f_grpo(rewards: ArrayLike, *, gamma: ArrayLike, where: ArrayLike | None = No
       `[..., group]`, exactly 0 in a constant group.
 
     Raises:
-      ValueError: if the group axis is below 2, `gamma` is negative, or `where` does not have the
-        shape of `rewards`.
+      ValueError: if the group axis is below 2 or `gamma` is negative.
 
     From arXiv:2602.06717.
     """
@@ -136,7 +132,7 @@ def a_grae(
     threshold: ArrayLike = 1.0,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """GRPO between a focus on hard prompts and one on easy prompts, with weaker positives (A-GRAE).
+    """Mixes a focus on hard and a focus on easy prompts, with weaker positives (A-GRAE).
 
     For binary rewards only.
 
@@ -147,15 +143,15 @@ def a_grae(
     Args:
       rewards: `[..., group]`, 0 or 1; the group axis is at least 2.
       omega: ω in [0, 1]; the mass peaks at p = (1-ω)²/(ω² + (1-ω)²).
-      threshold: above 0; the ω from which positives count in full.
+      threshold: above 0; positives have their full weight from this ω on.
       where: `[..., group]`, true for the rollouts that count; the others get 0.
 
     Returns:
       `[..., group]`, exactly 0 in a constant group.
 
     Raises:
-      ValueError: if the group axis is below 2, `omega` is not in [0, 1], `threshold` is not above
-        0, or `where` does not have the shape of `rewards`.
+      ValueError: if the group axis is below 2, `omega` is not in [0, 1] or `threshold` is not above
+        0.
 
     From arXiv:2602.05548.
     """
@@ -173,7 +169,7 @@ def a_grae(
 
 
 def max_rl(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
-    """Maximum likelihood reinforcement learning: relative to the group's mean (MaxRL).
+    """Divides centered rewards by the group's mean (MaxRL, maximum likelihood RL).
 
     For binary rewards only.
 
@@ -189,7 +185,7 @@ def max_rl(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
       `[..., group]`, exactly 0 in a constant group.
 
     Raises:
-      ValueError: if the group axis is below 2, or `where` does not have the shape of `rewards`.
+      ValueError: if the group axis is below 2.
 
     From arXiv:2602.02710.
     """
@@ -202,7 +198,7 @@ def max_rl(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
 def log_mean_exp(
     rewards: ArrayLike, *, beta: ArrayLike, where: ArrayLike | None = None
 ) -> jax.Array:
-    """Gradient of the log of the mean exponential reward.
+    """Computes the gradient of the log of the mean exponential reward.
 
         A_i = (e^{β r_i} / mean_j e^{β r_j} - 1) / β
         m_S = m_F → pq κ/(β (1 + κp)) in a large group, κ = e^β - 1
@@ -216,15 +212,14 @@ def log_mean_exp(
       `[..., group]`, exactly 0 in a constant group.
 
     Raises:
-      ValueError: if the group axis is below 2, `beta` is not above 0, or `where` does not have
-        the shape of `rewards`.
+      ValueError: if the group axis is below 2 or `beta` is not above 0.
 
     From arXiv:2509.24261.
     """
     check_positive("beta", beta)
     rewards, where = as_group(rewards, where, minimum_size=2)
     beta = jnp.asarray(beta, jnp.float32)
-    # Below the largest reward no exponential overflows, and expm1 keeps a small β exact.
+    # Relative to the largest reward no exponential overflows, and expm1 keeps small β exact.
     largest = jnp.max(jnp.where(where, rewards, -jnp.inf), axis=-1, keepdims=True)
     largest = jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0))
     excess = jnp.where(where, jnp.expm1(beta * (rewards - largest)), 0)

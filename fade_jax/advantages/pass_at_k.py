@@ -1,4 +1,4 @@
-"""Advantages for the best of several rollouts: pass@k as the objective."""
+"""Advantages whose objective is pass@k, the best of k rollouts."""
 
 from functools import lru_cache
 
@@ -21,7 +21,7 @@ def pkpo(
     baseline: str = "loo_minus_one",
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Unbiased gradient of the expected maximum of k rewards (PKPO).
+    """Computes the unbiased gradient of the expected maximum of k rewards (PKPO).
 
         s_i = C(G,k)⁻¹ Σ_{I ∋ i} max_{j∈I} r_j over the k-subsets I;   ρ(g;k) = mean of those maxima
         "none":           A_i = G s_i
@@ -38,17 +38,16 @@ def pkpo(
 
     Args:
       rewards: `[..., group]`, of any real values.
-      k: rollouts of which the best counts, 1 ≤ k ≤ G, and k ≤ G-1 with "loo".
+      k: number of rollouts that the maximum is over, 1 ≤ k ≤ G, and k ≤ G-1 with "loo".
       baseline: "loo_minus_one", "loo" or "none".
       where: `[..., group]`, true for the rollouts that count; the others get 0, and so do groups
-        with too few rollouts left for k.
+        with too few of them for k.
 
     Returns:
       `[..., group]`.
 
     Raises:
-      ValueError: if `baseline` is none of the three, `k` does not fit the group axis, or `where`
-        does not have the shape of `rewards`.
+      ValueError: if `baseline` is unknown or `k` does not fit the group axis.
 
     From arXiv:2505.15201.
     """
@@ -61,7 +60,7 @@ def pkpo(
     # Masked rollouts sort to the front, where their negative rank takes them out of every sum.
     size = rewards.shape[-1]
     if baseline == "loo_minus_one" and k > 1:
-        # It is the same for shifted rewards; centered, a constant group comes out as exactly 0.
+        # Shifting the rewards changes nothing; centered, a constant group gives exactly 0.
         rewards = center(rewards, where=where)
     order = jnp.argsort(jnp.where(where, rewards, -jnp.inf), axis=-1)
     g = jnp.take_along_axis(rewards, order, axis=-1)
@@ -81,7 +80,7 @@ def pkpo(
 
 
 def pass_at_k_training(rewards: ArrayLike, *, k: int, where: ArrayLike | None = None) -> jax.Array:
-    """Standardised reward of all k-subsets, shared among their rollouts (Pass@k Training).
+    """Standardizes the best reward of each k-subset and averages it by rollout (Pass@k Training).
 
     For binary rewards only.
 
@@ -93,14 +92,13 @@ def pass_at_k_training(rewards: ArrayLike, *, k: int, where: ArrayLike | None = 
       rewards: `[..., group]`, 0 or 1.
       k: size of the subsets, 1 ≤ k ≤ G.
       where: `[..., group]`, true for the rollouts that count; the others get 0, and so do groups
-        with fewer than k rollouts left.
+        with fewer than k of them.
 
     Returns:
-      `[..., group]`, with zero sum in each group.
+      `[..., group]`, with sum 0 in each group.
 
     Raises:
-      ValueError: if `k` does not fit the group axis, or `where` does not have the shape of
-        `rewards`.
+      ValueError: if `k` does not fit the group axis.
 
     From arXiv:2508.10751.
     """
@@ -119,7 +117,7 @@ def pass_at_k_training(rewards: ArrayLike, *, k: int, where: ArrayLike | None = 
 
 
 def leave_one_out_pass_at_g(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
-    """What each rollout adds to the best of its group.
+    """Computes how much each rollout adds to the best reward of its group.
 
         A_i = max_j r_j - max_{j≠i} r_j;   m_S = p q^{G-1}, m_F = 0
 
@@ -128,10 +126,10 @@ def leave_one_out_pass_at_g(rewards: ArrayLike, *, where: ArrayLike | None = Non
       where: `[..., group]`, true for the rollouts that count; the others get 0.
 
     Returns:
-      `[..., group]`, 0 for all but a single best rollout, and in a group with one rollout.
+      `[..., group]`, 0 for all but a single best rollout, and in a group of one rollout.
 
     Raises:
-      ValueError: if the group axis is below 2, or `where` does not have the shape of `rewards`.
+      ValueError: if the group axis is below 2.
 
     From arXiv:2503.19595.
     """
@@ -143,14 +141,14 @@ def leave_one_out_pass_at_g(rewards: ArrayLike, *, where: ArrayLike | None = Non
 
 
 def _subset_ratio(chosen: jax.Array, n: jax.Array, k: int, group_size: int) -> jax.Array:
-    """C(chosen, k) / C(n, k) of whole numbers up to the group size, from a table."""
+    """Looks up C(chosen, k) / C(n, k) for integers up to the group size."""
     index = (jnp.clip(x.astype(jnp.int32), 0, group_size) for x in (n, chosen))
     return jnp.asarray(_subset_ratios(k, group_size))[tuple(index)]
 
 
 @lru_cache
 def _subset_ratios(k: int, group_size: int) -> np.ndarray:
-    """C(c, k) / C(n, k), `[n, c]`, as a product: the coefficients themselves overflow."""
+    """Returns C(c, k) / C(n, k), `[n, c]`, as products, since the coefficients overflow."""
     n = np.arange(group_size + 1)[:, None]
     c = np.minimum(np.arange(group_size + 1), n)
     ratios = np.ones((group_size + 1, group_size + 1))
@@ -160,7 +158,7 @@ def _subset_ratios(k: int, group_size: int) -> np.ndarray:
 
 
 def _best_of_others(g: jax.Array, rank: jax.Array, n: jax.Array, k: int) -> jax.Array:
-    """Mean of the largest of k of the other n-1 values, for sorted values g."""
+    """Returns the mean of the largest of k of the other n-1 values; g is sorted."""
     before = _sum_before(_subset_ratio(rank, n - 2, k - 1, g.shape[-1]) * g)
     after = _sum_after(_subset_ratio(rank - 1, n - 2, k - 1, g.shape[-1]) * g)
     return k / jnp.maximum(n - 1, 1) * (before + after)

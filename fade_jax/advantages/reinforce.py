@@ -1,4 +1,4 @@
-"""REINFORCE and its baselines: group-relative, leave-one-out, of the group, of the whole batch."""
+"""REINFORCE with constant, group, leave-one-out, quantile and batch baselines."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from fade_jax.groups import as_group, group_count, group_mean
 def reinforce(
     rewards: ArrayLike, *, baseline: ArrayLike = 0.0, where: ArrayLike | None = None
 ) -> jax.Array:
-    """REINFORCE with a constant baseline.
+    """Subtracts a constant baseline (REINFORCE).
 
         A_i = r_i - b;   m_S = p(1-b), m_F = qb, for any group size
 
@@ -25,7 +25,7 @@ def reinforce(
       `[..., group]`.
 
     Raises:
-      ValueError: if `baseline` is not finite, or `where` does not have the shape of `rewards`.
+      ValueError: if `baseline` is not finite.
     """
     check_finite("baseline", baseline)
     rewards, where = as_group(rewards, where)
@@ -33,7 +33,7 @@ def reinforce(
 
 
 def psr(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
-    """Positive sample reinforcement: only successes count. For binary rewards only.
+    """Weights successes only (positive sample reinforcement). For binary rewards only.
 
         A_i = r_i;   m_S = p, m_F = 0, for any group size
 
@@ -44,16 +44,13 @@ def psr(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     Returns:
       `[..., group]`.
 
-    Raises:
-      ValueError: if `where` does not have the shape of `rewards`.
-
     From arXiv:2506.01347.
     """
     return reinforce(rewards, baseline=0.0, where=where)
 
 
 def nsr(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
-    """Negative sample reinforcement: only failures count. For binary rewards only.
+    """Weights failures only (negative sample reinforcement). For binary rewards only.
 
         A_i = r_i - 1;   m_S = 0, m_F = q, for any group size
 
@@ -64,9 +61,6 @@ def nsr(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     Returns:
       `[..., group]`.
 
-    Raises:
-      ValueError: if `where` does not have the shape of `rewards`.
-
     From arXiv:2506.01347.
     """
     return reinforce(rewards, baseline=1.0, where=where)
@@ -75,7 +69,7 @@ def nsr(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
 def w_reinforce(
     rewards: ArrayLike, *, positive_weight: ArrayLike = 0.1, where: ArrayLike | None = None
 ) -> jax.Array:
-    """Weighted REINFORCE: failures in full, successes at a reduced weight. Binary rewards only.
+    """Weights failures by 1 and successes by λ (W-REINFORCE). For binary rewards only.
 
         A_i = λ r_i - (1 - r_i);   m_S = λp, m_F = q, for any group size
 
@@ -88,8 +82,7 @@ def w_reinforce(
       `[..., group]`.
 
     Raises:
-      ValueError: if `positive_weight` is negative, or `where` does not have the shape of
-        `rewards`.
+      ValueError: if `positive_weight` is negative.
 
     From arXiv:2506.01347.
     """
@@ -99,7 +92,7 @@ def w_reinforce(
 
 
 def rloo(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
-    """REINFORCE with the mean of the other rollouts as the baseline.
+    """Subtracts the mean of the other rollouts (REINFORCE leave-one-out).
 
         A_i = r_i - Σ_{j≠i} r_j / (G-1) = G/(G-1) (r_i - r̄);   m_S = m_F = pq, for any group size
 
@@ -108,10 +101,10 @@ def rloo(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
       where: `[..., group]`, true for the rollouts that count; the others get 0.
 
     Returns:
-      `[..., group]`, exactly 0 in a constant group and in one with a single rollout.
+      `[..., group]`, exactly 0 in a constant group and in a group of one rollout.
 
     Raises:
-      ValueError: if the group axis is below 2, or `where` does not have the shape of `rewards`.
+      ValueError: if the group axis is below 2.
 
     From arXiv:2402.14740.
     """
@@ -121,7 +114,7 @@ def rloo(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
 
 
 def dr_grpo(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
-    """GRPO without the standard deviation (Dr. GRPO).
+    """Subtracts the mean of the group, as GRPO without its standard deviation (Dr. GRPO).
 
         A_i = r_i - r̄;   m_S = m_F = pq (1 - 1/G)
 
@@ -133,7 +126,7 @@ def dr_grpo(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
       `[..., group]`, exactly 0 in a constant group.
 
     Raises:
-      ValueError: if the group axis is below 2, or `where` does not have the shape of `rewards`.
+      ValueError: if the group axis is below 2.
 
     From arXiv:2503.20783.
     """
@@ -144,13 +137,13 @@ def dr_grpo(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
 def grpo(
     rewards: ArrayLike, *, ddof: int = 1, eps: ArrayLike = 1e-6, where: ArrayLike | None = None
 ) -> jax.Array:
-    """Group relative policy optimisation: the standardised reward.
+    """Standardizes the rewards of each group (group relative policy optimization).
 
         A_i = (r_i - r̄) / (s + ε);   m_S = m_F → √(pq) in a large group
 
     Args:
       rewards: `[..., group]`, of any real values; the group axis is at least 2.
-      ddof: what is taken off the group size in s²; 1 as published, 0 as numpy's default.
+      ddof: delta degrees of freedom of s²; 1 as published, 0 as in numpy.
       eps: ε, in units of the reward.
       where: `[..., group]`, true for the rollouts that count; the others get 0.
 
@@ -158,8 +151,7 @@ def grpo(
       `[..., group]`, exactly 0 in a constant group.
 
     Raises:
-      ValueError: if the group axis is below 2, `ddof` is neither 0 nor 1, `eps` is negative, or
-        `where` does not have the shape of `rewards`.
+      ValueError: if the group axis is below 2, `ddof` is not 0 or 1, or `eps` is negative.
 
     From arXiv:2402.03300.
     """
@@ -167,22 +159,21 @@ def grpo(
 
 
 def opo(rewards: ArrayLike, *, lengths: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-    """Optimal reward baseline: the mean weighted by length (OPO).
+    """Subtracts the mean reward weighted by length (optimal reward baseline, OPO).
 
         A_i = r_i - Σ_j L_j r_j / Σ_j L_j
         m_S → pq L_F/L̄, m_F → pq L_S/L̄ in a large group, with mean lengths L_S, L_F, L̄
 
     Args:
       rewards: `[..., group]`, of any real values; the group axis is at least 2.
-      lengths: L ≥ 0, `[..., group]`, tokens of each rollout.
+      lengths: L ≥ 0, `[..., group]`, number of tokens of each rollout.
       where: `[..., group]`, true for the rollouts that count; the others get 0.
 
     Returns:
       `[..., group]`, exactly 0 in a constant group.
 
     Raises:
-      ValueError: if the group axis is below 2, or `lengths` or `where` does not have the shape of
-        `rewards`.
+      ValueError: if the group axis is below 2, or `lengths` does not have the shape of `rewards`.
 
     From arXiv:2505.23585.
     """
@@ -199,12 +190,12 @@ def quantile(
     standardize: bool = True,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """A quantile of the group as the baseline: below it only failures count, above only successes.
+    """Subtracts a quantile of the group: hard prompts learn from successes, easy from failures.
 
         A_i = (r_i - Q) / (s + 1e-6),   Q = sorted(r)[⌈level · G⌉ - 1]
         large group: m_S = √(p/q), m_F = 0 for p ≤ 1 - level; m_S = 0, m_F = √(q/p) above
 
-    The quantile is a reward of the group, not an interpolation between two.
+    The quantile is one of the rewards, without interpolation.
 
     Args:
       rewards: `[..., group]`, 0 or 1; the group axis is at least 2.
@@ -216,8 +207,7 @@ def quantile(
       `[..., group]`, exactly 0 in a constant group.
 
     Raises:
-      ValueError: if the group axis is below 2, `level` is not in (0, 1], or `where` does not have
-        the shape of `rewards`.
+      ValueError: if the group axis is below 2, or `level` is not in (0, 1].
 
     From arXiv:2509.22611.
     """
@@ -227,7 +217,7 @@ def quantile(
     # Rounding can leave level · G a little above an integer, which would raise its ceiling by one.
     rank = jnp.ceil(jnp.asarray(level, jnp.float32) * count * (1 - 1e-6)) - 1
     masked = rewards.shape[-1] - count
-    ordered = jnp.sort(jnp.where(where, rewards, -jnp.inf), axis=-1)  # the masked ones first
+    ordered = jnp.sort(jnp.where(where, rewards, -jnp.inf), axis=-1)  # masked rewards first
     index = jnp.clip(rank + masked, 0, rewards.shape[-1] - 1).astype(jnp.int32)
     baseline = jnp.take_along_axis(ordered, index, axis=-1)
     above = jnp.where(where, rewards - baseline, 0)
@@ -238,7 +228,7 @@ def quantile(
 
 
 def reinforce_plus_plus(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
-    """Standardise over the whole batch (REINFORCE++).
+    """Standardizes over the whole batch (REINFORCE++).
 
         A_i = (r_i - μ) / (σ + 1e-6),   μ and σ (ddof = 0) over all rollouts of all groups
         at frozen μ: m_S = p √((1-μ)/μ), m_F = q √(μ/(1-μ)), for any group size
@@ -250,13 +240,10 @@ def reinforce_plus_plus(rewards: ArrayLike, *, where: ArrayLike | None = None) -
     Returns:
       `[..., group]`, exactly 0 in a constant batch.
 
-    Raises:
-      ValueError: if `where` does not have the shape of `rewards`.
-
     From arXiv:2501.03262.
     """
     rewards, where = as_group(rewards, where)
-    # One group of all the rollouts.
+    # All rollouts as one group.
     everyone = rewards.reshape(-1), where.reshape(-1)
     centered = jnp.where(where, rewards - group_mean(*everyone), 0)
     count = jnp.maximum(jnp.sum(where), 1)
@@ -267,7 +254,7 @@ def reinforce_plus_plus(rewards: ArrayLike, *, where: ArrayLike | None = None) -
 
 
 def gpg(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
-    """Centered rewards, scaled up for the groups that have no gradient (GPG).
+    """Centers the rewards and scales up for groups without a gradient (GPG).
 
         A_i = α (r_i - r̄),   α = B / (B - groups with equal rewards), B groups
         m_S = m_F = α pq (1 - 1/G)
@@ -275,14 +262,14 @@ def gpg(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     Args:
       rewards: `[..., group]`, of any real values; every leading axis belongs to the batch, and
         the group axis is at least 2.
-      where: `[..., group]`, true for the rollouts that count; the others get 0, and a group
-        without a rollout is no part of B.
+      where: `[..., group]`, true for the rollouts that count; the others get 0, and B does
+        not count groups without a rollout.
 
     Returns:
       `[..., group]`, exactly 0 in a constant group.
 
     Raises:
-      ValueError: if the group axis is below 2, or `where` does not have the shape of `rewards`.
+      ValueError: if the group axis is below 2.
 
     From arXiv:2504.02546.
     """

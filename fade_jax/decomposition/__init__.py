@@ -12,14 +12,15 @@ from fade_jax.decomposition.exact import (
     GradientMasses,
     OutcomeWeights,
     bernstein,
+    equalize_scale,
     expected_weight,
     gradient_masses,
     implied_objective,
+    mean_masses,
     outcome_weights,
     peak_solve_rate,
     signed_masses,
 )
-from fade_jax.decomposition.scale import equalize_scale, mean_masses
 
 __all__ = [
     "BinnedMasses",

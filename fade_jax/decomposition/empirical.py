@@ -1,4 +1,4 @@
-"""Gradient masses measured on a batch."""
+"""Gradient masses of a batch."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class BinnedMasses(NamedTuple):
 def empirical_masses(
     advantages: ArrayLike, rewards: ArrayLike, where: ArrayLike | None = None
 ) -> GradientMasses:
-    """Gradient masses of one batch, for binary rewards.
+    """Computes the gradient masses of one batch, for binary rewards.
 
         m_S = Σ_i w_i r_i A_i / Σ_i w_i,   m_F = -Σ_i w_i (1-r_i) A_i / Σ_i w_i
 
@@ -46,14 +46,14 @@ def empirical_masses(
 
 
 def sign_ratio(masses: GradientMasses) -> jax.Array:
-    """Ratio of the gradient masses, m_S / m_F.
+    """Returns the ratio of the gradient masses, m_S / m_F.
 
     Args:
       masses: gradient masses of any shape.
 
     Returns:
-      that shape: 1 is balanced, above 1 biased to successes; inf without failure mass, NaN
-      without any.
+      the same shape; 1 is balanced, above 1 favors successes. Infinite without failure mass, NaN
+      if both masses are 0.
     """
     return masses.success / masses.failure
 
@@ -65,10 +65,10 @@ def empirical_masses_by_bin(
     *,
     num_bins: int = 10,
 ) -> BinnedMasses:
-    """Gradient masses of one batch in equal bins of the groups' solve rates, for binary rewards.
+    """Computes the gradient masses of one batch in equal bins of solve rate, for binary rewards.
 
-    The masses of a bin are means over its own rollouts; weighted by the bins' rollouts they add
-    up to `empirical_masses`.
+    The masses of a bin are means over the rollouts in it; weighted by the number of rollouts they
+    add up to `empirical_masses`.
 
     Args:
       advantages: `[..., group]`.
@@ -105,7 +105,7 @@ def empirical_masses_by_bin(
 def empirical_signed_masses(
     advantages: ArrayLike, where: ArrayLike | None = None
 ) -> GradientMasses:
-    """Mean of the positive and of the negative advantages of one batch, for any rewards.
+    """Computes the masses of positive and of negative advantages of one batch, for any rewards.
 
         M⁺ = Σ_i w_i max(A_i, 0) / Σ_i w_i,   M⁻ = Σ_i w_i max(-A_i, 0) / Σ_i w_i
 
@@ -130,7 +130,7 @@ def empirical_signed_masses(
 def _matching(
     advantages: ArrayLike, rewards: ArrayLike, where: ArrayLike | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Advantages, rewards and mask, of one shape."""
+    """Returns advantages, rewards and mask, of the same shape."""
     rewards, where = as_group(rewards, where)
     check_same_shape("advantages", jnp.asarray(advantages), "rewards", rewards)
     return as_group(advantages, where)[0], rewards, where

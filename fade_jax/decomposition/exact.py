@@ -1,6 +1,6 @@
-"""Exact decomposition of any advantage of (r_i, K) at a finite group size."""
+"""Exact decomposition of any advantage of (r_i, K) at a finite group size, and its scale."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from fade_jax.checks import check_integer, check_probability
+from fade_jax.densities import UNIFORM, Beta, beta_binomial
 
 AdvantageFunction = Callable[[jax.Array], ArrayLike]
 
@@ -32,13 +33,13 @@ class OutcomeWeights(NamedTuple):
 
 
 def outcome_weights(advantage_fn: AdvantageFunction, group_size: int) -> OutcomeWeights:
-    """Evaluate an advantage on every number of successes in a group.
+    """Evaluates an advantage at every number of successes in a group.
 
         w_S(K) = A of a success,   w_F(K) = -A of a failure,   K successes in the group
 
     Args:
-      advantage_fn: rewards `[groups, group]` to advantages of that shape; groups independent,
-        and in each the advantage a function of (r_i, K) alone.
+      advantage_fn: rewards `[groups, group]` to advantages of that shape, which depend on (r_i, K)
+        alone: on the reward and the number of successes of the group.
       group_size: G ≥ 1.
 
     Returns:
@@ -64,7 +65,7 @@ def outcome_weights(advantage_fn: AdvantageFunction, group_size: int) -> Outcome
                 "advantage_fn must give rollouts with the same reward in one group the same "
                 "advantage: it has to depend on (r_i, K) alone"
             )
-        # In the same shape, so that nothing is compiled for this.
+        # The shape of before, so that nothing is compiled again.
         alike = advantage_fn(jnp.broadcast_to(rewards[1], rewards.shape))
         if not _same(advantages[1], np.asarray(alike)[1]):
             raise ValueError(
@@ -79,11 +80,11 @@ def _same(advantages: ArrayLike, expected: ArrayLike) -> bool:
 
 
 def bernstein(coefficients: ArrayLike, p: ArrayLike) -> jax.Array:
-    """Evaluate a polynomial in Bernstein form: an expectation over a binomial count.
+    """Evaluates a polynomial in Bernstein form, an expectation over a binomial count.
 
         E[b_K] = Σ_k b_k C(n,k) p^k (1-p)^{n-k},   K ~ Binomial(n, p)
 
-    De Casteljau's scheme: every step is an average of two neighbours, so nothing overflows or
+    Uses De Casteljau's scheme: every step is an average of two neighbors, so nothing overflows or
     cancels in float32 for n in the hundreds, and p = 0 and p = 1 are exact.
 
     Args:
@@ -106,24 +107,24 @@ def _de_casteljau(coefficients: ArrayLike, p: ArrayLike) -> jax.Array:
     b = jnp.asarray(coefficients, jnp.float32)
     b = jnp.broadcast_to(b, (*p.shape[:-1], b.shape[0]))
 
-    def average_neighbours(_: int, b: jax.Array) -> jax.Array:
+    def average_neighbors(_: int, b: jax.Array) -> jax.Array:
         return b + p * (jnp.roll(b, -1, axis=-1) - b)
 
-    return jax.lax.fori_loop(0, b.shape[-1] - 1, average_neighbours, b)[..., 0]
+    return jax.lax.fori_loop(0, b.shape[-1] - 1, average_neighbors, b)[..., 0]
 
 
 def gradient_masses(
     advantage_fn: AdvantageFunction, solve_rate: ArrayLike, group_size: int
 ) -> GradientMasses:
-    """Exact gradient masses of any advantage of (r_i, K), at a finite group size.
+    """Computes the exact gradient masses of an advantage at a finite group size.
 
         m_S(p) = E[(K/G) w_S(K)],   m_F(p) = E[(1-K/G) w_F(K)],   K ~ Binomial(G, p)
 
     The expected gradient of one prompt is m_S ∇_S - m_F ∇_F.
 
     Args:
-      advantage_fn: rewards `[groups, group]` to advantages of that shape; groups independent.
-        Freeze the batch statistics of an advantage that uses the whole batch.
+      advantage_fn: as in `outcome_weights`. Freeze the batch statistics of an advantage that uses
+        the whole batch.
       solve_rate: p in [0, 1], any shape.
       group_size: G ≥ 1.
 
@@ -147,7 +148,7 @@ def gradient_masses(
 def expected_weight(
     advantage_fn: AdvantageFunction, solve_rate: ArrayLike, group_size: int
 ) -> jax.Array:
-    """Weight of ∇p in the expected on-policy gradient.
+    """Computes the weight of ∇p in the expected on-policy gradient.
 
         h(p) = m_S/p + m_F/(1-p),   E ĝ = h(p) ∇p
 
@@ -170,7 +171,7 @@ def expected_weight(
 def implied_objective(
     advantage_fn: AdvantageFunction, solve_rate: ArrayLike, group_size: int
 ) -> jax.Array:
-    """The function of the solve rate that an advantage ascends in expectation.
+    """Computes the function of the solve rate that an advantage ascends in expectation.
 
         F(p) = ∫₀ᵖ h,   E ĝ = ∇F
 
@@ -197,11 +198,11 @@ def implied_objective(
 def signed_masses(
     advantage_fn: AdvantageFunction, solve_rate: ArrayLike, group_size: int
 ) -> GradientMasses:
-    """Masses of the positive and of the negative advantages, whoever receives them.
+    """Computes the masses of positive and of negative advantages.
 
         M⁺ = E[(1/G) Σ_i max(A_i, 0)],   M⁻ = E[(1/G) Σ_i max(-A_i, 0)]
 
-    They differ from m_S and m_F where a success gets a negative advantage, as in PKPO's "loo".
+    They differ from m_S and m_F if a success gets a negative advantage, as in PKPO's "loo".
 
     Args:
       advantage_fn: as in `gradient_masses`.
@@ -228,7 +229,7 @@ def signed_masses(
 
 
 def peak_solve_rate(advantage_fn: AdvantageFunction, group_size: int) -> jax.Array:
-    """Solve rate with the largest success mass: where on the difficulty axis an advantage looks.
+    """Finds the solve rate with the largest success mass.
 
         argmax_p m_S(p)
 
@@ -237,7 +238,7 @@ def peak_solve_rate(advantage_fn: AdvantageFunction, group_size: int) -> jax.Arr
       group_size: G ≥ 1.
 
     Returns:
-      scalar in [0, 1], good to about 1e-5; NaN without success mass.
+      scalar in [0, 1], accurate to about 1e-5; NaN without success mass.
 
     Raises:
       ValueError: as in `outcome_weights`.
@@ -255,9 +256,61 @@ def _peak(success: jax.Array) -> jax.Array:
     on_grid = bernstein(mass, grid)
     best = jnp.argmax(on_grid)
     low, high = grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, 1024)]
-    # Around its peak the mass is flat to single precision; its slope changes sign.
+    # Near its peak the mass is flat in float32: bisect on the sign of its slope instead.
     for _ in range(20):
         middle = (low + high) / 2
         rising = bernstein(slope, middle) > 0
         low, high = jnp.where(rising, middle, low), jnp.where(rising, high, middle)
     return jnp.where(on_grid[best] > 0, (low + high) / 2, jnp.nan)
+
+
+def mean_masses(
+    advantage_fn: AdvantageFunction, group_size: int, density: Beta = UNIFORM
+) -> GradientMasses:
+    """Computes the exact mean of the gradient masses over a density of solve rates.
+
+        E_f[m_S] = Σ_K P(K) (K/G) w_S(K),   P beta-binomial; m_F likewise
+
+    Args:
+      advantage_fn: as in `gradient_masses`.
+      group_size: G ≥ 1.
+      density: f, of the solve rate over prompts; uniform unless given.
+
+    Returns:
+      `GradientMasses` of scalars.
+
+    Raises:
+      ValueError: as in `outcome_weights`, or if a parameter of the density is not above 0.
+    """
+    weights = outcome_weights(advantage_fn, group_size)
+    probability = beta_binomial(density, group_size)
+    share = jnp.arange(group_size + 1) / group_size
+    return GradientMasses(
+        jnp.sum((probability * share)[1:] * weights.success),
+        jnp.sum((probability * (1 - share))[:-1] * weights.failure),
+    )
+
+
+def equalize_scale(
+    advantage_fns: Sequence[AdvantageFunction], group_size: int, density: Beta = UNIFORM
+) -> jax.Array:
+    """Computes factors that give several advantages the same total mass.
+
+        c_i E_f[m_S + m_F of i] = E_f[m_S + m_F of the first]
+
+    A factor on an advantage acts as a factor on the learning rate, so a fair comparison needs
+    equal totals. At a uniform density Power's factor is (α+1)(α+2)/6 in a large group.
+
+    Args:
+      advantage_fns: as in `gradient_masses`.
+      group_size: G ≥ 1.
+      density: f, of the solve rate over prompts; uniform unless given.
+
+    Returns:
+      `[len(advantage_fns)]`, 1 for the first.
+
+    Raises:
+      ValueError: as in `mean_masses`.
+    """
+    total = jnp.stack([sum(mean_masses(fn, group_size, density)) for fn in advantage_fns])
+    return total[0] / total

@@ -1,8 +1,7 @@
-"""Gradient masses in the limit of a large group, in closed form, under the advantages' names.
+"""Closed-form gradient masses in the limit of a large group, by the name of the advantage.
 
-Each function takes the solve rate p in [0, 1] of any shape and gives `GradientMasses` of that
-shape; outside [0, 1] it raises a ValueError. Where a mass diverges at p = 0 or 1, it is infinite
-there.
+Each function maps the solve rate p in [0, 1], of any shape, to `GradientMasses` of that shape, and
+raises a ValueError outside [0, 1]. A mass that diverges at p = 0 or 1 is infinite there.
 """
 
 import jax
@@ -84,7 +83,7 @@ def power_asym(solve_rate: ArrayLike, *, alpha: Number, delta: Number) -> Gradie
     return GradientMasses(mass, mass / delta)
 
 
-fade = power_asym  # its first name here
+fade = power_asym  # alias, as in fade_jax
 
 
 def pkpo(solve_rate: ArrayLike, *, k: Number, baseline: str = "loo_minus_one") -> GradientMasses:
@@ -126,7 +125,7 @@ def max_rl(solve_rate: ArrayLike) -> GradientMasses:
 
 
 def quantile(solve_rate: ArrayLike, *, level: Number) -> GradientMasses:
-    """√(p/q) on successes for p ≤ 1 - K, √(q/p) on failures above; standardised."""
+    """√(p/q) on successes for p ≤ 1 - K, √(q/p) on failures above; standardized."""
     p, q = _rates(solve_rate)
     hard = p <= 1 - jnp.asarray(level, jnp.float32)
     return GradientMasses(jnp.where(hard, jnp.sqrt(p / q), 0), jnp.where(hard, 0, jnp.sqrt(q / p)))

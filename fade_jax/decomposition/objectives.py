@@ -1,8 +1,8 @@
-"""Implied objectives in closed form, in the limit of a large group, under the advantages' names.
+"""Closed-form implied objectives in the limit of a large group, by the name of the advantage.
 
-Each function takes the solve rate p in [0, 1] of any shape and gives F(p) with F(0) = 0; the
-expected gradient of the advantage is ∇F. Where the limit is known at a finite group, it says so.
-Outside [0, 1] it raises a ValueError. A-GRAE has none: its F falls to -∞ at p = 0.
+Each function maps the solve rate p in [0, 1], of any shape, to F(p) with F(0) = 0, and raises a
+ValueError outside [0, 1]. The expected gradient of the advantage is ∇F. Some hold at any group
+size, as stated. A-GRAE has no F: it would fall to -∞ at p = 0.
 """
 
 import jax
@@ -83,7 +83,7 @@ def power_asym(solve_rate: ArrayLike, *, alpha: Number, delta: Number) -> jax.Ar
     return kept + (power(solve_rate, alpha=alpha) - kept) / delta
 
 
-fade = power_asym  # its first name here
+fade = power_asym  # alias, as in fade_jax
 
 
 def pkpo(solve_rate: ArrayLike, *, k: Number) -> jax.Array:
@@ -114,12 +114,12 @@ def max_rl(solve_rate: ArrayLike, *, group_size: int) -> jax.Array:
 
 
 def quantile(solve_rate: ArrayLike) -> jax.Array:
-    """F = 2 arcsin √p, at every level; standardised."""
+    """F = 2 arcsin √p, at every level; standardized."""
     return grpo(solve_rate)
 
 
 def opo(solve_rate: ArrayLike) -> jax.Array:
-    """F = p, whatever the lengths."""
+    """F = p, for any lengths."""
     return _p(solve_rate)
 
 

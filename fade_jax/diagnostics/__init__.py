@@ -1,4 +1,4 @@
-"""Diagnostics: spectrum of an update, noise of a weight, figures of a batch."""
+"""Diagnostics: spectrum of an update, noise of a weight, metrics of a batch."""
 
 from fade_jax.diagnostics.batch import BatchMetrics, batch_metrics
 from fade_jax.diagnostics.noise import (

@@ -1,4 +1,4 @@
-"""The figures of one batch that a training run logs."""
+"""Metrics of one training batch."""
 
 from typing import NamedTuple
 
@@ -13,9 +13,10 @@ from fade_jax.groups import as_group, batch_mean, group_count, group_mean
 
 
 class BatchMetrics(NamedTuple):
-    """Scalars; NaN where undefined, such as the entropy of successes in a batch without one."""
+    """Scalars and one histogram; NaN if undefined, such as `entropy_success` without a success."""
 
-    solve_rate: jax.Array
+    reward: jax.Array  # mean
+    solve_rate: jax.Array  # fraction of the rollouts with a reward above 1/2
     zero_variance_fraction: jax.Array  # of the groups
     mass_success: jax.Array
     mass_failure: jax.Array
@@ -23,27 +24,30 @@ class BatchMetrics(NamedTuple):
     entropy: jax.Array  # nats per token
     entropy_success: jax.Array
     entropy_failure: jax.Array
-    clip_fraction_low: jax.Array  # of the tokens
-    clip_fraction_high: jax.Array
+    length: jax.Array  # mean number of tokens of a rollout
+    length_max: jax.Array
+    solve_rate_histogram: jax.Array  # int32 [group + 1], groups by their number of successes
+    clip_fraction_low: jax.Array | None  # of the tokens; None without `clipped`
+    clip_fraction_high: jax.Array | None
 
 
 def batch_metrics(
     rewards: ArrayLike,
     advantages: ArrayLike,
     entropies: ArrayLike,
-    clipped: ArrayLike,
+    clipped: ArrayLike | None = None,
     where: ArrayLike | None = None,
 ) -> BatchMetrics:
-    """Compute the figures of one batch, for binary rewards.
+    """Computes the metrics of one batch.
 
     Args:
-      rewards: `[..., group]`, 0 or 1.
+      rewards: `[..., group]`; a reward above 1/2 is a success.
       advantages: `[..., group]`.
       entropies: H of each token, `[..., group, tokens]`, nats.
-      clipped: `[..., group, tokens]`, from `fade_jax.losses.is_clipped`. A token clipped with a
-        negative advantage counts as low, one with a positive advantage as high.
-      where: `[..., group, tokens]`, true for the tokens that count; a rollout without one is left
-        out of everything.
+      clipped: `[..., group, tokens]`, from `fade_jax.losses.is_clipped`. A clipped token with a
+        negative advantage counts as low, with a positive advantage as high.
+      where: `[..., group, tokens]`, true for the tokens that count. Rollouts without a token are
+        left out of every metric.
 
     Returns:
       `BatchMetrics`.
@@ -56,23 +60,37 @@ def batch_metrics(
     by_rollout = "entropies without its last axis"
     check_same_shape("rewards", jnp.asarray(rewards), by_rollout, rollouts)
     check_same_shape("advantages", jnp.asarray(advantages), by_rollout, rollouts)
-    check_same_shape("clipped", jnp.asarray(clipped), "entropies", entropies)
     rewards, _ = as_group(rewards, rollouts)
     advantages, _ = as_group(advantages, rollouts)
+    success = rewards > 0.5
     masses = empirical_masses(advantages, rewards, rollouts)
     outcome = entropy_by_outcome(entropies, rewards, where)
-    solve_rate = group_mean(rewards, rollouts)
-    degenerate = jnp.all((rewards == solve_rate) | ~rollouts, axis=-1, keepdims=True)
-    clipped, _ = as_group(clipped, where)
+    degenerate = jnp.all(
+        (rewards == group_mean(rewards, rollouts)) | ~rollouts, axis=-1, keepdims=True
+    )
+    groups = group_count(rollouts) > 0
+    lengths = jnp.sum(where, axis=-1, dtype=jnp.float32)
+    solved = jnp.sum(success, axis=-1, keepdims=True)
+    histogram = jnp.zeros(rewards.shape[-1] + 1, jnp.int32)
+    low = high = None
+    if clipped is not None:
+        check_same_shape("clipped", jnp.asarray(clipped), "entropies", entropies)
+        clipped, _ = as_group(clipped, where)
+        low = batch_mean(clipped * (advantages < 0)[..., None], where)
+        high = batch_mean(clipped * (advantages > 0)[..., None], where)
     return BatchMetrics(
-        solve_rate=batch_mean(rewards, rollouts),
-        zero_variance_fraction=batch_mean(degenerate, group_count(rollouts) > 0),
+        reward=batch_mean(rewards, rollouts),
+        solve_rate=batch_mean(success, rollouts),
+        zero_variance_fraction=batch_mean(degenerate, groups),
         mass_success=masses.success,
         mass_failure=masses.failure,
         sign_ratio=sign_ratio(masses),
         entropy=mean_entropy(entropies, where),
         entropy_success=outcome.success,
         entropy_failure=outcome.failure,
-        clip_fraction_low=batch_mean(clipped * (advantages < 0)[..., None], where),
-        clip_fraction_high=batch_mean(clipped * (advantages > 0)[..., None], where),
+        length=batch_mean(lengths, rollouts),
+        length_max=jnp.max(lengths, initial=0),
+        solve_rate_histogram=histogram.at[solved].add(groups.astype(jnp.int32)),
+        clip_fraction_low=low,
+        clip_fraction_high=high,
     )

@@ -1,4 +1,4 @@
-"""What a weight of the solve rate costs in samples and buys in signal."""
+"""Signal and noise of weights that depend on the solve rate."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,19 +22,16 @@ class WeightQuality(NamedTuple):
 
 
 def effective_sample_size(weights: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-    """Number of equal weights that would average as well.
+    """Computes the effective sample size of a weighted mean.
 
         N_eff = (Σ_i w_i)² / Σ_i w_i²
 
     Args:
       weights: any shape, such as the weight of each prompt of a batch.
-      where: the same shape, true for those that count.
+      where: the same shape, true for the weights that count.
 
     Returns:
-      scalar, between 1 and their number for weights of one sign; 0 without any weight.
-
-    Raises:
-      ValueError: if `where` does not have the shape of `weights`.
+      scalar, between 1 and the number of weights if all have one sign; 0 if all are 0.
     """
     weights, _ = as_group(weights, where, name="weights")
     largest = jnp.max(jnp.abs(weights), initial=0)
@@ -46,7 +43,7 @@ def effective_sample_size(weights: ArrayLike, where: ArrayLike | None = None) ->
 def weight_moments(
     weight_fn: Callable[[jax.Array], ArrayLike], solve_rate: ArrayLike, group_size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance of a weight read at the solve rate of a group, exactly.
+    """Computes the exact mean and variance of a weight at the solve rate of a random group.
 
         E[w(K/G)],   Var(w(K/G)),   K ~ Binomial(G, p)
 
@@ -78,11 +75,11 @@ def weight_noise(
     signal: Callable[[jax.Array], jax.Array] | None = None,
     noise: Callable[[jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
-    """Variance of a prompt's gradient estimate under a weight of the solve rate.
+    """Approximates the variance of a prompt's gradient estimate under a weight.
 
         Var(w(p̂) ĝ) ≈ w(p)² v₀(p) + s(p)² Var(w(p̂)),   for p̂ independent of ĝ
 
-    Here w(p) = E[w(p̂)]. What is left out is v₀(p) Var(w(p̂)), of the order 1/G².
+    Here w(p) = E[w(p̂)]. The omitted term is v₀(p) Var(w(p̂)), of order 1/G².
 
     Args:
       weight_fn: solve rates `[group + 1]` to weights, such as `focal_weight` at some α.
@@ -117,13 +114,13 @@ def weight_quality(
     signal: Callable[[jax.Array], jax.Array] | None = None,
     noise: Callable[[jax.Array], jax.Array] | None = None,
 ) -> WeightQuality:
-    """Trade of signal against sample size that a weight of the solve rate makes.
+    """Computes how a weight trades signal against sample size.
 
         q(p, w) = (w(p) s(p))² / Var(w(p̂) ĝ),   the variance as in `weight_noise`
         Q(w) = N_eff · E_f[q(p, w)],   N_eff = (E_f w)² / E_f w² for one prompt
 
-    The noise formula is the paper's; that q is the squared ratio of signal to noise, with
-    w(p) = E[w(p̂)], is our reading.
+    The noise formula is from the paper. That q is the squared ratio of signal to noise, with
+    w(p) = E[w(p̂)], is our interpretation.
 
     Args:
       weight_fn: solve rates `[group + 1]` to weights, such as `focal_weight` at some α.
@@ -133,7 +130,7 @@ def weight_quality(
       noise: v₀(p), as in `weight_noise`.
 
     Returns:
-      `WeightQuality`, for one prompt: times the number of prompts it is that of a batch.
+      `WeightQuality` of one prompt; multiply by the number of prompts for a batch.
 
     Raises:
       ValueError: if `group_size` is below 1 or the density has a parameter not above 0.

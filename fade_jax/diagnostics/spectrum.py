@@ -1,4 +1,4 @@
-"""Spectrum of a weight update: how many directions it moved in."""
+"""Spectrum of a weight update: the number of directions that it moves in."""
 
 from functools import partial
 
@@ -10,14 +10,12 @@ from fade_jax.checks import check_integer, check_same_shape
 
 
 def rank_one_fraction(update: ArrayLike) -> jax.Array:
-    """Share of an update's energy in its largest singular direction.
+    """Computes the share of an update's energy in its largest singular direction.
 
         σ₁² / Σ_i σ_i²
 
-    The fraction is that of u₁ = the top right singular vector, which maximises it. It comes from
-    the eigenvalues of the smaller Gram matrix: both figures are squares of singular values
-    already, the trace needs no spectrum at all, and for a [vocabulary, model] head it costs one
-    matrix product and a [model, model] problem instead of a decomposition of the whole.
+    Uses the eigenvalues of the smaller Gram matrix: for a [vocabulary, model] head this is one
+    matrix product and a [model, model] eigenvalue problem, without a full decomposition.
 
     Args:
       update: ΔW = W(t) - W(0), `[..., rows, columns]`.
@@ -30,7 +28,7 @@ def rank_one_fraction(update: ArrayLike) -> jax.Array:
     """
     update = _scaled(update)
     tall = update if update.shape[-2] >= update.shape[-1] else jnp.swapaxes(update, -1, -2)
-    # The highest precision: accelerators multiply float32 with fewer bits by default.
+    # Highest precision, since accelerators multiply float32 with fewer bits by default.
     gram = jnp.einsum("...nd,...ne->...de", tall, tall, precision=jax.lax.Precision.HIGHEST)
     return jnp.linalg.eigvalsh(gram)[..., -1] / jnp.trace(gram, axis1=-2, axis2=-1)
 
@@ -38,12 +36,12 @@ def rank_one_fraction(update: ArrayLike) -> jax.Array:
 def randomized_rank_one_fraction(
     update: ArrayLike, key: jax.Array, *, rank: int = 8, iterations: int = 8
 ) -> jax.Array:
-    """`rank_one_fraction` of a large update from a few random directions.
+    """Estimates `rank_one_fraction` of a large update from a few random directions.
 
         Q = orth((ΔW ΔWᵀ)ⁿ ΔW Ω),   σ₁² ≈ the top eigenvalue of (Qᵀ ΔW)(Qᵀ ΔW)ᵀ
 
     The energy Σσ² is exact, so the result is never too large; slowly decaying spectra need more
-    iterations. It takes 2 (iterations + 1) products of ΔW with `rank` columns.
+    iterations. Costs 2 (iterations + 1) products of ΔW with `rank` columns.
 
     Args:
       update: ΔW, `[rows, columns]`.
@@ -64,12 +62,11 @@ def randomized_rank_one_fraction(
 
 
 def direction_fraction(update: ArrayLike, direction: ArrayLike) -> jax.Array:
-    """Share of an update's energy along one direction of its columns.
+    """Computes the share of an update's energy along one direction of its columns.
 
         |ΔW u|² / Σ_i σ_i²,   u = direction / |direction|
 
-    With the mean hidden state as the direction this is the other reading of a rank-one share;
-    it is never above `rank_one_fraction`, whose direction is the best one.
+    Never above `rank_one_fraction`, which takes the best direction.
 
     Args:
       update: ΔW, `[..., rows, columns]`.
@@ -90,12 +87,12 @@ def direction_fraction(update: ArrayLike, direction: ArrayLike) -> jax.Array:
 
 
 def effective_rank(update: ArrayLike) -> jax.Array:
-    """Exponential of the entropy of the normalised singular values.
+    """Computes the exponential of the entropy of the normalized singular values.
 
         exp(-Σ_i p_i log p_i),   p_i = σ_i / Σ_j σ_j
 
-    By singular values: small ones count here, and the square root of a Gram matrix's eigenvalue
-    keeps only half of its digits.
+    Without a Gram matrix: small singular values matter here, and square roots of its eigenvalues
+    keep only half of the digits.
 
     Args:
       update: ΔW = W(t) - W(0), `[..., rows, columns]`.
@@ -112,12 +109,12 @@ def effective_rank(update: ArrayLike) -> jax.Array:
 def randomized_effective_rank(
     update: ArrayLike, key: jax.Array, *, rank: int = 64, iterations: int = 8
 ) -> jax.Array:
-    """`effective_rank` of a large update from its largest singular values alone.
+    """Estimates `effective_rank` of a large update from its largest singular values.
 
         Q = orth((ΔW ΔWᵀ)ⁿ ΔW Ω),   σ_1 … σ_rank ≈ the singular values of Qᵀ ΔW
 
-    What lies beyond `rank` is left out, so the result is never too large, and close where the
-    sum of those singular values is small.
+    Omits the singular values beyond `rank`: the result is never too large, and accurate if their
+    sum is small.
 
     Args:
       update: ΔW, `[rows, columns]`.
@@ -144,7 +141,7 @@ def _exponential_entropy(singular: jax.Array) -> jax.Array:
 def _randomized_singular_values(
     update: ArrayLike, key: jax.Array, rank: int, iterations: int
 ) -> jax.Array:
-    """The largest `rank` singular values of the scaled update, in falling order."""
+    """Returns the largest `rank` singular values of the scaled update, in descending order."""
     check_integer("rank", rank, 1)
     check_integer("iterations", iterations, 0)
     update = _scaled(update)
@@ -160,7 +157,7 @@ def _singular_values_within(
     directions = update @ jax.random.normal(key, (update.shape[1], rank))
 
     def iterate(_: int, directions: jax.Array) -> jax.Array:
-        # Orthogonal before every product, or all columns would become the first one.
+        # Orthogonalize before every product, or all columns approach the first direction.
         rows = update.T @ jnp.linalg.qr(directions)[0]
         return update @ jnp.linalg.qr(rows)[0]
 
@@ -170,7 +167,7 @@ def _singular_values_within(
 
 
 def _scaled(update: ArrayLike) -> jax.Array:
-    """Bring the largest entry to 1, since the squares of a small update underflow."""
+    """Scales the largest entry to 1, since the squares of a small update underflow."""
     update = jnp.asarray(update, jnp.float32)
     if update.ndim < 2:
         raise ValueError(f"update must have at least two axes, got shape {update.shape}")

@@ -1,8 +1,8 @@
 """First-order change of a tabular softmax policy's entropy under one policy-gradient step.
 
-Both are exact to first order in the step size, for one prompt whose answers are the actions. The
-covariances are over the actions of that prompt, never pooled over prompts. A finite step, and so
-the collapse under success-only weights, is beyond them: that effect vanishes with the step.
+Both are exact to first order in the step size, for one prompt whose answers are the actions, with
+covariances over its actions. They do not describe effects of a finite step, such as the collapse
+under success-only weights.
 """
 
 import jax
@@ -14,7 +14,7 @@ from fade_jax.entropies.tokens import token_entropy
 
 
 def natural_gradient_drift(logits: ArrayLike, advantages: ArrayLike) -> jax.Array:
-    """Rate of change of the entropy under the natural gradient, θ ← θ + η A.
+    """Computes the rate of change of the entropy under the natural gradient, θ ← θ + η A.
 
         dH/dη = -Cov_{a~π}(A, log π)
 
@@ -33,7 +33,7 @@ def natural_gradient_drift(logits: ArrayLike, advantages: ArrayLike) -> jax.Arra
 
 
 def vanilla_gradient_drift(logits: ArrayLike, advantages: ArrayLike) -> jax.Array:
-    """Rate of change of the entropy under the plain gradient, θ ← θ + η ∇_θ E_π[A].
+    """Computes the rate of change of the entropy under the plain gradient, θ ← θ + η ∇_θ E_π[A].
 
         dH/dη = -Cov_{a~π}(A, π (log π + H))
 

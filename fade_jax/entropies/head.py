@@ -1,8 +1,7 @@
-"""Log-probabilities and entropies straight from hidden states, a part of the vocabulary at a time.
+"""Fused output head: log-probabilities and entropies from hidden states, by vocabulary chunk.
 
-The logits of all tokens, [tokens, vocabulary], are never held, neither forward nor backward: the
-forward pass keeps a running maximum and two running sums per token, the backward pass computes
-the logits of each chunk anew.
+The [tokens, vocabulary] logits are never materialized: the forward pass keeps a running maximum
+and two running sums per token, and the backward pass recomputes the logits of each chunk.
 """
 
 from functools import partial
@@ -14,17 +13,17 @@ from jax.typing import ArrayLike
 
 from fade_jax.checks import check_integer, check_positive, check_same_shape
 
-# The first maximum, in the place of -inf: below any logit, and 0 times it is 0.
+# Initial maximum: below any logit, but finite, since -inf times 0 is NaN.
 _LOWEST = -1e30
 
 
 class _Sums(NamedTuple):
-    """Running figures of each token within each shard of the vocabulary, `[tokens, shards]`."""
+    """Running sums of each token within each shard of the vocabulary, `[tokens, shards]`."""
 
     top: jax.Array  # m, largest logit so far
     total: jax.Array  # Σ e^{z-m}
     weighted: jax.Array  # Σ e^{z-m} (z-m)
-    target: jax.Array  # logit of the target, 0 until it is met
+    target: jax.Array  # logit of the target, 0 before its chunk
 
 
 class _Chunk(NamedTuple):
@@ -33,8 +32,8 @@ class _Chunk(NamedTuple):
     start: jax.Array
     rows: jax.Array  # unembedding, [shards, chunk, width]
     logits: jax.Array  # [tokens, shards, chunk], float32, temperature applied
-    target: jax.Array  # [tokens, shards], index of the target within the chunk if it is there
-    is_new: jax.Array  # [chunk], false for rows that the chunk before has covered
+    target: jax.Array  # [tokens, shards], index of the target if it is in the chunk
+    is_new: jax.Array  # [chunk], false for rows of the previous chunk
 
 
 def log_prob_and_entropy(
@@ -46,24 +45,24 @@ def log_prob_and_entropy(
     chunk: int = 1024,
     shards: int = 1,
 ) -> tuple[jax.Array, jax.Array]:
-    """Log-probability of the target tokens and exact entropy of their distributions.
+    """Computes the log-probability of target tokens and the exact entropy of their distributions.
 
         z = W h / τ;   log π(y) = z_y - log Σ_v e^{z_v};   H = -Σ_v π(v) log π(v)
 
     Both are differentiable in `hidden`, `unembedding` and `temperature`:
     ∂ log π(y)/∂z_v = 1[v = y] - π(v) and ∂H/∂z_v = -π(v) (log π(v) + H).
-    Products are accumulated in float32 whatever the type of the inputs.
+    Products are accumulated in float32 for inputs of any type.
 
     Args:
       hidden: h, `[..., width]`, the states that the output head reads.
       unembedding: W, `[vocabulary, width]`.
-      targets: y, `[...]`, integers in [0, vocabulary). Padding may hold any integer: what comes
-        out for it is finite, to be masked in the loss.
+      targets: y, `[...]`, integers in [0, vocabulary). Padding may hold any integer:
+        its results are finite, to be masked in the loss.
       temperature: τ > 0, a scalar.
-      chunk: rows of each shard of the vocabulary at a time; a few arrays of
-        `tokens · chunk · shards` are held at once.
-      shards: number of devices that the vocabulary is sharded over; the loop then walks inside
-        the shards, and no device gathers the rows of another.
+      chunk: vocabulary rows per step and shard; memory is a few arrays of
+        `tokens · chunk · shards`.
+      shards: number of devices that the vocabulary is sharded over; the loop runs
+        within the shards, so that no device gathers the rows of another.
 
     Returns:
       log-probability `[...]` and entropy `[...]`, float32, nats.
@@ -115,8 +114,8 @@ def _forward(
         e = jnp.exp(above)
         shift = sums.top - top
         shrink = jnp.exp(shift)
-        # Matrix-vector products: XLA on a CPU is three times slower on a sum fused with its exp.
-        # At the highest precision, since accelerators would round e to a few bits.
+        # Matrix-vector products: XLA:CPU is three times slower on a sum fused with its exp. At the
+        # highest precision, since accelerators would round e to a few bits.
         is_new = part.is_new.astype(jnp.float32)
         add = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
         here = (part.target >= 0) & (part.target < chunk)
@@ -165,7 +164,7 @@ def _backward(
         by_hidden += jnp.einsum(
             "nsc,scd->snd", by_logits, new_rows, preferred_element_type=jnp.float32
         )
-        # Rows that the last chunk shares with the one before get the same gradient once more.
+        # Rows that the last two chunks share are overwritten with the same gradient.
         by_rows = jnp.einsum(
             "nc,nd->cd",
             by_logits.reshape(len(hidden), -1),
@@ -182,7 +181,7 @@ def _backward(
         (jnp.zeros((shards, *hidden.shape), jnp.float32), jnp.zeros_like(blocks)),
     )
     by_hidden = jnp.sum(by_hidden, axis=0)
-    # The logits are a product of hidden and 1/τ, so the two gradients are in proportion.
+    # The logits depend on hidden / τ alone, so the two gradients are proportional.
     by_temperature = -jnp.sum(hidden * by_hidden) / temperature
     return (
         by_hidden.astype(hidden.dtype),
@@ -218,11 +217,11 @@ def _chunk(
     targets: jax.Array,
     temperature: jax.Array,
 ) -> _Chunk:
-    """Slice chunk i; the last one is moved back to end with the shard, and overlaps."""
+    """Slices chunk i; the last chunk ends with the shard and overlaps the previous one."""
     shards, rows_per_shard, _ = blocks.shape
     start = jnp.minimum(i * chunk, rows_per_shard - chunk)
     rows = jax.lax.dynamic_slice_in_dim(blocks, start, chunk, axis=1)
-    # Two axes a side: XLA on a CPU would write transposed copies for three.
+    # Two axes per operand: with three, XLA:CPU would write transposed copies.
     logits = jnp.einsum(
         "nd,cd->nc",
         hidden,

@@ -18,41 +18,35 @@ class Estimate(NamedTuple):
 
 
 def sampled_sequence_entropy(log_probs: ArrayLike, where: ArrayLike | None = None) -> Estimate:
-    """Entropy of a prompt's answers from the log-probabilities of samples, without bias.
+    """Estimates the entropy of a prompt's answers from log-probabilities of samples, without bias.
 
         Ĥ = -(1/G) Σ_i Σ_t log π(y_it)
 
     Args:
-      log_probs: `[..., group, tokens]`, log π of the sampled tokens, nats, untempered by top-p or
-        top-k.
+      log_probs: `[..., group, tokens]`, log π of the sampled tokens, nats, sampled without top-p
+        or top-k.
       where: `[..., group, tokens]`, true for the tokens that count.
 
     Returns:
       `Estimate` `[...]`, nats per sequence.
-
-    Raises:
-      ValueError: if `where` does not have the shape of `log_probs`.
     """
     return sequence_entropy(-jnp.asarray(log_probs), where)
 
 
 def sequence_entropy(entropies: ArrayLike, where: ArrayLike | None = None) -> Estimate:
-    """Entropy of a prompt's answers from exact token entropies along samples, without bias.
+    """Estimates the entropy of a prompt's answers from token entropies of samples, without bias.
 
         Ĥ = (1/G) Σ_i Σ_t H(π(· | y_{i,<t}))
 
-    The Rao-Blackwellised form of `sampled_sequence_entropy`: the last draw of every token is
-    averaged out, so the variance is never larger.
+    Rao-Blackwellizes `sampled_sequence_entropy`: the draw of every token is averaged out, so the
+    variance is never larger.
 
     Args:
       entropies: H of each token, `[..., group, tokens]`, nats.
       where: `[..., group, tokens]`, true for the tokens that count.
 
     Returns:
-      `Estimate` `[...]`, nats per sequence; the error is 0 for a group of one, which has none.
-
-    Raises:
-      ValueError: if `where` does not have the shape of `entropies`.
+      `Estimate` `[...]`, nats per sequence; the error of a group of one is 0.
     """
     entropies, where = as_group(entropies, where, name="entropies")
     sums = jnp.sum(entropies, axis=-1)
@@ -65,7 +59,7 @@ def sequence_entropy(entropies: ArrayLike, where: ArrayLike | None = None) -> Es
 
 
 def mean_estimate(estimates: Estimate) -> Estimate:
-    """Mean of independent estimates, one for each prompt of a given set.
+    """Averages independent estimates, one for each prompt of a fixed set.
 
         x̄ = Σ_j x_j / P,   standard error √(Σ_j e_j²) / P
 
@@ -81,7 +75,7 @@ def mean_estimate(estimates: Estimate) -> Estimate:
 
 
 class EntropyByOutcome(NamedTuple):
-    """Mean token entropy of the successes and of the failures, nats; NaN where there is none."""
+    """Mean token entropy of the successes and of the failures, nats; NaN if there are none."""
 
     success: jax.Array
     failure: jax.Array
@@ -90,7 +84,7 @@ class EntropyByOutcome(NamedTuple):
 def entropy_by_outcome(
     entropies: ArrayLike, rewards: ArrayLike, where: ArrayLike | None = None
 ) -> EntropyByOutcome:
-    """Mean token entropy of a batch, apart for successes and failures.
+    """Computes the mean token entropy of successes and of failures.
 
     Args:
       entropies: H of each token, `[..., group, tokens]`, nats.
@@ -117,7 +111,7 @@ def entropy_by_solve_rate(
     *,
     num_bins: int = 10,
 ) -> jax.Array:
-    """Mean token entropy of a batch in equal bins of the groups' solve rates.
+    """Computes the mean token entropy in equal bins of the groups' solve rates.
 
     Args:
       entropies: H of each token, `[..., group, tokens]`, nats.

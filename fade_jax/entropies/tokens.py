@@ -1,4 +1,4 @@
-"""Entropy of token distributions, exact, in nats."""
+"""Exact entropy of token distributions, in nats."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from fade_jax.groups import batch_mean
 
 
 def token_entropy(logits: ArrayLike) -> jax.Array:
-    """Entropy of the softmax of logits.
+    """Computes the entropy of the softmax of logits.
 
         H = log Σ_v e^{z_v} - Σ_v p_v z_v,   p = softmax(z)
 
@@ -19,14 +19,14 @@ def token_entropy(logits: ArrayLike) -> jax.Array:
       `[...]`, nats, float32.
     """
     log_probs = jax.nn.log_softmax(jnp.asarray(logits, jnp.float32), axis=-1)
-    # Twice a where: 0 · -inf is NaN, in the sum and in its gradient.
+    # Two wheres: 0 · -inf is NaN, in the sum and in its gradient.
     possible = jnp.isfinite(log_probs)
     finite = jnp.where(possible, log_probs, 0)
     return -jnp.sum(jnp.where(possible, jnp.exp(finite) * finite, 0), axis=-1)
 
 
 def mean_entropy(entropies: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-    """Mean token entropy of a batch: the statistic that FADE reads.
+    """Computes the mean token entropy of a batch, the statistic that FADE reads.
 
         Σ_t w_t H_t / Σ_t w_t
 
@@ -35,9 +35,6 @@ def mean_entropy(entropies: ArrayLike, where: ArrayLike | None = None) -> jax.Ar
       where: `[..., tokens]`, true for the tokens that count.
 
     Returns:
-      scalar, nats; NaN without a token, which no moving average takes in.
-
-    Raises:
-      ValueError: if `where` does not have the shape of `entropies`.
+      scalar, nats; NaN without tokens. Moving averages skip NaN.
     """
     return batch_mean(entropies, where, name="entropies")

@@ -1,4 +1,4 @@
-"""Losses per token, KL estimators, and the reductions that make one number of them."""
+"""Per-token losses, KL estimators, and reductions to a scalar."""
 
 from fade_jax.losses.kl import kl_k1, kl_k2, kl_k3
 from fade_jax.losses.policy_gradient import (

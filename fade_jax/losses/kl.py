@@ -1,4 +1,4 @@
-"""Estimates of KL(π ‖ π_ref) per token, from samples of π; what each does as a loss is stated."""
+"""Per-token estimates of KL(π ‖ π_ref) from samples of π, and their expected gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,11 @@ _MAX_LOG_RATIO = 80.0
 
 
 def kl_k1(log_probs: ArrayLike, reference_log_probs: ArrayLike) -> jax.Array:
-    """Unbiased, high-variance estimate of KL(π ‖ π_ref) from samples of π.
+    """Estimates KL(π ‖ π_ref) from samples of π, without bias and with high variance.
 
         k1 = log π(y) - log π_ref(y)
 
-    As a loss its expected gradient on-policy is zero: it does not pull π to π_ref.
+    As a loss its expected gradient on-policy is zero: it does not pull π toward π_ref.
 
     Args:
       log_probs: log π of the sampled tokens, nats, any shape.
@@ -31,7 +31,7 @@ def kl_k1(log_probs: ArrayLike, reference_log_probs: ArrayLike) -> jax.Array:
 
 
 def kl_k2(log_probs: ArrayLike, reference_log_probs: ArrayLike) -> jax.Array:
-    """Biased, low-variance estimate of KL(π ‖ π_ref) from samples of π.
+    """Estimates KL(π ‖ π_ref) from samples of π, with bias and low variance.
 
         k2 = ½ (log π(y) - log π_ref(y))²
 
@@ -51,7 +51,7 @@ def kl_k2(log_probs: ArrayLike, reference_log_probs: ArrayLike) -> jax.Array:
 
 
 def kl_k3(log_probs: ArrayLike, reference_log_probs: ArrayLike) -> jax.Array:
-    """Unbiased, low-variance estimate of KL(π ‖ π_ref) from samples of π.
+    """Estimates KL(π ‖ π_ref) from samples of π, without bias and with low variance.
 
         k3 = ρ - 1 - log ρ,   ρ = π_ref(y) / π(y)
 

@@ -1,4 +1,4 @@
-"""Per-token losses; none of them reduces."""
+"""Per-token policy-gradient losses, not reduced."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ _MAX_LOG_RATIO = 80.0
 def policy_gradient(
     log_probs: ArrayLike, advantages: ArrayLike, *, where: ArrayLike | None = None
 ) -> jax.Array:
-    """Loss whose gradient is the policy gradient of each token.
+    """Computes the loss whose gradient is the policy gradient of each token.
 
         L_t = -A · log π(y_t);   no gradient flows into A
 
@@ -43,21 +43,21 @@ def clipped_surrogate(
     dual: ArrayLike | None = None,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Clipped surrogate with separate lower and upper bounds on the probability ratio.
+    """Computes the clipped surrogate, with separate bounds below and above the ratio 1.
 
         ρ = π(y_t) / π_old(y_t);   L_t = -min(ρ A, clip(ρ, 1-low, 1+high) A)
         and for A < 0 at most dual · |A|
 
-    At ρ = 1 its gradient is that of `policy_gradient`, whatever the bounds.
+    At ρ = 1 its gradient is that of `policy_gradient`, for any bounds.
 
     Args:
       log_probs: `[..., group, tokens]`, log π of the sampled tokens, nats.
-      old_log_probs: the same of the policy that sampled them.
+      old_log_probs: log π_old of the same tokens, from the policy that sampled them.
       advantages: `[..., group]`, one per rollout, or `[..., group, tokens]`, one per token.
       low: how far below 1 the ratio may go, in (0, 1].
       high: how far above 1 the ratio may go, at least 0.
-      dual: above 1; the ratio beyond which a token with a negative advantage has no gradient
-        either (dual clip). None leaves it out.
+      dual: above 1; a token with a negative advantage and a larger ratio has no gradient either
+        (dual clip). None turns it off.
       where: `[..., group, tokens]`, true for the tokens that count; the others get 0.
 
     Returns:
@@ -85,13 +85,13 @@ def is_clipped(
     dual: ArrayLike | None = None,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Tell which tokens have no gradient under `clipped_surrogate` because their ratio is clipped.
+    """Returns which tokens have no gradient under `clipped_surrogate` because of clipping.
 
         (A > 0 and ρ > 1+high) or (A < 0 and (ρ < 1-low or ρ > dual))
 
     Args:
       log_probs: `[..., group, tokens]`, log π of the sampled tokens, nats.
-      old_log_probs: the same of the policy that sampled them.
+      old_log_probs: log π_old of the same tokens, from the policy that sampled them.
       advantages: `[..., group]`, one per rollout, or `[..., group, tokens]`, one per token.
       low: as in `clipped_surrogate`.
       high: as in `clipped_surrogate`.
@@ -123,7 +123,7 @@ def sequence_surrogate(
     high: ArrayLike = 4e-4,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Clipped surrogate with one ratio for the whole sequence (GSPO).
+    """Computes the clipped surrogate with one ratio for the whole sequence (GSPO).
 
         s = (π(y) / π_old(y))^{1/|y|};   s_t = sg(s) π(y_t) / sg(π(y_t))
         L_t = -min(s_t A, clip(s_t, 1-low, 1+high) A)
@@ -133,7 +133,7 @@ def sequence_surrogate(
 
     Args:
       log_probs: `[..., group, tokens]`, log π of the sampled tokens, nats.
-      old_log_probs: the same of the policy that sampled them.
+      old_log_probs: log π_old of the same tokens, from the policy that sampled them.
       advantages: `[..., group]`, one per rollout, or `[..., group, tokens]`, one per token.
       low: how far below 1 the ratio may go, in (0, 1].
       high: how far above 1 the ratio may go, at least 0.
@@ -166,16 +166,16 @@ def cispo(
     high: ArrayLike = 0.28,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Policy gradient under a clipped importance weight: every token keeps a gradient (CISPO).
+    """Computes the policy gradient with a clipped importance weight on every token (CISPO).
 
         L_t = -sg(clip(ρ, 1-low, 1+high)) A log π(y_t)
 
     Args:
       log_probs: `[..., group, tokens]`, log π of the sampled tokens, nats.
-      old_log_probs: the same of the policy that sampled them.
+      old_log_probs: log π_old of the same tokens, from the policy that sampled them.
       advantages: `[..., group]`, one per rollout, or `[..., group, tokens]`, one per token.
       low: how far below 1 the weight may go, in (0, 1]; 1 is no lower bound, as published.
-      high: how far above 1 the weight may go, at least 0; a default of ours.
+      high: how far above 1 the weight may go, at least 0; the default is ours.
       where: `[..., group, tokens]`, true for the tokens that count; the others get 0.
 
     Returns:
@@ -207,7 +207,7 @@ def _pessimistic(
     high: ArrayLike,
     dual: ArrayLike | None = None,
 ) -> jax.Array:
-    """The smaller of the plain and the clipped objective."""
+    """Returns the smaller of the plain and the clipped objective."""
     surrogate = jnp.minimum(ratio * advantages, jnp.clip(ratio, 1 - low, 1 + high) * advantages)
     if dual is None:
         return surrogate
@@ -224,7 +224,7 @@ def _log_ratio(log_probs: jax.Array, old_log_probs: ArrayLike, where: jax.Array)
 def _per_token(
     log_probs: ArrayLike, advantages: ArrayLike, where: ArrayLike | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Give every argument the shape of `log_probs`, cut the gradient, and zero what is masked."""
+    """Broadcasts to the shape of `log_probs`, stops gradients and sets masked values to 0."""
     log_probs = jnp.asarray(log_probs, jnp.float32)
     advantages = jax.lax.stop_gradient(jnp.asarray(advantages, jnp.float32))
     if advantages.shape == log_probs.shape[:-1]:

@@ -1,8 +1,7 @@
-"""From losses per token to one number, in parts that add up over minibatches and devices.
+"""Reductions of per-token losses, as parts that add up over minibatches and devices.
 
-Each reduction gives a sum and a denominator. Sums of several minibatches may be added, and so may
-denominators; divided once at the end, gradients accumulated over minibatches of different sizes
-are those of the whole batch.
+Each reduction returns a sum and a denominator. Both may be added over minibatches of any sizes;
+divided once at the end, the accumulated gradient is that of the whole batch.
 """
 
 from typing import NamedTuple
@@ -15,14 +14,14 @@ from fade_jax.checks import check_positive, check_same_shape
 
 
 class Total(NamedTuple):
-    """A sum of losses and what to divide it by; no gradient flows into the denominator."""
+    """A sum of losses and its denominator, into which no gradient flows."""
 
     sum: jax.Array
     denominator: jax.Array
 
 
 def token_mean(losses: ArrayLike, where: ArrayLike | None = None) -> Total:
-    """Weigh all tokens of the batch alike: long sequences count for more.
+    """Weights all tokens of the batch equally, so that long sequences count more.
 
         Σ_i Σ_t w_it L_it / Σ_i Σ_t w_it
 
@@ -32,16 +31,13 @@ def token_mean(losses: ArrayLike, where: ArrayLike | None = None) -> Total:
 
     Returns:
       `Total` of scalars.
-
-    Raises:
-      ValueError: if `where` does not have the shape of `losses`.
     """
     losses, where = _masked(losses, where)
     return Total(jnp.sum(losses), jnp.sum(where, dtype=jnp.float32))
 
 
 def sequence_mean(losses: ArrayLike, where: ArrayLike | None = None) -> Total:
-    """Weigh all sequences alike: the tokens of long ones count for less.
+    """Weights all sequences equally, so that tokens of long sequences count less.
 
         Σ_i (Σ_t w_it L_it / Σ_t w_it) / (sequences with a token)
 
@@ -51,9 +47,6 @@ def sequence_mean(losses: ArrayLike, where: ArrayLike | None = None) -> Total:
 
     Returns:
       `Total` of scalars.
-
-    Raises:
-      ValueError: if `where` does not have the shape of `losses`.
     """
     losses, where = _masked(losses, where)
     lengths = jnp.sum(where, axis=-1, dtype=jnp.float32)
@@ -64,7 +57,7 @@ def sequence_mean(losses: ArrayLike, where: ArrayLike | None = None) -> Total:
 def constant_length_mean(
     losses: ArrayLike, where: ArrayLike | None = None, *, length: ArrayLike
 ) -> Total:
-    """Sum each sequence and divide by a constant: no bias by length, as in Dr. GRPO.
+    """Sums each sequence and divides by a constant, without a length bias (Dr. GRPO).
 
         Σ_i Σ_t w_it L_it / (length · sequences with a token)
 
@@ -73,13 +66,13 @@ def constant_length_mean(
     Args:
       losses: `[..., tokens]`.
       where: `[..., tokens]`, true for the tokens that count.
-      length: above 0, such as the most tokens a completion may have.
+      length: above 0, such as the maximum number of tokens of a completion.
 
     Returns:
       `Total` of scalars.
 
     Raises:
-      ValueError: if `where` does not have the shape of `losses` or `length` is not above 0.
+      ValueError: if `length` is not above 0.
 
     From arXiv:2503.20783.
     """
@@ -90,10 +83,10 @@ def constant_length_mean(
 
 
 def mean(*totals: Total) -> jax.Array:
-    """Divide the sum of some totals by the sum of their denominators; 0 where nothing counts.
+    """Divides the sum of the totals by the sum of their denominators; 0 if nothing counts.
 
     Args:
-      *totals: of the minibatches or devices that belong together.
+      *totals: of the minibatches or devices of one batch.
 
     Returns:
       scalar.

@@ -1,50 +1,52 @@
-"""Advantages as (init, update) pairs with a state, for a train step that knows only one type.
+"""Advantages as pairs (init, update), as in optax: one type for every train step.
 
-A config becomes code without a registry: `getattr(transforms, name)(**keywords)`.
+A factory goes by the name of its advantage, so that a config needs no registry:
+`getattr(transforms, name)(**keywords)`.
 """
 
 from fade_jax.transforms.base import (
     AdvantageState,
     AdvantageTransformation,
-    center,
     chain,
     clip,
     focal,
-    standardize,
     stateless,
     suppress,
 )
 from fade_jax.transforms.fade import (
+    asym_grpo,
     fade,
     fade_from_entropy,
     fade_log_decay,
     fade_without_focal,
     fade_without_suppression,
+    power,
+    power_asym,
 )
-from fade_jax.transforms.named import (
+from fade_jax.transforms.lifted import (
     a_grae,
-    asym_grpo,
+    center,
     dr_grpo,
     f_grpo,
     gpg,
     grpo,
     leave_one_out_pass_at_g,
+    lift,
     log_mean_exp,
     max_rl,
     nsr,
     opo,
     pass_at_k_training,
     pkpo,
-    power,
-    power_asym,
     psr,
     quantile,
     reinforce,
     reinforce_plus_plus,
     rloo,
+    standardize,
     w_reinforce,
 )
-from fade_jax.transforms.unbiased import pass_at_k_weight, scheduled_pass_at_k, shrinkage
+from fade_jax.transforms.pass_at_k import pass_at_k_weight, scheduled_pass_at_k, shrinkage
 
 __all__ = [
     "AdvantageState",
@@ -65,6 +67,7 @@ __all__ = [
     "gpg",
     "grpo",
     "leave_one_out_pass_at_g",
+    "lift",
     "log_mean_exp",
     "max_rl",
     "nsr",

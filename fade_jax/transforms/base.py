@@ -1,4 +1,4 @@
-"""The links that a chain of advantage transformations is made of."""
+"""Advantage transformations and their links: chain, stateless, clip, focal, suppress."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from fade_jax import advantages as plain
-from fade_jax.checks import check_not_negative, check_positive, check_zero_or_one
+from fade_jax.checks import check_not_negative, check_positive
 from fade_jax.groups import as_group, batch_mean, group_mean
 from fade_jax.schedules import Schedule, as_schedule
 
@@ -25,9 +25,9 @@ class AdvantageTransformation(NamedTuple):
       init: `() -> state`, a tree of arrays of pinned dtype.
       update: `(advantages, state, rewards=None, *, where=None, **statistics) ->
         (advantages, state)`. `advantages` and `rewards` are `[..., group]`; `rewards` defaults to
-        `advantages`, so that the first link may be given the rewards themselves. `where`
+        `advantages`, so that the first link takes the rewards. `where`
         `[..., group]` is true for the rollouts that count; the others get 0. Statistics are
-        scalars of the batch; those that nothing reads are ignored.
+        scalars of the batch; unused ones are ignored.
     """
 
     init: Callable[[], AdvantageState]
@@ -49,7 +49,7 @@ class SuppressState(NamedTuple):
 
 
 def chain(*links: AdvantageTransformation) -> AdvantageTransformation:
-    """Apply transformations one after the other; every link sees the same rewards.
+    """Applies transformations in order; every link sees the same rewards.
 
     Args:
       *links: transformations.
@@ -83,12 +83,12 @@ def chain(*links: AdvantageTransformation) -> AdvantageTransformation:
 
 
 def stateless(fn: Callable[..., jax.Array], *statistics: str) -> AdvantageTransformation:
-    """Lift a plain function of the advantages.
+    """Makes a transformation without state from a function of the advantages.
 
     Args:
-      fn: `fn(advantages)`; called with the keyword `where` when there is a mask, and with those
-        statistics that are named here.
-      *statistics: names of the statistics that `fn` takes as keywords.
+      fn: `fn(advantages, **keywords)`; the keywords are `where`, if there is a mask, and the named
+        statistics.
+      *statistics: names of the statistics that `fn` takes.
 
     Returns:
       a transformation without state.
@@ -114,24 +114,8 @@ def stateless(fn: Callable[..., jax.Array], *statistics: str) -> AdvantageTransf
     return AdvantageTransformation(optax.EmptyState, update)
 
 
-def center() -> AdvantageTransformation:
-    """Subtract the group's mean, as `fade_jax.center`."""
-    return stateless(plain.center)
-
-
-def standardize(ddof: int = 1, eps: ArrayLike = 1e-6) -> AdvantageTransformation:
-    """Subtract the group's mean and divide by its standard deviation: `fade_jax.standardize`."""
-    check_zero_or_one("ddof", ddof)
-    check_not_negative("eps", eps)
-
-    def fn(advantages: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
-        return plain.standardize(advantages, ddof=ddof, eps=eps, where=where)
-
-    return stateless(fn)
-
-
 def clip(max_abs: ArrayLike) -> AdvantageTransformation:
-    """Clip the advantages to [-max_abs, max_abs]; the last link of a chain.
+    """Clips the advantages to [-max_abs, max_abs], as the last link of a chain.
 
     Raises:
       ValueError: if `max_abs` is not above 0.
@@ -146,11 +130,11 @@ def clip(max_abs: ArrayLike) -> AdvantageTransformation:
 
 
 def focal(alpha: ScheduleLike) -> AdvantageTransformation:
-    """Multiply by the focal weight of each group's solve rate, (1-r̄)^{α-1}.
+    """Multiplies by the focal weight of each group's solve rate, (1-r̄)^{α-1}.
 
     Args:
       alpha: a number ≥ 0, a schedule or an optax schedule. Schedules may read `solve_rate`, the
-        mean reward of the batch, which is computed here unless it is given.
+        mean reward of the batch, which is computed here unless given.
 
     Returns:
       a transformation whose state holds `alpha`.
@@ -172,11 +156,11 @@ def focal(alpha: ScheduleLike) -> AdvantageTransformation:
 
 
 def suppress(delta: ScheduleLike) -> AdvantageTransformation:
-    """Divide the negative advantages by δ.
+    """Divides negative advantages by δ.
 
     Args:
       delta: a number > 0, a schedule or an optax schedule. Schedules may read `solve_rate`, the
-        mean reward of the batch, which is computed here unless it is given.
+        mean reward of the batch, which is computed here unless given.
 
     Returns:
       a transformation whose state holds `delta`.
@@ -203,11 +187,11 @@ def scheduled(
     state_type: type[FocalState] | type[SuppressState],
     apply: Callable[[jax.Array, jax.Array, ArrayLike, Mask], jax.Array],
 ) -> AdvantageTransformation:
-    """A link with one parameter that may move: a number, a schedule or an optax schedule.
+    """Makes a transformation with one scheduled parameter.
 
     Args:
-      parameter: its value, or what it follows.
-      state_type: of the parameter's value and the schedule's state.
+      parameter: a number, a schedule or an optax schedule.
+      state_type: holds the value of the parameter and the state of its schedule.
       apply: (advantages, parameter, rewards, where) -> advantages.
     """
     schedule = as_schedule(parameter)
@@ -238,7 +222,7 @@ def _advance(
     where: ArrayLike | None,
     statistics: dict[str, Any],
 ) -> tuple[jax.Array, Any]:
-    """A schedule's value and state after a batch; one without a rollout changes neither."""
+    """Returns a schedule's value and state after a batch; an empty batch changes neither."""
     statistics = {"solve_rate": batch_mean(rewards, where), **statistics}
     value, schedule_state = schedule.update(state.schedule, **statistics)
     after = jnp.asarray(value, dtype=jnp.float32), schedule_state

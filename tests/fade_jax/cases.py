@@ -1,4 +1,4 @@
-"""Every advantage with hyperparameters, its reference and its transformation, for one suite."""
+"""Every advantage with its hyperparameters, reference and transformation, for the common suites."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ from tests.fade_jax import reference
 class Case:
     """One advantage.
 
-    `low` and `high` are what an all-failed and an all-solved group receives; they may depend
-    on the group size. The reference of a `whole_batch` case takes all groups at once.
+    `low` and `high` are the advantages of an all-failed and an all-solved group, or functions of
+    the group size. The reference of a `whole_batch` case takes all groups at once.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Case:
     least: int = 2
 
     def __call__(self, rewards, where=None):
-        """The advantage, compiled: the suite is much faster, and one test compares with eager."""
+        """Calls the compiled advantage, which is faster; one test compares it with the eager one."""
         return self.compiled(rewards, where)
 
     @cached_property
@@ -44,7 +44,7 @@ class Case:
         return self.plain(rewards, **self.keywords, where=where)
 
     def by_group(self, rewards):
-        """The reference, group by group, in float64."""
+        """Returns the reference in float64, group by group."""
         rewards = np.asarray(rewards, np.float64)
         groups = rewards.reshape(-1, rewards.shape[-1])
         if self.whole_batch:
@@ -54,7 +54,7 @@ class Case:
 
 
 def case(name, keywords=None, label=None, **others):
-    """A case whose plain function, reference and transformation go by one name."""
+    """Makes a case whose function, reference and transformation have one name."""
     keywords = keywords or {}
     return Case(
         label or name,
@@ -126,7 +126,7 @@ every_case_by_group = pytest.mark.parametrize("case", BY_GROUP, ids=lambda case:
 
 
 def binary_rewards(seed=0, shape=(6, 8)):
-    """Groups of every kind: all failed, all solved, and mixed."""
+    """Returns groups of every kind: all failed, all solved and mixed."""
     rewards = np.random.default_rng(seed).integers(0, 2, shape).astype(np.float32)
     rewards[..., 0, :] = 0
     rewards[..., 1, :] = 1

@@ -1,4 +1,4 @@
-"""The library's tests are compiled as its users compile it: they hold its last digits."""
+"""Compiles the library's tests with all optimizations, since they check the last digits."""
 
 import os
 
@@ -10,8 +10,8 @@ from tests.conftest import QUICKLY
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_fully():
-    """Undoes, for the tests of a module, what tests/conftest.py does for all."""
+    """Turns on the optimizations that tests/conftest.py turns off."""
     jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()  # of what other tests have compiled
+    jax.clear_caches()
     yield
     jax.config.update("jax_disable_most_optimizations", os.environ[QUICKLY] == "1")

@@ -1,4 +1,4 @@
-"""Float64 references, written from the definitions and by enumeration, that import no fade_jax."""
+"""Float64 references from definitions and by enumeration, independent of fade_jax."""
 
 import itertools
 from functools import lru_cache
@@ -76,7 +76,7 @@ def mean_best(values, k):
 
 
 def pkpo(r, k, baseline="loo_minus_one"):
-    """Over all subsets, times the group size for the mean convention."""
+    """Enumerates all subsets; times the group size for the mean convention."""
     return np.array(_pkpo(tuple(r), k, baseline))
 
 
@@ -97,7 +97,7 @@ def _pkpo(r, k, baseline):
 
 
 def pass_at_k_training(r, k):
-    """Standardise the best reward of all k-subsets, and share it out among their members."""
+    """Standardizes the best reward of all k-subsets and averages it by member."""
     subsets = list(itertools.combinations(range(len(r)), k))
     best = np.array([max(r[list(s)]) for s in subsets])
     if best.max() == best.min():
@@ -146,7 +146,7 @@ def gpg(batch):
 
 
 def masses_by_enumeration(advantage, p, group_size):
-    """m_S and m_F as the expectation over all 2^G outcomes of a group."""
+    """Returns m_S and m_F as expectations over all 2^G outcomes of a group."""
     success = failure = 0.0
     for outcome in itertools.product([0.0, 1.0], repeat=group_size):
         r = np.array(outcome)

@@ -24,7 +24,7 @@ def clock(p):
     return -1 / p + 1 / (1 - p) + 2 * np.log(p / (1 - p))
 
 
-def test_one_prompt_moves_its_logit_at_the_step_size():
+def test_simulate_one_prompt():
     path = path_of(transforms.nsr(), np.array([0.1]), np.ones(1))
     logit = np.log(0.1 / 0.9) + 0.05 * np.arange(STEPS + 1)
     p = 1 / (1 + np.exp(-logit))
@@ -33,7 +33,7 @@ def test_one_prompt_moves_its_logit_at_the_step_size():
     np.testing.assert_array_equal(path.solved_share, p > 0.5)
 
 
-def test_equal_h_moves_all_prompts_by_one_clock():
+def test_simulate_equal_weight():
     """Two prompts: from pass@1 alone the closed form gives both solve rates, so pass@100 too."""
     start, w = np.array([0.05, 0.4]), np.array([0.5, 0.5])
     path = path_of(transforms.reinforce(), start, w, step_size=0.002, steps=600)
@@ -47,7 +47,7 @@ def test_equal_h_moves_all_prompts_by_one_clock():
     np.testing.assert_allclose(path.pass_at_100[-1], expected, rtol=2e-4)
 
 
-def test_a_constant_factor_and_the_sign_ratio_change_nothing():
+def test_simulate_ignores_scale_and_sign_ratio():
     reference = path_of(transforms.rloo())
     tripled = stateless(lambda rewards: 3.0 * rewards - 1.0)
     for other in (tripled, transforms.reinforce(), transforms.nsr(), transforms.dr_grpo()):
@@ -57,7 +57,7 @@ def test_a_constant_factor_and_the_sign_ratio_change_nothing():
 
 
 @pytest.mark.parametrize("name", ["power", "asym_grpo", "fade"])
-def test_one_step_is_that_of_the_enumerated_expected_gradient(name):
+def test_simulate_one_step_enumeration(name):
     """Float64, over every group of rewards: E ĝ of a two-outcome softmax is E[Σ A_i (r_i-p)]/G."""
     kwargs = {"power": {"alpha": 2.0}, "asym_grpo": {"delta": 2.0}, "fade": {"rate": 1.0}}[name]
     p = SOLVE_RATES
@@ -80,7 +80,7 @@ def test_one_step_is_that_of_the_enumerated_expected_gradient(name):
     np.testing.assert_allclose(path.solved_share[0], share, rtol=1e-4)
 
 
-def test_pass_rates_never_fall_and_an_entropy_moves_delta():
+def test_simulate_entropy_sets_delta():
     falling = path_of(
         transforms.fade(rate=1.0, target_entropy=1.0), entropy=lambda p, w: 1 - (w * p).sum()
     )
@@ -92,6 +92,6 @@ def test_pass_rates_never_fall_and_an_entropy_moves_delta():
     assert np.all(np.isnan(path.alpha))
 
 
-def test_an_advantage_of_the_whole_batch_is_refused():
+def test_simulate_whole_batch_is_refused():
     with pytest.raises(ValueError, match="treat groups apart"):
         path_of(transforms.gpg())

@@ -1,3 +1,5 @@
+"""pass@k against binomial coefficients and enumeration, and its interval."""
+
 import itertools
 from math import comb
 
@@ -12,40 +14,40 @@ from fade_jax.pass_at_k import interval_over_problems, pass_at_k
 
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from([(16, 1), (16, 5), (100, 10), (200, 100), (64, 8)]), st.data())
-def test_equals_the_binomial_coefficients(sizes, data):
+def test_pass_at_k_binomial_coefficients(sizes, data):
     n, k = sizes
     correct = np.array(data.draw(st.lists(st.integers(0, n), min_size=8, max_size=8)))
     expected = [1 - comb(n - c, k) / comb(n, k) for c in correct]
     np.testing.assert_allclose(pass_at_k(n, correct, k), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_none_and_enough_correct_samples_are_exactly_zero_and_one():
+def test_pass_at_k_exactly_zero_and_one():
     for n, k in [(200, 100), (16, 16), (100, 7)]:
         counts = np.array([0, n - k + 1, n])
         np.testing.assert_array_equal(pass_at_k(n, counts, k), [0.0, 1.0, 1.0])
 
 
-def test_equals_the_share_of_subsets_with_a_correct_sample():
+def test_pass_at_k_share_of_subsets():
     outcome = np.array([1, 0, 0, 1, 0, 0, 0])
     for k in range(1, 8):
         hits = [outcome[list(s)].any() for s in itertools.combinations(range(7), k)]
         np.testing.assert_allclose(pass_at_k(7, outcome.sum(), k), np.mean(hits), rtol=1e-6)
 
 
-def test_is_unbiased():
+def test_pass_at_k_unbiased():
     n, k, p = 10, 4, 0.13
     estimates = np.asarray(pass_at_k(n, np.arange(n + 1), k), np.float64)
     binomial = [comb(n, c) * p**c * (1 - p) ** (n - c) for c in range(n + 1)]
     np.testing.assert_allclose(binomial @ estimates, 1 - (1 - p) ** k, rtol=1e-6)
 
 
-def test_problems_may_differ_in_their_number_of_samples():
+def test_pass_at_k_samples_per_problem():
     n, c = np.array([10, 20, 5]), np.array([1, 1, 5])
     expected = [1 - comb(a - b, 5) / comb(a, 5) for a, b in zip(n, c)]
     np.testing.assert_allclose(pass_at_k(n, c, 5), expected, rtol=1e-6)
 
 
-def test_works_under_jit():
+def test_pass_at_k_jit():
     counts = np.array([0, 3, 100])
     np.testing.assert_allclose(
         jax.jit(lambda c: pass_at_k(100, c, 10))(counts), pass_at_k(100, counts, 10), rtol=1e-6
@@ -62,12 +64,12 @@ def test_works_under_jit():
         (np.array([10, 3]), 1, 5, "k must be at most"),
     ],
 )
-def test_bad_input_is_named(n, c, k, word):
+def test_pass_at_k_bad_input(n, c, k, word):
     with pytest.raises(ValueError, match=word):
         pass_at_k(n, c, k)
 
 
-def test_the_interval_covers_the_true_mean_as_often_as_it_says():
+def test_interval_coverage():
     rng = np.random.default_rng(0)
     values = rng.beta(0.5, 0.8, (4000, 100))
     mean, low, high = interval_over_problems(values)
@@ -76,7 +78,7 @@ def test_the_interval_covers_the_true_mean_as_often_as_it_says():
     assert 0.93 < covered < 0.96
 
 
-def test_the_interval_is_the_normal_one_within_zero_and_one():
+def test_interval_is_normal():
     values = np.array([0.0, 0.0, 0.1, 1.0])
     interval = interval_over_problems(values, level=0.95)
     half = 1.959964 * values.std(ddof=1) / 2
@@ -86,7 +88,7 @@ def test_the_interval_is_the_normal_one_within_zero_and_one():
     assert narrower.high < interval.high
 
 
-def test_one_problem_says_nothing_about_the_others():
+def test_interval_bad_input_and_one_problem():
     assert tuple(map(float, interval_over_problems(np.array([0.25])))) == (0.25, 0.0, 1.0)
     with pytest.raises(ValueError, match="at least one problem"):
         interval_over_problems(np.zeros(0))

@@ -1,3 +1,5 @@
+"""Schedules; FADE's are tested in transforms/test_fade.py."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ def values(schedule, statistics):
     return np.array(result), state
 
 
-def test_follow_reads_the_average_after_its_update():
+def test_follow_average_without_lag():
     observations = [0.2, 0.9, 0.4]
     average, expected = 0.5, []
     for x in observations:
@@ -26,7 +28,7 @@ def test_follow_reads_the_average_after_its_update():
     np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
-def test_follow_without_an_initial_value_starts_at_the_first_finite_statistic():
+def test_follow_from_start_first_finite_statistic():
     schedule = follow_from_start("x", lambda average, start: 10 * average + start, rate=0.5)
     result, state = values(schedule, [{"x": x} for x in (np.nan, np.inf, 4.0, 2.0)])
     np.testing.assert_allclose(result, [1.0, 1.0, 44.0, 34.0])
@@ -34,39 +36,39 @@ def test_follow_without_an_initial_value_starts_at_the_first_finite_statistic():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_non_finite_statistic_never_enters_the_average(bad):
+def test_follow_non_finite_statistic(bad):
     schedule = follow("x", lambda average: average, rate=0.5, initial=1.0)
     clean, _ = values(schedule, [{"x": x} for x in (2.0, 3.0)])
     dirty, _ = values(schedule, [{"x": x} for x in (2.0, bad, 3.0)])
     np.testing.assert_array_equal(dirty, [clean[0], clean[0], clean[1]])
 
 
-def test_the_initial_state_has_the_value_that_the_schedule_starts_from():
+def test_init_value():
     assert float(constant(3.0).init().value) == 3.0
     assert float(by_step(lambda step: 2.0 - step).init().value) == 2.0
     assert float(follow("x", lambda a: 4 * a, 0.1, initial=0.5).init().value) == 2.0
     assert float(follow("x", lambda a: 4 * a, 0.1).init().value) == 1.0
 
 
-def test_by_step_equals_the_optax_schedule():
+def test_by_step_optax_schedule():
     decay = optax.cosine_decay_schedule(3.0, decay_steps=5)
     result, _ = values(by_step(decay), [{}] * 7)
     np.testing.assert_allclose(result, [decay(step) for step in range(7)], rtol=1e-6)
 
 
-def test_constant_follows_its_parameter_and_not_an_older_state():
+def test_constant_ignores_state():
     value, _ = constant(2.0).update(constant(3.0).init())
     assert float(value) == 2.0
 
 
-def test_a_number_a_schedule_and_an_optax_schedule_become_schedules():
+def test_as_schedule_types():
     statistics = [{"x": 7.0}]
     assert values(as_schedule(2), statistics)[0] == 2.0
     assert values(as_schedule(lambda step: step + 4.0), statistics)[0] == 4.0
     assert values(as_schedule(follow("x", lambda a: a, 1.0)), statistics)[0] == 7.0
 
 
-def test_hyperparameters_may_be_traced():
+def test_follow_traced_hyperparameters():
     @jax.jit
     def last(rate, initial):
         schedule = follow("x", lambda a: a, rate, initial)
@@ -76,26 +78,19 @@ def test_hyperparameters_may_be_traced():
     np.testing.assert_allclose(last(0.5, 2.0), 1.5)
 
 
-def test_a_missing_statistic_is_named_with_those_given():
-    schedule = follow("entropy", lambda a: a, 0.1)
-    with pytest.raises(ValueError, match=r"'entropy' is missing; given: length, solve_rate"):
-        schedule.update(schedule.init(), solve_rate=0.1, length=3, entropy=None)
-
-
-def test_a_statistic_that_is_not_a_scalar_is_refused():
-    schedule = follow("entropy", lambda a: a, 0.1)
-    with pytest.raises(ValueError, match=r"'entropy' must be a scalar, got shape \(2,\)"):
-        schedule.update(schedule.init(), entropy=jnp.ones(2))
-
-
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.1, float("nan")])
-def test_a_rate_outside_its_range_is_refused(rate):
+def test_follow_bad_rate(rate):
     with pytest.raises(ValueError, match=rf"rate must be in \(0, 1\], got {rate}"):
         follow("x", lambda a: a, rate)
 
 
-def test_a_non_finite_start_is_refused():
+def test_schedule_bad_input():
     with pytest.raises(ValueError, match="initial"):
         follow("x", lambda a: a, 0.1, initial=float("nan"))
     with pytest.raises(ValueError, match="value"):
         constant(float("inf"))
+    schedule = follow("entropy", lambda a: a, 0.1)
+    with pytest.raises(ValueError, match=r"'entropy' is missing; given: length, solve_rate"):
+        schedule.update(schedule.init(), solve_rate=0.1, length=3, entropy=None)
+    with pytest.raises(ValueError, match=r"'entropy' must be a scalar, got shape \(2,\)"):
+        schedule.update(schedule.init(), entropy=jnp.ones(2))

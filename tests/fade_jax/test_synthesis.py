@@ -1,4 +1,4 @@
-"""An advantage made from an objective decomposes to that objective."""
+"""An advantage built from an objective decomposes to that objective."""
 
 from math import comb
 
@@ -14,7 +14,6 @@ from fade_jax.densities import Beta, fit_beta, quadrature
 
 P = np.linspace(0, 1, 21)
 SPLITS = [synthesis.minimum_variance, synthesis.even]
-
 EXACT = {
     "pass@1": (synthesis.pass_at_k(1), lambda p, G: 1 + 0 * p),
     "pass@3": (synthesis.pass_at_k(3), lambda p, G: 3 * (1 - p) ** 2),
@@ -35,14 +34,14 @@ EXACT = {
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("group_size", [5, 64])
 @pytest.mark.parametrize("name", EXACT)
-def test_the_expected_weight_is_the_one_asked_for(name, group_size, split):
+def test_synthesize_expected_weight(name, group_size, split):
     target, weight = EXACT[name]
     advantage = jax.jit(synthesis.synthesize(target, group_size, Beta(0.7, 2.0), split=split))
     result = decomposition.expected_weight(advantage, P, group_size)
     np.testing.assert_allclose(result, weight(P, group_size), rtol=2e-5, atol=2e-5)
 
 
-def test_any_polynomial_of_the_highest_degree_is_reached_without_a_cutoff():
+def test_weight_without_cutoff_is_exact():
     coefficients = np.random.default_rng(0).normal(size=8)
     advantage = synthesis.synthesize(
         synthesis.weight(lambda p: sum(c * p**i for i, c in enumerate(coefficients)), cutoff=0), 8
@@ -65,13 +64,13 @@ def test_any_polynomial_of_the_highest_degree_is_reached_without_a_cutoff():
         (synthesis.log_solve_rate(), lambda p: objectives.max_rl(p, group_size=17)),
     ],
 )
-def test_the_implied_objective_is_the_one_asked_for(target, objective):
+def test_synthesize_implied_objective(target, objective):
     advantage = jax.jit(synthesis.synthesize(target, 16))
     result = decomposition.implied_objective(advantage, P, 16)
     np.testing.assert_allclose(result, objective(P), atol=2e-4)
 
 
-def test_an_unbounded_weight_is_approximated_within_its_range():
+def test_bernstein_weight_unbounded():
     target = synthesis.bernstein_weight(lambda p: 1 / jnp.sqrt(p * (1 - p)))
     b = target(64)
     assert b.min() >= 2
@@ -81,7 +80,7 @@ def test_an_unbounded_weight_is_approximated_within_its_range():
     np.testing.assert_allclose(result, 1 / np.sqrt(p * (1 - p)), rtol=0.03)
 
 
-def test_least_squares_does_not_buy_fit_with_huge_weights():
+def test_weight_has_small_coefficients():
     for group_size in (8, 64):
         b = synthesis.weight(lambda p: jnp.sqrt(1 - p))(group_size)
         assert np.abs(b).max() < 1.5
@@ -89,21 +88,21 @@ def test_least_squares_does_not_buy_fit_with_huge_weights():
         np.testing.assert_allclose(result, np.sqrt(1 - np.linspace(0, 0.9, 10)), atol=0.02)
 
 
-def test_a_constant_weight_gives_the_smoothed_leave_one_out_baseline():
+def test_minimum_variance_uniform_density():
     advantage = synthesis.synthesize(synthesis.pass_at_k(1), 8)
     rewards = np.random.default_rng(0).integers(0, 2, (20, 8)).astype(np.float32)
     others = rewards.sum(-1, keepdims=True) - rewards
     np.testing.assert_allclose(advantage(rewards), rewards - (others + 1) / 9, rtol=1e-5)
 
 
-def test_a_sharp_density_gives_the_oracle_baseline():
+def test_minimum_variance_sharp_density():
     p = 0.3
     advantage = synthesis.synthesize(synthesis.pass_at_k(1), 8, Beta(1e6 * p, 1e6 * (1 - p)))
     rewards = np.eye(8, dtype=np.float32)
     np.testing.assert_allclose(advantage(rewards), rewards - p, rtol=1e-4)
 
 
-def test_the_zero_sum_split_recovers_known_advantages():
+def test_zero_sum_known_advantages():
     rewards = np.tri(9, 8, -1, dtype=np.float32)
     centered = synthesis.synthesize(synthesis.polynomial(7 / 8), 8, split=synthesis.zero_sum)
     np.testing.assert_allclose(centered(rewards), fade_jax.dr_grpo(rewards), atol=1e-6)
@@ -121,7 +120,7 @@ def test_the_zero_sum_split_recovers_known_advantages():
 
 
 @pytest.mark.parametrize("density", [Beta(1, 1), Beta(0.5, 3.0)], ids=str)
-def test_no_other_split_has_a_smaller_second_moment(density):
+def test_minimum_variance_second_moment(density):
     b = synthesis.pass_at_k(3)(8)
     nodes, weights = quadrature(density, 16)
 
@@ -137,7 +136,7 @@ def test_no_other_split_has_a_smaller_second_moment(density):
         assert second_moment(best.success + moved, best.failure - moved) > smallest
 
 
-def test_on_tabular_policies_it_has_less_variance_than_rloo_and_the_same_mean():
+def test_minimum_variance_tabular_policies():
     rng = np.random.default_rng(0)
     smoothed = synthesis.synthesize(synthesis.pass_at_k(1), 8)
     ratios = []
@@ -157,7 +156,7 @@ def test_on_tabular_policies_it_has_less_variance_than_rloo_and_the_same_mean():
     assert np.mean(ratios) < 0.98
 
 
-def test_the_density_may_be_fitted_inside_the_program():
+def test_synthesize_fitted_density():
     @jax.jit
     def step(rewards):
         density = fit_beta(jnp.sum(rewards, axis=-1), 8)
@@ -185,6 +184,6 @@ def test_the_density_may_be_fitted_inside_the_program():
         ),
     ],
 )
-def test_bad_input_is_named(call, word):
+def test_synthesize_bad_input(call, word):
     with pytest.raises(ValueError, match=word):
         call()

@@ -35,7 +35,7 @@ def call(name, rewards):
 
 
 @every_case
-def test_every_advantage_gives_tunix_its_flat_values(case):
+def test_register_flat_values(case):
     rewards = binary_rewards()
     bridge.register(case.name, case)
     advantages = call(case.name, rewards)
@@ -58,14 +58,14 @@ def masses(advantage):
         ("drgrpo", fade_jax.dr_grpo, reference.dr_grpo),
     ],
 )
-def test_the_advantages_of_tunix_have_the_masses_of_ours(theirs, ours, by_definition):
+def test_advantage_from_registry_masses(theirs, ours, by_definition):
     found = masses(bridge.advantage_from_registry(theirs))
     np.testing.assert_allclose(found, masses(ours), 1e-5)
     enumerated = [reference.masses_by_enumeration(by_definition, p, SIZE) for p in SOLVE_RATES]
     np.testing.assert_allclose(found, np.transpose(enumerated), 1e-5)
 
 
-def test_the_deviation_of_tunix_has_ddof_1():
+def test_advantage_from_registry_ddof():
     theirs, other = (
         masses(bridge.advantage_from_registry("grpo")),
         masses(partial(fade_jax.grpo, ddof=0)),
@@ -74,7 +74,7 @@ def test_the_deviation_of_tunix_has_ddof_1():
     np.testing.assert_allclose(np.divide(other, theirs), np.sqrt(SIZE / (SIZE - 1)), 1e-4)
 
 
-def test_a_registered_advantage_comes_back_with_its_masses():
+def test_register_round_trip_masses():
     bridge.register("power_2", partial(fade_jax.power, alpha=2.0))
     found = masses(bridge.advantage_from_registry("power_2"))
     # E[p̂ q̂²] by its factorial moments.
@@ -83,7 +83,7 @@ def test_a_registered_advantage_comes_back_with_its_masses():
     np.testing.assert_allclose(found, [exact, exact], 1e-5)
 
 
-def test_a_real_run_with_power_uses_its_advantages():
+def test_register_real_run():
     shapes = []
 
     def power_2(rewards):
@@ -104,7 +104,7 @@ def test_a_real_run_with_power_uses_its_advantages():
     assert any(np.any(b != a) for b, a in zip(before, tiny_tunix.parameters(cluster)))
 
 
-def test_a_real_run_with_fade_moves_on_the_batches_of_training_alone():
+def test_watch_rollouts_real_run():
     rate, target = 0.3, 1.9
     fade = bridge.register_transformation("fade", transforms.fade(rate=rate, target_entropy=target))
     cluster = tiny_tunix.make_cluster()
@@ -138,7 +138,7 @@ def test_a_real_run_with_fade_moves_on_the_batches_of_training_alone():
     assert any(np.any(b != a) for b, a in zip(before, tiny_tunix.parameters(cluster)))
 
 
-def test_statistics_serve_one_batch_and_a_missing_one_is_named():
+def test_observe_serves_one_batch():
     fade = bridge.register_transformation("fade", transforms.fade())
     rewards = binary_rewards()
     with pytest.raises(ValueError, match=r"'entropy' is missing; given: solve_rate"):
@@ -149,7 +149,7 @@ def test_statistics_serve_one_batch_and_a_missing_one_is_named():
         call("fade", rewards)
 
 
-def test_statistics_belong_to_the_thread_that_gave_them():
+def test_observe_is_thread_local():
     fade = bridge.register_transformation("fade", transforms.fade())
     thread = threading.Thread(target=fade.observe, kwargs={"entropy": 1.0})
     thread.start()
@@ -158,7 +158,7 @@ def test_statistics_belong_to_the_thread_that_gave_them():
         call("fade", binary_rewards())
 
 
-def test_a_statistic_of_each_rollout_is_folded_like_the_rewards():
+def test_observe_per_rollout_statistic():
     opo = bridge.register_transformation("opo", transforms.opo())
     rewards = binary_rewards()
     opo.observe(lengths=(2 + 3 * rewards).reshape(-1))
@@ -166,7 +166,7 @@ def test_a_statistic_of_each_rollout_is_folded_like_the_rewards():
     np.testing.assert_allclose(call("opo", rewards), np.ravel(expected), 1e-5, 1e-6)
 
 
-def test_the_state_can_be_saved_and_set_and_rests_in_evaluation():
+def test_state_save_and_evaluation():
     rewards = binary_rewards()
     fade = bridge.register_transformation("fade", transforms.fade(rate=0.5, target_entropy=2.0))
     fade.observe(entropy=1.5)
@@ -187,7 +187,7 @@ def test_the_state_can_be_saved_and_set_and_rests_in_evaluation():
         again.state = (1.0,)
 
 
-def test_rollouts_without_log_probabilities_are_refused():
+def test_watch_rollouts_needs_log_probs():
     fade = bridge.register_transformation("fade", transforms.fade())
     config = {"train": tunix.RolloutConfig(return_logprobs=True), "eval": tunix.RolloutConfig()}
     cluster = SimpleNamespace(cluster_config=SimpleNamespace(rollout_config=config))
@@ -195,7 +195,7 @@ def test_rollouts_without_log_probabilities_are_refused():
         bridge.watch_rollouts(cluster, fade)
 
 
-def test_what_cannot_be_registered_or_decomposed_is_refused():
+def test_register_bad_input():
     with pytest.raises(ValueError, match=r"advantage_fn must be callable .* 'alpha'"):
         bridge.register("power", fade_jax.power)
     with pytest.raises(ValueError, match="transformation must be an AdvantageTransformation"):
@@ -209,7 +209,7 @@ def test_what_cannot_be_registered_or_decomposed_is_refused():
         bridge.advantage_from_registry("fade")
 
 
-def test_rewards_that_are_not_whole_groups_are_refused():
+def test_register_bad_rewards():
     bridge.register("rloo_again", fade_jax.rloo)
     estimator = function_registry.get_advantage_estimator("rloo_again")
     with pytest.raises(ValueError, match=r"num_generations = 4, got shape \(6,\)"):

@@ -1,3 +1,5 @@
+"""Token entropies against float64."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,13 +14,10 @@ def test_token_entropy_equals_float64():
     expected = -(p * np.log(p)).sum(-1)
     np.testing.assert_allclose(entropies.token_entropy(logits), expected, rtol=1e-5)
     np.testing.assert_allclose(entropies.token_entropy(logits + 1000), expected, rtol=1e-3)
-
-
-def test_a_uniform_distribution_has_the_logarithm_of_its_size():
     np.testing.assert_allclose(entropies.token_entropy(np.zeros(50)), np.log(50), rtol=1e-6)
 
 
-def test_impossible_tokens_count_for_nothing_in_value_and_gradient():
+def test_token_entropy_impossible_tokens():
     logits = jnp.array([0.3, -jnp.inf, 1.2, -jnp.inf])
     value, gradient = jax.value_and_grad(entropies.token_entropy)(logits)
     np.testing.assert_allclose(value, entropies.token_entropy(logits[jnp.array([0, 2])]), 1e-6)
@@ -26,7 +25,7 @@ def test_impossible_tokens_count_for_nothing_in_value_and_gradient():
     np.testing.assert_allclose(entropies.token_entropy(jnp.array([0.0, -jnp.inf])), 0, atol=1e-7)
 
 
-def test_the_gradient_is_minus_p_times_log_p_plus_entropy():
+def test_token_entropy_gradient():
     logits = np.random.default_rng(1).normal(size=6)
     p = np.exp(logits) / np.exp(logits).sum()
     entropy = -(p * np.log(p)).sum()
@@ -34,14 +33,14 @@ def test_the_gradient_is_minus_p_times_log_p_plus_entropy():
     np.testing.assert_allclose(gradient, -p * (np.log(p) + entropy), rtol=1e-4, atol=1e-6)
 
 
-def test_bfloat16_logits_are_summed_in_float32():
+def test_token_entropy_bfloat16():
     logits = jnp.zeros(4096, jnp.bfloat16)
     result = entropies.token_entropy(logits)
     assert result.dtype == jnp.float32
     np.testing.assert_allclose(result, np.log(4096), rtol=1e-6)
 
 
-def test_mean_entropy_weighs_tokens_alike():
+def test_mean_entropy_masked():
     values = np.array([[1.0, 2.0, 3.0], [4.0, np.nan, np.nan]])
     where = np.array([[1, 1, 1], [1, 0, 0]])
     np.testing.assert_allclose(entropies.mean_entropy(values, where), 2.5)

@@ -1,4 +1,4 @@
-"""Closed forms against the exact decomposition, and their derivatives against each other."""
+"""`large_group` and `objectives` against the exact decomposition and each other."""
 
 from functools import partial
 
@@ -12,6 +12,7 @@ from fade_jax import decomposition
 from fade_jax.decomposition import large_group, objectives
 
 P = np.linspace(0.05, 0.95, 19)
+
 
 # name: hyperparameters of the advantage and of its masses
 MASSES = {
@@ -34,55 +35,78 @@ MASSES = {
 }
 
 
+def assert_masses_close(advantage, group_size, closed, p=P, **tolerance):
+    exact = decomposition.gradient_masses(jax.jit(advantage), p, group_size)
+    np.testing.assert_allclose(exact.success, closed.success, **tolerance)
+    np.testing.assert_allclose(exact.failure, closed.failure, **tolerance)
+
+
 @pytest.mark.parametrize("name", MASSES)
-def test_the_masses_of_a_large_group_are_the_closed_form(name):
-    keywords = MASSES[name]
-    fn = jax.jit(partial(getattr(fade_jax, name), **keywords))
-    exact = decomposition.gradient_masses(fn, P, 512)
-    closed = getattr(large_group, name)(P, **keywords)
-    np.testing.assert_allclose(exact.success, closed.success, atol=0.01)
-    np.testing.assert_allclose(exact.failure, closed.failure, atol=0.01)
+def test_large_group_masses(name):
+    advantage = partial(getattr(fade_jax, name), **MASSES[name])
+    closed = getattr(large_group, name)(P, **MASSES[name])
+    assert_masses_close(advantage, 512, closed, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["grpo", "power", "power_asym"])
+def test_large_group_error_is_of_order_one_over_g(name):
+    advantage = jax.jit(partial(getattr(fade_jax, name), **MASSES[name]))
+    p = np.linspace(0.1, 0.9, 9)
+    closed = np.array(getattr(large_group, name)(p, **MASSES[name]))
+    errors = [
+        np.max(np.abs(np.array(decomposition.gradient_masses(advantage, p, size)) - closed))
+        for size in (64, 512)
+    ]
+    assert errors[1] < errors[0] / 6  # eight times smaller
+
+
+@pytest.mark.parametrize("name", ["reinforce", "psr", "nsr", "w_reinforce", "rloo"])
+@pytest.mark.parametrize("group_size", [2, 16, 64])
+def test_large_group_masses_exact_at_any_size(name, group_size):
+    p = np.append(P, [0.0, 1.0])
+    closed = getattr(large_group, name)(p, **MASSES[name])
+    advantage = partial(getattr(fade_jax, name), **MASSES[name])
+    assert_masses_close(advantage, group_size, closed, p, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["dr_grpo", "asym_grpo"])
+@pytest.mark.parametrize("group_size", [2, 16, 64])
+def test_large_group_masses_times_one_minus_one_over_g(name, group_size):
+    closed = jax.tree.map(
+        lambda mass: mass * (1 - 1 / group_size), getattr(large_group, name)(P, **MASSES[name])
+    )
+    advantage = partial(getattr(fade_jax, name), **MASSES[name])
+    assert_masses_close(advantage, group_size, closed, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("baseline", ["none", "loo"])
-def test_pkpo_s_other_baselines_have_their_masses(baseline):
-    fn = jax.jit(partial(fade_jax.pkpo, k=3, baseline=baseline))
-    exact = decomposition.gradient_masses(fn, P, 512)
-    closed = large_group.pkpo(P, k=3, baseline=baseline)
-    np.testing.assert_allclose(exact.success, closed.success, atol=0.02)
-    np.testing.assert_allclose(exact.failure, closed.failure, atol=0.02)
+def test_large_group_pkpo_baselines(baseline):
+    advantage = partial(fade_jax.pkpo, k=3, baseline=baseline)
+    assert_masses_close(advantage, 512, large_group.pkpo(P, k=3, baseline=baseline), atol=0.02)
 
 
-def test_quantile_masses_switch_sides_at_one_minus_the_level():
+def test_large_group_quantile():
     p = np.array([0.1, 0.3, 0.5, 0.7, 0.9])  # away from the switch at 0.6
-    exact = decomposition.gradient_masses(partial(fade_jax.quantile, level=0.4), p, 512)
-    closed = large_group.quantile(p, level=0.4)
-    np.testing.assert_allclose(exact.success, closed.success, atol=0.02)
-    np.testing.assert_allclose(exact.failure, closed.failure, atol=0.02)
+    advantage = partial(fade_jax.quantile, level=0.4)
+    assert_masses_close(advantage, 512, large_group.quantile(p, level=0.4), p, atol=0.02)
 
 
-def test_the_masses_of_opo_need_the_lengths_of_both_outcomes():
-    exact = decomposition.gradient_masses(lambda r: fade_jax.opo(r, lengths=2 + 3 * r), P, 512)
+def test_large_group_opo():
     closed = large_group.opo(P, success_length=5.0, failure_length=2.0)
-    np.testing.assert_allclose(exact.success, closed.success, atol=0.01)
-    np.testing.assert_allclose(exact.failure, closed.failure, atol=0.01)
+    assert_masses_close(lambda r: fade_jax.opo(r, lengths=2 + 3 * r), 512, closed, atol=0.01)
 
 
-def test_leave_one_out_pass_at_g_is_exact_at_its_group_size():
-    exact = decomposition.gradient_masses(fade_jax.leave_one_out_pass_at_g, P, 6)
+def test_large_group_leave_one_out_pass_at_g():
     closed = large_group.leave_one_out_pass_at_g(P, group_size=6)
-    np.testing.assert_allclose(exact, closed, rtol=1e-4, atol=1e-7)
+    assert_masses_close(fade_jax.leave_one_out_pass_at_g, 6, closed, rtol=1e-4, atol=1e-7)
 
 
-def test_whole_batch_advantages_with_frozen_statistics_are_exact():
+def test_large_group_whole_batch():
     mean = 0.3
     deviation = np.sqrt(mean * (1 - mean))
-    exact = decomposition.gradient_masses(lambda r: (r - mean) / deviation, P, 8)
     closed = large_group.reinforce_plus_plus(P, batch_mean=mean)
-    np.testing.assert_allclose(exact, closed, rtol=1e-5)
-    np.testing.assert_allclose(
-        large_group.gpg(P, batch_scale=1.4).success, 1.4 * P * (1 - P), rtol=1e-5
-    )
+    assert_masses_close(lambda r: (r - mean) / deviation, 8, closed, rtol=1e-5)
+    np.testing.assert_allclose(large_group.gpg(P, batch_scale=1.4), [1.4 * P * (1 - P)] * 2, 1e-5)
 
 
 # name: hyperparameters of the masses and of the objective in the limit of a large group
@@ -109,7 +133,7 @@ OBJECTIVES = {
 }
 
 
-def test_every_advantage_has_masses_and_an_objective_in_closed_form():
+def test_closed_forms_are_complete():
     blocks = {
         "fade",
         "center",
@@ -125,7 +149,7 @@ def test_every_advantage_has_masses_and_an_objective_in_closed_form():
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objective_has_the_expected_weight_as_its_derivative(name):
+def test_objective_derivative_is_expected_weight(name):
     of_masses, of_objective = OBJECTIVES[name]
     masses = getattr(large_group, name)(P, **of_masses)
     weight = masses.success / P + masses.failure / (1 - P)
@@ -150,7 +174,7 @@ EXACT = [
 
 
 @pytest.mark.parametrize(("name", "keywords", "objective", "of_objective"), EXACT)
-def test_the_implied_objective_is_exact_at_a_finite_group(name, keywords, objective, of_objective):
+def test_implied_objective_finite_group(name, keywords, objective, of_objective):
     p = np.append(P, [0.0, 1.0])
     fn = jax.jit(partial(getattr(fade_jax, name), **keywords))
     expected = getattr(objectives, objective)(p, **of_objective)
@@ -159,7 +183,7 @@ def test_the_implied_objective_is_exact_at_a_finite_group(name, keywords, object
 
 
 @pytest.mark.parametrize("name", ["grpo", "power", "asym_grpo", "power_asym", "log_mean_exp"])
-def test_the_implied_objective_approaches_that_of_a_large_group(name):
+def test_implied_objective_large_group(name):
     of_advantage, of_objective = MASSES[name], OBJECTIVES[name][1]
     fn = jax.jit(partial(getattr(fade_jax, name), **of_advantage))
     result = decomposition.implied_objective(fn, P, 512)
@@ -168,23 +192,16 @@ def test_the_implied_objective_approaches_that_of_a_large_group(name):
     np.testing.assert_allclose(result - result[0], expected - expected[0], atol=0.02)
 
 
-def test_the_implied_objective_is_the_integral_of_the_expected_weight():
-    fn = jax.jit(partial(fade_jax.fade, alpha=2.0, delta=0.5))
-    p = np.linspace(0, 1, 2001)
-    weight = np.asarray(decomposition.expected_weight(fn, p, 6), np.float64)
-    integral = np.concatenate([[0], np.cumsum((weight[1:] + weight[:-1]) / 2) / 2000])
-    np.testing.assert_allclose(decomposition.implied_objective(fn, p, 6), integral, atol=1e-5)
-
-
-def test_f_grpo_s_objective_is_elementary_at_two_exponents():
+def test_objective_f_grpo_elementary():
     half, one = (objectives.f_grpo(P, gamma=gamma) for gamma in (0.5, 1.0))
     np.testing.assert_allclose(half, 2 * np.sqrt(P), rtol=1e-5)
     np.testing.assert_allclose(one, np.sqrt(P * (1 - P)) + np.arcsin(np.sqrt(P)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.2, np.array([0.5, np.nan])])
-@pytest.mark.parametrize("closed_form", [large_group.rloo, large_group.power, objectives.fade])
-def test_a_solve_rate_that_is_none_is_refused(closed_form, p):
-    keywords = {large_group.power: {"alpha": 2}, objectives.fade: {"alpha": 2, "delta": 0.5}}
+@pytest.mark.parametrize(
+    "closed_form", [large_group.rloo, partial(large_group.power, alpha=2), objectives.psr]
+)
+def test_closed_forms_bad_solve_rate(closed_form, p):
     with pytest.raises(ValueError, match=r"solve_rate must be in \[0, 1\], got"):
-        closed_form(p, **keywords.get(closed_form, {}))
+        closed_form(p)

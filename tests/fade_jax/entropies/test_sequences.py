@@ -1,9 +1,7 @@
-"""Sequence entropies against exact enumeration, and the splits of token entropy."""
+"""Sequence entropies against exact enumeration, and token entropy by outcome and solve rate."""
 
 import itertools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -48,7 +46,7 @@ def sample(next_token, rng, count):
     return log_probs, token_entropies, where
 
 
-def test_both_estimators_are_unbiased_and_the_exact_token_entropies_vary_less(tree):
+def test_sequence_entropy_unbiased(tree):
     probabilities = np.array([p for _, p in answers(tree)])
     np.testing.assert_allclose(probabilities.sum(), 1)
     exact = -(probabilities * np.log(probabilities)).sum()
@@ -63,7 +61,7 @@ def test_both_estimators_are_unbiased_and_the_exact_token_entropies_vary_less(tr
     np.testing.assert_allclose(averaged.standard_error, sums.std(ddof=1) / np.sqrt(6000), rtol=1e-4)
 
 
-def test_estimates_are_by_prompt_and_their_mean_has_the_smaller_error():
+def test_mean_estimate_standard_error():
     values = np.random.default_rng(0).gamma(2.0, size=(5, 8, 3))
     by_prompt = entropies.sequence_entropy(values)
     assert by_prompt.mean.shape == (5,)
@@ -73,7 +71,7 @@ def test_estimates_are_by_prompt_and_their_mean_has_the_smaller_error():
     np.testing.assert_allclose(whole.standard_error, np.sqrt((errors**2).sum()) / 5, rtol=1e-4)
 
 
-def test_rollouts_without_tokens_are_no_samples():
+def test_sequence_entropy_masked():
     values = np.random.default_rng(0).gamma(2.0, size=(6, 3))
     where = np.ones((6, 3), bool)
     where[4:] = False
@@ -83,7 +81,7 @@ def test_rollouts_without_tokens_are_no_samples():
     assert np.all(np.isfinite(entropies.sequence_entropy(garbage, np.zeros((6, 3)))))
 
 
-def test_entropy_by_outcome_and_by_solve_rate_are_masked_means():
+def test_entropy_by_outcome_and_solve_rate():
     rng = np.random.default_rng(0)
     values, where = rng.random((6, 4, 5)), rng.random((6, 4, 5)) > 0.3
     where[..., 0] = True
@@ -100,51 +98,8 @@ def test_entropy_by_outcome_and_by_solve_rate_are_masked_means():
     assert np.isnan(entropies.entropy_by_solve_rate(values, np.zeros((6, 4)), where)[9])
 
 
-def step(logits, advantages, size, natural):
-    policy = np.exp(logits - logits.max())
-    policy /= policy.sum()
-    centered = advantages - policy @ advantages
-    return logits + size * (advantages if natural else policy * centered)
-
-
-def entropy(logits):
-    policy = np.exp(logits - logits.max())
-    policy /= policy.sum()
-    return -(policy * np.log(policy)).sum()
-
-
-@pytest.mark.parametrize("natural", [True, False])
-def test_drifts_equal_finite_differences(natural):
-    rng = np.random.default_rng(0)
-    drift = entropies.natural_gradient_drift if natural else entropies.vanilla_gradient_drift
-    for _ in range(5):
-        logits, advantages = rng.normal(0, 1.5, 6), rng.normal(size=6)
-        up, down = (entropy(step(logits, advantages, s * 1e-5, natural)) for s in (1, -1))
-        np.testing.assert_allclose(drift(logits, advantages), (up - down) / 2e-5, rtol=1e-3)
-
-
-def test_the_vanilla_drift_is_the_product_of_two_gradients():
-    logits = jnp.array([0.3, -1.0, 0.8, 0.1])
-    advantages = jnp.array([1.0, 0.0, -0.5, 2.0])
-    of_entropy = jax.grad(entropies.token_entropy)(logits)
-    of_return = jax.grad(lambda z: jax.nn.softmax(z) @ advantages)(logits)
-    np.testing.assert_allclose(
-        entropies.vanilla_gradient_drift(logits, advantages), of_entropy @ of_return, rtol=1e-4
-    )
-
-
-def test_drifts_are_batched_and_blind_to_a_constant():
-    logits = np.random.default_rng(0).normal(size=(3, 2, 5))
-    advantages = np.random.default_rng(1).normal(size=(3, 2, 5))
-    for drift in (entropies.natural_gradient_drift, entropies.vanilla_gradient_drift):
-        result = drift(logits, advantages)
-        assert result.shape == (3, 2)
-        np.testing.assert_allclose(result[1, 1], drift(logits[1, 1], advantages[1, 1]), 1e-5)
-        np.testing.assert_allclose(drift(logits, advantages + 3.0), result, atol=1e-5)
-
-
 @pytest.mark.parametrize(
-    ("call", "word"),
+    ("call", "message"),
     [
         (lambda: entropies.entropy_by_outcome(np.ones((2, 3, 4)), np.ones((3,))), "rewards"),
         (
@@ -154,9 +109,8 @@ def test_drifts_are_batched_and_blind_to_a_constant():
             "num_bins",
         ),
         (lambda: entropies.sequence_entropy(np.ones((2, 3)), np.ones(3)), "where"),
-        (lambda: entropies.natural_gradient_drift(np.ones(3), np.ones(4)), "advantages"),
     ],
 )
-def test_bad_input_is_named(call, word):
-    with pytest.raises(ValueError, match=word):
+def test_sequences_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
         call()

@@ -7,13 +7,20 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fade_jax.checks import check_finite, check_rate
+from fade_jax.checks import (
+    check_finite,
+    check_not_negative,
+    check_positive,
+    check_probability,
+    check_rate,
+    check_value,
+)
 
 ScheduleState = Any
 
 
 class Schedule(NamedTuple):
-    """A pair of pure functions; the value is read after the update, so there is no lag.
+    """A pair of pure functions; the value includes the present update.
 
     Attributes:
       init: `() -> state`; the state's field `value` is the latest value.
@@ -31,14 +38,14 @@ class ConstantState(NamedTuple):
 
 
 class ByStepState(NamedTuple):
-    """State of `by_step`: updates done so far."""
+    """State of `by_step`: the number of updates so far."""
 
     value: jax.Array
     step: jax.Array
 
 
 class FollowState(NamedTuple):
-    """State of `follow`: the moving average, what it started from, and whether it has started."""
+    """State of `follow`: the moving average, its first value, and whether it has started."""
 
     value: jax.Array
     average: jax.Array
@@ -47,7 +54,7 @@ class FollowState(NamedTuple):
 
 
 def constant(value: ArrayLike) -> Schedule:
-    """Give the same value at every step.
+    """Returns the same value at every step.
 
     Args:
       value: scalar.
@@ -71,7 +78,7 @@ def constant(value: ArrayLike) -> Schedule:
 
 
 def by_step(schedule: Callable[[jax.Array], ArrayLike]) -> Schedule:
-    """Read an optax schedule at the number of updates done before this one.
+    """Reads an optax schedule at the number of previous updates.
 
     Args:
       schedule: step (int32 scalar, from 0) to value.
@@ -98,18 +105,18 @@ def follow(
     rate: ArrayLike,
     initial: ArrayLike | None = None,
 ) -> Schedule:
-    """Follow a statistic with an exponential moving average, and read a function of it.
+    """Follows a statistic with an exponential moving average and returns a function of it.
 
         x̂ ← (1 - rate) x̂ + rate · x;   value = fn(x̂)
 
-    A statistic that is not finite leaves the average as it was.
+    Non-finite statistics leave the average unchanged.
 
     Args:
       statistic: name of the keyword to read from `update(state, **statistics)`.
-      fn: average to value; bounds of the value belong in here.
+      fn: maps the average to the value, within its bounds.
       rate: weight of the new observation, in (0, 1].
-      initial: x̂ before the first update. With None the first finite statistic takes its place,
-        and until it arrives the value is 1, which is neutral for α and for δ.
+      initial: x̂ before the first update. None starts at the first finite statistic; until then
+        the value is 1, which is neutral for α and δ.
 
     Returns:
       a schedule that reads `statistic`.
@@ -127,13 +134,13 @@ def follow_from_start(
     rate: ArrayLike,
     initial: ArrayLike | None = None,
 ) -> Schedule:
-    """Follow a statistic, and read a function of its moving average and of what that began with.
+    """Follows a statistic and returns a function of its moving average and initial average.
 
         x̂ ← (1 - rate) x̂ + rate · x;   value = fn(x̂, x̂₀)
 
     Args:
       statistic: name of the keyword to read from `update(state, **statistics)`.
-      fn: average and initial average to value.
+      fn: maps the average and the initial average to the value.
       rate: weight of the new observation, in (0, 1].
       initial: x̂₀; with None the first finite statistic, as in `follow`.
 
@@ -155,7 +162,7 @@ def follow_from_start(
     def update(state: FollowState, **statistics: Any) -> tuple[jax.Array, FollowState]:
         observed = _read(statistics, statistic)
         finite = jnp.isfinite(observed)
-        # Where, not multiplication by a mask: NaN times 0 would poison the average for good.
+        # A where instead of a product with the mask, since NaN times 0 is NaN.
         observed = jnp.where(finite, observed, state.average)
         first = finite & ~state.started
         moved = state.average + _scalar(rate) * (observed - state.average)
@@ -172,14 +179,121 @@ def follow_from_start(
 
 
 def as_schedule(value: ArrayLike | Schedule | Callable[[jax.Array], ArrayLike]) -> Schedule:
-    """Make a schedule of a number, a schedule or an optax schedule."""
+    """Makes a schedule of a number, a schedule or an optax schedule."""
     if isinstance(value, Schedule):
         return value
     return by_step(value) if callable(value) else constant(value)
 
 
+def alpha_from_solve_rate(
+    alpha_max: ArrayLike = 3.0, rate: ArrayLike = 0.02, initial_solve_rate: ArrayLike = 0.5
+) -> Schedule:
+    """Sets α so that p^{3/2} q^α peaks at the moving average of the solve rate.
+
+        α = clip(3(1-p̂) / (2p̂), 1, α_max)
+
+    Args:
+      alpha_max: upper bound of α, at least 1.
+      rate: weight of a new batch in p̂, in (0, 1].
+      initial_solve_rate: p̂ before the first batch, in [0, 1].
+
+    Returns:
+      a schedule that reads `solve_rate`.
+
+    Raises:
+      ValueError: if a value is outside its range.
+    """
+    check_value("alpha_max", alpha_max, "a finite number of at least 1", lambda x: x >= 1)
+    check_rate("rate", rate)
+    check_probability("initial_solve_rate", initial_solve_rate)
+
+    def alpha(solve_rate: jax.Array) -> jax.Array:
+        p = jnp.maximum(solve_rate, jnp.finfo(jnp.float32).tiny)
+        return jnp.clip(1.5 * (1 - p) / p, 1, alpha_max)
+
+    return follow("solve_rate", alpha, rate, initial_solve_rate)
+
+
+def delta_from_entropy(
+    target_entropy: ArrayLike | None = None,
+    target_fraction: ArrayLike = 0.5,
+    delta_min: ArrayLike = 0.3,
+    rate: ArrayLike = 0.02,
+    gain: ArrayLike = 1.0,
+    initial_entropy: ArrayLike | None = None,
+) -> Schedule:
+    """Lowers δ below 1, which weights failures more, while the entropy is below a target.
+
+        δ = clip(1 + gain (Ĥ - H*), δ_min, 1),   H* = target_entropy or target_fraction · Ĥ₀
+
+    Args:
+      target_entropy: H* in nats; None takes it from `target_fraction`.
+      target_fraction: H* as a fraction of the initial entropy Ĥ₀; read when `target_entropy` is
+        None.
+      delta_min: lower bound of δ, in (0, 1].
+      rate: weight of a new batch in Ĥ, in (0, 1].
+      gain: change of δ per nat of Ĥ - H*; 1 as published.
+      initial_entropy: Ĥ₀, mean token entropy of the initial policy in nats; None takes it from
+        the first batch, which comes from that policy.
+
+    Returns:
+      a schedule that reads `entropy`.
+
+    Raises:
+      ValueError: if a value is outside its range.
+    """
+    check_rate("delta_min", delta_min)
+    check_rate("rate", rate)
+    check_not_negative("gain", gain)
+    if target_entropy is None:
+        check_positive("target_fraction", target_fraction)
+    else:
+        check_positive("target_entropy", target_entropy)
+    if initial_entropy is not None:
+        check_positive("initial_entropy", initial_entropy)
+
+    def delta(entropy: jax.Array, initial: jax.Array) -> jax.Array:
+        target = target_fraction * initial if target_entropy is None else target_entropy
+        return jnp.clip(1 + gain * (entropy - target), delta_min, 1)
+
+    return follow_from_start("entropy", delta, rate, initial_entropy)
+
+
+def alpha_from_entropy(
+    alpha_max: ArrayLike = 3.0,
+    rate: ArrayLike = 0.02,
+    initial_entropy: ArrayLike | None = None,
+) -> Schedule:
+    """Lowers α with the entropy, from α_max at the initial policy to 1 at zero entropy.
+
+        α = 1 + (α_max - 1) clip(Ĥ/Ĥ₀, 0, 1)
+
+    The formula is ours: none is published for this ablation.
+
+    Args:
+      alpha_max: α at the initial entropy, at least 1.
+      rate: weight of a new batch in Ĥ, in (0, 1].
+      initial_entropy: Ĥ₀ in nats; None takes it from the first batch.
+
+    Returns:
+      a schedule that reads `entropy`.
+
+    Raises:
+      ValueError: if a value is outside its range.
+    """
+    check_value("alpha_max", alpha_max, "a finite number of at least 1", lambda x: x >= 1)
+    if initial_entropy is not None:
+        check_positive("initial_entropy", initial_entropy)
+
+    def alpha(entropy: jax.Array, initial: jax.Array) -> jax.Array:
+        share = entropy / jnp.maximum(initial, jnp.finfo(jnp.float32).tiny)
+        return 1 + (jnp.asarray(alpha_max) - 1) * jnp.clip(share, 0, 1)
+
+    return follow_from_start("entropy", alpha, rate, initial_entropy)
+
+
 def _scalar(value: ArrayLike) -> jax.Array:
-    """Cast to a float32 scalar that is not weakly typed, so that no second call retraces."""
+    """Casts to a float32 scalar without a weak type, so that the second call does not retrace."""
     scalar = jnp.asarray(value, dtype=jnp.float32)
     if scalar.ndim:
         raise ValueError(f"a schedule's value must be a scalar, got shape {scalar.shape}")

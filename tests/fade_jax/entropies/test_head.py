@@ -69,14 +69,14 @@ def assert_all_close(results, expected, rtol, atol):
     ],
     ids=str,
 )
-def test_values_and_gradients_equal_float64(sizes, temperature):
+def test_head_values_and_gradients(sizes, temperature):
     hidden, unembedding = jnp.float32(HIDDEN), jnp.float32(UNEMBEDDING)
     results = evaluate(hidden, unembedding, TARGETS, temperature, **sizes)
     expected = reference(HIDDEN, UNEMBEDDING, TARGETS, temperature)
     assert_all_close(results, expected, rtol=1e-4, atol=2e-5)
 
 
-def test_bfloat16_inputs_are_accumulated_in_float32():
+def test_head_bfloat16():
     hidden, unembedding = jnp.bfloat16(HIDDEN), jnp.bfloat16(UNEMBEDDING)
     rounded = np.asarray(hidden, np.float64), np.asarray(unembedding, np.float64)
     results = evaluate(hidden, unembedding, TARGETS, chunk=20)
@@ -89,7 +89,7 @@ def test_bfloat16_inputs_are_accumulated_in_float32():
 
 
 @pytest.mark.parametrize("scale", [1e-3, 30.0])
-def test_flat_and_peaked_distributions_keep_their_precision(scale):
+def test_head_flat_and_peaked(scale):
     hidden = jnp.float32(HIDDEN * scale)
     log_prob, entropy = log_prob_and_entropy(hidden, jnp.float32(UNEMBEDDING), TARGETS, chunk=32)
     expected = reference(np.asarray(hidden, np.float64), UNEMBEDDING, TARGETS)
@@ -98,7 +98,7 @@ def test_flat_and_peaked_distributions_keep_their_precision(scale):
     assert np.all(np.asarray(entropy) >= 0)
 
 
-def test_equals_the_plain_functions_for_any_leading_shape():
+def test_head_equals_plain_functions():
     hidden = jnp.float32(HIDDEN.reshape(3, 4, WIDTH))
     targets = TARGETS.reshape(3, 4)
     logits = hidden @ jnp.float32(UNEMBEDDING).T
@@ -108,7 +108,7 @@ def test_equals_the_plain_functions_for_any_leading_shape():
     np.testing.assert_allclose(entropy, token_entropy(logits), rtol=1e-5, atol=1e-6)
 
 
-def test_vmap_equals_a_loop():
+def test_head_vmap():
     hidden = jnp.float32(HIDDEN.reshape(3, 4, WIDTH))
     targets = jnp.asarray(TARGETS.reshape(3, 4))
 
@@ -120,7 +120,7 @@ def test_vmap_equals_a_loop():
     np.testing.assert_allclose(mapped, looped, rtol=1e-5, atol=1e-6)
 
 
-def test_targets_out_of_range_stay_finite():
+def test_head_targets_out_of_range():
     targets = np.where(np.arange(TOKENS) % 2, TARGETS, -100)
     results = evaluate(jnp.float32(HIDDEN), jnp.float32(UNEMBEDDING), targets, chunk=20)
     for result in results:
@@ -141,7 +141,7 @@ def largest_array(jaxpr):
     return largest
 
 
-def test_the_logits_of_all_tokens_are_never_held():
+def test_head_never_holds_all_logits():
     tokens, width, vocabulary, chunk = 512, 8, 4096, 128
 
     def loss(hidden, unembedding, targets):
@@ -161,7 +161,7 @@ def test_the_logits_of_all_tokens_are_never_held():
 
 
 @pytest.mark.parametrize("axes", [("data", None), (None, "model"), ("data", "model")], ids=str)
-def test_sharded_over_tokens_and_vocabulary_equals_one_device(axes):
+def test_head_sharded(axes):
     mesh = Mesh(np.array(jax.devices()[:8]).reshape(2, 4), ("data", "model"))
     by_token, by_row = axes
 
@@ -175,7 +175,7 @@ def test_sharded_over_tokens_and_vocabulary_equals_one_device(axes):
     assert_all_close(results, reference(HIDDEN, UNEMBEDDING, TARGETS, 0.8), 1e-4, 2e-5)
 
 
-def test_no_device_gathers_the_vocabulary_of_another():
+def test_head_sharded_gathers_no_vocabulary():
     mesh = Mesh(np.array(jax.devices()[:8]).reshape(2, 4), ("data", "model"))
 
     def loss(hidden, unembedding, targets):
@@ -212,7 +212,7 @@ def test_no_device_gathers_the_vocabulary_of_another():
         ({"shards": 5}, "shards must divide the vocabulary of 96, got 5"),
     ],
 )
-def test_bad_input_is_named(change, word):
+def test_head_bad_input(change, word):
     arguments = {"hidden": HIDDEN, "unembedding": UNEMBEDDING, "targets": TARGETS} | change
     with pytest.raises(ValueError, match=word):
         log_prob_and_entropy(**arguments)

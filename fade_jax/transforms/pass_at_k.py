@@ -1,8 +1,8 @@
-"""Objectives reached without bias at a finite group, from the successes among the *other* rollouts.
+"""Unbiased pass@k objectives at a finite group size, from the successes of the other rollouts.
 
 With K₋ᵢ the successes of the group without rollout i, an advantage b(K₋ᵢ) (r_i - c(K₋ᵢ)) has
-E ĝ = h(p) ∇p with h(p) = E b(K₋ᵢ) whatever the baseline c is, since neither depends on r_i. What
-`fade_jax.synthesis` tabulates for a fixed objective is here for one that moves.
+E ĝ = h(p) ∇p with h(p) = E b(K₋ᵢ) for any baseline c, since neither depends on r_i. Here the
+objective may be scheduled; `fade_jax.synthesis` tabulates such advantages for a fixed objective.
 """
 
 import jax
@@ -24,7 +24,7 @@ from fade_jax.transforms.base import (
 
 
 def shrinkage(a: ArrayLike = 1.0, b: ArrayLike = 1.0) -> AdvantageTransformation:
-    """REINFORCE with the posterior mean of the solve rate, given the other rollouts, as baseline.
+    """Subtracts the posterior mean of the solve rate given the other rollouts.
 
         A_i = r_i - (K₋ᵢ + a) / (G - 1 + a + b);   h = 1 at any group size
 
@@ -55,13 +55,13 @@ def shrinkage(a: ArrayLike = 1.0, b: ArrayLike = 1.0) -> AdvantageTransformation
 
 
 def pass_at_k_weight(k: ScheduleLike) -> AdvantageTransformation:
-    """Multiply by the unbiased estimate of k q^{k-1} from the other rollouts.
+    """Multiplies by the unbiased estimate of k q^{k-1} from the other rollouts.
 
         b(K₋ᵢ) = k C(G-1-K₋ᵢ, k-1) / C(G-1, k-1)
 
-    Behind `shrinkage` the objective is pass@k, exactly. Between two whole numbers it is
-    interpolated, so that the objective is the same mixture of two pass@k; `focal` is the estimate
-    that plugs the group's own solve rate in, and has a bias of order 1/G.
+    After `shrinkage` the objective is exactly pass@k. Between two integers the weight is
+    interpolated, and so is the objective. `focal` uses the solve rate of the group itself instead,
+    with a bias of order 1/G.
 
     Args:
       k: at least 1; a number, a schedule or an optax schedule. Schedules may read `solve_rate`,
@@ -73,7 +73,7 @@ def pass_at_k_weight(k: ScheduleLike) -> AdvantageTransformation:
     Raises:
       ValueError: if a number is below 1.
 
-    From arXiv:2505.15201 for a whole k.
+    From arXiv:2505.15201 for an integer k.
     """
     if not isinstance(k, Schedule) and not callable(k):
         check_value("k", k, "a finite number of at least 1", lambda x: x >= 1)
@@ -92,13 +92,13 @@ def scheduled_pass_at_k(
     a: ArrayLike = 1.0,
     b: ArrayLike = 1.0,
 ) -> AdvantageTransformation:
-    """Ascend pass@k with a k that falls from k_max to 1 as the solve rate rises.
+    """Ascends pass@k with a k that falls from k_max to 1 as the solve rate rises.
 
         k = clip(3(1-p̂) / (2p̂), 1, k_max),   A_i = b_k(K₋ᵢ) (r_i - (K₋ᵢ + a)/(G - 1 + a + b))
 
     The schedule is FADE's for α (arXiv:2607.01490). Its focal weight q^{α-1} is that of pass@α, so
-    this is FADE without suppression of negatives, with an objective that can be named at every
-    step and no bias at a finite group.
+    this is FADE without suppression, unbiased at a finite group size and with pass@k as its
+    objective at every step.
 
     Args:
       k_max: upper bound of k, at least 1.
@@ -118,20 +118,20 @@ def scheduled_pass_at_k(
 
 
 def _others(rewards: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The rollouts that count beside rollout i `[..., 1]`, and their successes `[..., group]`."""
+    """Returns the number of other rollouts `[..., 1]` and of their successes `[..., group]`."""
     solved = jnp.sum(jnp.where(where, rewards, 0), axis=-1, keepdims=True)
     return jnp.maximum(group_count(where) - 1, 0), solved - jnp.where(where, rewards, 0)
 
 
 def _interpolated(k: jax.Array, others: jax.Array, other_successes: jax.Array) -> jax.Array:
-    """(1-f) b_⌊k⌋ + f b_⌊k⌋₊₁ with f = k - ⌊k⌋, `[..., group]`."""
+    """Returns (1-f) b_⌊k⌋ + f b_⌊k⌋₊₁ with f = k - ⌊k⌋, `[..., group]`."""
     failures = others - other_successes
     below = jnp.floor(k)
 
     def factor(i: jax.Array) -> jax.Array:
         return jnp.maximum(failures - i, 0) / jnp.maximum(others - i, 1)
 
-    # C(m, k-1)/C(n, k-1) = Π_{i<k-1} (m-i)/(n-i): the factors that k asks for, of all there can be.
+    # C(m, k-1)/C(n, k-1) = Π_{i<k-1} (m-i)/(n-i); k is traced, so the loop runs over all i.
     ways = jax.lax.fori_loop(
         0,
         failures.shape[-1],

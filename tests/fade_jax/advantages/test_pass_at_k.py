@@ -29,7 +29,7 @@ def pkpo_closed_form(n, c, k, baseline):
 
 @pytest.mark.parametrize("baseline", ["loo_minus_one", "loo", "none"])
 @pytest.mark.parametrize(("n", "k"), [(16, 4), (64, 8), (64, 63)])
-def test_pkpo_equals_the_closed_form_on_binary_rewards(n, k, baseline):
+def test_pkpo_closed_form(n, k, baseline):
     counts = [1, 2, n // 2, n - 1]
     rewards = np.array([[1.0] * c + [0.0] * (n - c) for c in counts])
     result = fade_jax.pkpo(rewards, k=k, baseline=baseline)
@@ -41,24 +41,14 @@ def test_pkpo_equals_the_closed_form_on_binary_rewards(n, k, baseline):
 
 @pytest.mark.parametrize("baseline", ["loo_minus_one", "loo", "none"])
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
-def test_pkpo_equals_brute_force_over_subsets_of_real_rewards(k, baseline):
+def test_pkpo_brute_force(k, baseline):
     rewards = np.random.default_rng(k).normal(size=(3, 6)).round(1)  # with ties now and then
     expected = [reference.pkpo(r, k, baseline) for r in rewards]
     result = fade_jax.pkpo(rewards, k=k, baseline=baseline)
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_pkpo_of_one_is_reinforce_with_or_without_a_baseline():
-    rewards = np.random.default_rng(0).normal(size=(2, 5))
-    for baseline in ("none", "loo_minus_one"):
-        np.testing.assert_allclose(fade_jax.pkpo(rewards, k=1, baseline=baseline), rewards, 1e-6)
-    others = (rewards.sum(-1, keepdims=True) - rewards) / 4
-    np.testing.assert_allclose(
-        fade_jax.pkpo(rewards, k=1, baseline="loo"), rewards - 5 / 4 * others, rtol=1e-4
-    )
-
-
-def test_a_group_with_too_few_rollouts_left_is_silent():
+def test_pkpo_too_few_rollouts_is_zero():
     where = np.array([[True, True, False, False, False]])
     rewards = np.array([[1.0, 0, 1, 0, 1]])
     for baseline in ("none", "loo", "loo_minus_one"):
@@ -68,7 +58,7 @@ def test_a_group_with_too_few_rollouts_left_is_silent():
     np.testing.assert_array_equal(fade_jax.pass_at_k_training(rewards, k=3, where=where), 0)
 
 
-def test_pkpo_in_a_group_of_512_stays_within_single_precision():
+def test_pkpo_large_group():
     n, k, c = 512, 128, 3
     rewards = np.array([1.0] * c + [0.0] * (n - c))
     success, _ = pkpo_closed_form(n, c, k, "loo_minus_one")
@@ -78,7 +68,7 @@ def test_pkpo_in_a_group_of_512_stays_within_single_precision():
 
 
 @pytest.mark.parametrize(("n", "k"), [(8, 3), (16, 4), (64, 8)])
-def test_pass_at_k_training_equals_its_closed_form(n, k):
+def test_pass_at_k_training_closed_form(n, k):
     counts = [1, 3, n - k, n - k + 1, n]
     rewards = np.array([[1.0] * c + [0.0] * (n - c) for c in counts])
     result = fade_jax.pass_at_k_training(rewards, k=k)
@@ -94,25 +84,7 @@ def test_pass_at_k_training_equals_its_closed_form(n, k):
         np.testing.assert_allclose(np.sum(row), 0, atol=1e-4)
 
 
-def test_leave_one_out_pass_at_g_pays_only_a_single_best():
+def test_leave_one_out_pass_at_g_by_hand():
     rewards = np.array([[0.2, 0.9, 0.5], [0.9, 0.9, 0.1], [0.0, 0.0, 1.0], [-1.0, -2.0, -4.0]])
     expected = [[0, 0.4, 0], [0, 0, 0], [0, 0, 1], [1, 0, 0]]
     np.testing.assert_allclose(fade_jax.leave_one_out_pass_at_g(rewards), expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("call", "word"),
-    [
-        (lambda r: fade_jax.pkpo(r, k=5), "k must be at most 4 in a group of 4, got 5"),
-        (lambda r: fade_jax.pkpo(r, k=4, baseline="loo"), "k must be at most 3 .* got 4"),
-        (lambda r: fade_jax.pkpo(r, k=0), "k must be an integer of at least 1, got 0"),
-        (lambda r: fade_jax.pkpo(r, k=1.5), "k must be an integer"),
-        (lambda r: fade_jax.pkpo(r, k=2, baseline="mean"), "baseline must be one of .*'mean'"),
-        (lambda r: fade_jax.pass_at_k_training(r, k=5), "k must be at most 4"),
-        (lambda r: fade_jax.pass_at_k_training(r, k=-1), "k must be an integer"),
-        (lambda r: fade_jax.leave_one_out_pass_at_g(r[:, :1]), "rewards.*at least 2"),
-    ],
-)
-def test_bad_input_is_named_at_trace_time(call, word):
-    with pytest.raises(ValueError, match=word):
-        jax.eval_shape(call, np.ones((2, 4)))

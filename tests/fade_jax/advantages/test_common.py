@@ -1,0 +1,191 @@
+"""The suite that every advantage passes."""
+
+import inspect
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fade_jax
+from tests.fade_jax.cases import CASES, binary_rewards, every_case
+
+# Defined for a group of one; PKPO and Pass@k Training need k instead.
+DEFINED_FOR_ONE = {"reinforce", "psr", "nsr", "w_reinforce", "reinforce_plus_plus"} | {
+    "pkpo",
+    "pass_at_k_training",
+}
+BLOCKS = {"center", "standardize", "focal_weight", "suppress_negatives", "varied_groups"}
+ADVANTAGES = set(fade_jax.advantages.__all__) - BLOCKS - {"fade"}
+KEYWORDS = {case.name: case.keywords for case in CASES} | {"opo": {"lengths": np.ones((3, 1))}}
+
+
+def test_every_advantage_has_a_case():
+    plain = {case.plain for case in CASES}
+    assert {name for name in ADVANTAGES if getattr(fade_jax, name) not in plain} == {"opo"}
+
+
+def test_advantages_are_exported_and_take_a_mask():
+    for name in fade_jax.advantages.__all__:
+        assert getattr(fade_jax, name) is getattr(fade_jax.advantages, name)
+        if name not in ("focal_weight", "suppress_negatives"):
+            assert "where" in inspect.signature(getattr(fade_jax, name)).parameters
+
+
+@every_case
+@pytest.mark.parametrize("shape", [(6, 8), (5,), (2, 3, 4)])
+def test_advantage_equals_reference(case, shape):
+    rewards = np.random.default_rng(0).integers(0, 2, shape).astype(np.float32)
+    if len(shape) == 2:
+        rewards = binary_rewards()
+    result = case(rewards)
+    chex.assert_shape(result, shape)
+    np.testing.assert_allclose(result, case.by_group(rewards), rtol=2e-6, atol=2e-6)
+
+
+@every_case
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_advantage_equals_reference_on_any_group(case, data):
+    values = [0.0, 0.1, 0.25, 0.7, 1.0] if case.continuous else [0.0, 1.0]
+    groups = st.lists(st.sampled_from(values), min_size=48, max_size=48)
+    rewards = np.array(data.draw(groups), np.float32).reshape(6, 8)
+    np.testing.assert_allclose(case(rewards), case.by_group(rewards), rtol=1e-4, atol=1e-5)
+
+
+@every_case
+def test_advantage_jit_traces_once(case):
+    traces = []
+
+    @jax.jit
+    def fn(rewards, where):
+        traces.append(rewards)
+        return case.eager(rewards, where)
+
+    where = np.ones((6, 8), bool)
+    for seed in (0, 1):
+        rewards = binary_rewards(seed)
+        np.testing.assert_allclose(
+            fn(rewards, where), case.eager(rewards, where), rtol=1e-6, atol=1e-6
+        )
+    assert len(traces) == 1
+
+
+@every_case
+def test_advantage_vmap(case):
+    rewards = binary_rewards(shape=(3, 4, 8))
+    looped = np.stack([case(block) for block in rewards])
+    np.testing.assert_allclose(jax.jit(jax.vmap(case.eager))(rewards), looped, rtol=1e-6, atol=1e-6)
+
+
+@every_case
+def test_advantage_masked_equals_dropped(case):
+    rewards = binary_rewards().copy()
+    where = np.ones(rewards.shape, bool)
+    where[:, [1, 4, 5]] = False
+    rewards[:, 4] = np.nan  # a masked slot may hold anything
+    result = case(rewards, where=where)
+    np.testing.assert_allclose(result[:, [0, 2, 3, 6, 7]], case(rewards[:, [0, 2, 3, 6, 7]]), 1e-6)
+    np.testing.assert_array_equal(result[:, [1, 4, 5]], 0)
+
+
+@every_case
+def test_advantage_masked_groups_are_finite(case):
+    where = np.zeros((6, 8), bool)
+    where[1:4, :1] = True
+    where[4, :] = True
+    rewards = binary_rewards()
+    result = case(rewards, where=where)
+    assert np.all(np.isfinite(result))
+    np.testing.assert_array_equal(result[~where], 0)
+    if not case.whole_batch:
+        np.testing.assert_allclose(result[4], case(rewards[4]), rtol=1e-6)
+
+
+@every_case
+def test_advantage_permutation(case):
+    rewards = binary_rewards()
+    order = np.random.default_rng(1).permutation(8)
+    np.testing.assert_allclose(case(rewards[:, order]), case(rewards)[:, order], 1e-6, 1e-6)
+
+
+@every_case
+@pytest.mark.parametrize("size", [3, 64])
+def test_advantage_degenerate_groups(case, size):
+    size = max(size, case.least)
+    rewards = np.stack([np.zeros(size), np.ones(size)])
+    low, high = (x(size) if callable(x) else x for x in (case.low, case.high))
+    expected = np.stack([np.full(size, low), np.full(size, high)])
+    np.testing.assert_allclose(case(rewards), expected, rtol=5e-6, atol=2e-6 * (high != 0))
+
+
+@every_case
+def test_advantage_finite_values_and_gradients(case):
+    rewards = jnp.asarray(binary_rewards())
+    assert np.all(np.isfinite(case(rewards)))
+    where = jnp.broadcast_to(np.arange(8) != 3, rewards.shape)
+    garbage = jnp.where(where, rewards, jnp.nan)
+    gradient = jax.grad(lambda r: jnp.sum(jnp.sin(case(r, where))))(garbage)
+    assert np.all(np.isfinite(gradient))
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int32, bool])
+def test_advantage_dtypes(case, dtype):
+    rewards = binary_rewards()
+    result = case(jnp.asarray(rewards, dtype))
+    chex.assert_type(result, jnp.float32)
+    np.testing.assert_array_equal(result, case(rewards))
+
+
+@every_case
+def test_advantage_bad_shapes(case):
+    with pytest.raises(ValueError, match="where"):
+        case(np.ones((3, 4)), where=np.ones((4,), bool))
+    with pytest.raises(ValueError, match="rewards"):
+        case(np.float32(1.0))
+
+
+@pytest.mark.parametrize("name", sorted(ADVANTAGES - DEFINED_FOR_ONE))
+def test_advantage_group_of_one(name):
+    fn = partial(getattr(fade_jax, name), **KEYWORDS.get(name, {}))
+    with pytest.raises(ValueError, match=r"rewards.*at least 2, got shape \(3, 1\)"):
+        jax.eval_shape(fn, np.ones((3, 1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "message"),
+    [
+        ("asym_grpo", {"delta": -0.5}, "delta must .* above 0, got -0.5"),
+        ("asym_grpo", {"delta": 0.0}, "delta must .* above 0, got 0.0"),
+        ("power", {"alpha": -1.0}, "alpha must .* at least 0, got -1.0"),
+        ("power", {"alpha": np.nan}, "alpha .* got nan"),
+        ("power", {"alpha": 1.0, "scale": np.inf}, "scale must be a finite number, got inf"),
+        ("power_asym", {"alpha": 1.0, "delta": -1}, "delta .* got -1"),
+        ("grpo", {"ddof": 2}, "ddof must be 0 or 1, got 2"),
+        ("grpo", {"eps": -1e-6}, "eps must .* at least 0"),
+        ("reinforce", {"baseline": np.nan}, "baseline .* got nan"),
+        ("w_reinforce", {"positive_weight": -0.1}, "positive_weight .* got -0.1"),
+        ("f_grpo", {"gamma": -0.5}, "gamma must .* at least 0, got -0.5"),
+        ("a_grae", {"omega": 1.5}, r"omega must be in \[0, 1\], got 1.5"),
+        ("a_grae", {"omega": 0.5, "threshold": 0.0}, "threshold must .* above 0"),
+        ("log_mean_exp", {"beta": 0.0}, "beta must .* above 0, got 0.0"),
+        ("quantile", {"level": 0.0}, r"level must be in \(0, 1\], got 0.0"),
+        ("quantile", {"level": 1.01}, "level .* got 1.01"),
+        ("opo", {"lengths": np.ones(4)}, r"lengths .* \(2, 4\), got \(4,\)"),
+        ("pkpo", {"k": 5}, "k must be at most 4 in a group of 4, got 5"),
+        ("pkpo", {"k": 4, "baseline": "loo"}, "k must be at most 3 .* got 4"),
+        ("pkpo", {"k": 0}, "k must be an integer of at least 1, got 0"),
+        ("pkpo", {"k": 1.5}, "k must be an integer"),
+        ("pkpo", {"k": 2, "baseline": "mean"}, "baseline must be one of .*'mean'"),
+        ("pass_at_k_training", {"k": 5}, "k must be at most 4"),
+        ("pass_at_k_training", {"k": -1}, "k must be an integer"),
+    ],
+)
+def test_advantage_bad_hyperparameters(name, keywords, message):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(partial(getattr(fade_jax, name), **keywords), np.ones((2, 4)))
