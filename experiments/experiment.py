@@ -1,6 +1,5 @@
 """From a config to an experiment: mesh, task, model, parameters, and the jitted step functions."""
 
-import inspect
 import operator
 import platform
 from collections.abc import Callable
@@ -57,10 +56,7 @@ def prepare(config: ConfigDict) -> Parts:
     except ValueError as error:
         raise ConfigError(f"config.task.name = {config.task.name!r}: {error}") from error
     kwargs = config.task.kwargs.to_dict()
-    if not any(
-        p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(make).parameters.values()
-    ):
-        check_arguments(make, kwargs, "task.kwargs")
+    check_arguments(make, kwargs, "task.kwargs")
     if config.model.path:
         from experiments.models import load, tokenizer
 
@@ -243,7 +239,7 @@ def make_program(parts: Parts, members) -> Program:
             state, used = carry
             prompts = split(task.train_prompts(hyper.seed, state.step, config.prompts))
             rollouts = sample_step(state, prompts)
-            rewards = task.verify(prompts.facts, rollouts.tokens, rollouts.token_mask)
+            rewards = task.verify(prompts.verifier_inputs, rollouts.tokens, rollouts.token_mask)
             state, metrics = learn_step(state, hyper, prompts, rollouts, rewards)
             return (state, used | emitted(rollouts)), metrics
 
@@ -261,7 +257,7 @@ def make_program(parts: Parts, members) -> Program:
 
     def judge(params, task, prompts, key):
         rollouts = draw(params, prompts, key, config.evaluation.samples)
-        return task.verify(prompts.facts, rollouts.tokens, rollouts.token_mask), rollouts
+        return task.verify(prompts.verifier_inputs, rollouts.tokens, rollouts.token_mask), rollouts
 
     return Program(
         state_shardings,

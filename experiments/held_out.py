@@ -57,8 +57,8 @@ def run_held_out(parts: Parts, program: Program, params, verify: Callable, step:
         if parts.task.on_device:
             rewards, rollouts = program.judge(params, parts.task, part, call_key)
         else:
-            rollouts = program.sample_held_out(params, part._replace(facts=()), call_key)
-            rewards = verify(part.facts, rollouts)
+            rollouts = program.sample_held_out(params, part._replace(verifier_inputs=()), call_key)
+            rewards = verify(part.verifier_inputs, rollouts)
         correct.append(np.sum(np.asarray(rewards) > 0.5, axis=-1))
         entropy += float(np.sum(np.asarray(rollouts.entropies), dtype=np.float64))
         tokens += float(np.sum(np.asarray(rollouts.token_mask), dtype=np.float64))

@@ -156,7 +156,7 @@ def finished_result(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def host_verification(compiled: Compiled):
-    """Yields (facts, rollouts) -> rewards [P, G] on the host; None for a device task.
+    """Yields (verifier_inputs, rollouts) -> rewards [P, G] on the host; None for a device task.
 
     Each of several processes scores the completions of its own prompts; all get all rewards.
     """
@@ -168,11 +168,11 @@ def host_verification(compiled: Compiled):
         task, workers=settings.workers, timeout_seconds=settings.timeout_seconds
     ) as verifier:
 
-        def verify(facts, rollouts):
+        def verify(verifier_inputs, rollouts):
             rows, tokens = rows_of(rollouts.tokens)
             _, mask = rows_of(rollouts.token_mask)
-            rewards = everywhere(lambda: verifier.verify(facts[rows], tokens, mask))
-            return join_rows(rows, rewards, len(facts))
+            rewards = everywhere(lambda: verifier.verify(verifier_inputs[rows], tokens, mask))
+            return join_rows(rows, rewards, len(verifier_inputs))
 
         yield verify
 
@@ -225,10 +225,12 @@ def warm_start(
             return carry, [lines_of(metrics)]
         lines = []
         for index in range(step, step + count):
-            shown = parts.task.demonstrations(settings.seed, index, settings.batch)
-            shown = shown._replace(prompts=shown.prompts._replace(facts=()))
-            shown = place(shown, batch_sharding(parts.mesh))
-            carry, metrics = imitation.learn(carry, shown)
+            demonstrations = parts.task.demonstrations(settings.seed, index, settings.batch)
+            demonstrations = demonstrations._replace(
+                prompts=demonstrations.prompts._replace(verifier_inputs=())
+            )
+            demonstrations = place(demonstrations, batch_sharding(parts.mesh))
+            carry, metrics = imitation.learn(carry, demonstrations)
             lines += lines_of(metrics)
         return carry, [lines]
 
@@ -308,11 +310,11 @@ def _reinforce(
         lines = []
         for index in range(step, step + count):
             prompts = parts.task.train_prompts(config.seed, index, config.prompts)
-            asked = place(prompts._replace(facts=()), batch_sharding(parts.mesh))
-            rollouts = program.sample(state, asked)
-            rewards = np.asarray(verify(prompts.facts, rollouts), np.float32)
+            device_prompts = place(prompts._replace(verifier_inputs=()), batch_sharding(parts.mesh))
+            rollouts = program.sample(state, device_prompts)
+            rewards = np.asarray(verify(prompts.verifier_inputs, rollouts), np.float32)
             rewards = place(rewards, batch_sharding(parts.mesh))
-            state, metrics = program.learn(state, hyper, asked, rollouts, rewards)
+            state, metrics = program.learn(state, hyper, device_prompts, rollouts, rewards)
             lines += lines_of(metrics, config)
         return state, [lines]
 

@@ -62,8 +62,8 @@ def test_nothing_is_in_two_of_training_evaluation_and_shots(task):
 
 
 def test_batches_have_a_quarter_of_each_kind(task):
-    facts = [task.train_prompts(0, step, 16) for step in range(3)]
-    for prompts in facts:
+    verifier_inputs = [task.train_prompts(0, step, 16) for step in range(3)]
+    for prompts in verifier_inputs:
         asked = [
             ByteTokenizer().decode(row[:n].tolist()).split("\n")[-1]
             for row, n in zip(prompts.tokens, prompts.length)
@@ -102,15 +102,19 @@ def test_score_is_exact(text, reward):
 def test_demonstrations_are_right_and_end_with_a_newline(task):
     prompts, tokens, mask = task.demonstrations(0, 0, 64)
     assert tokens.shape == (64, task.max_completion)
-    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
-    for row, n, answer in zip(tokens, mask.sum(axis=1).astype(int), prompts.facts):
+    np.testing.assert_array_equal(
+        task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None]), 1
+    )
+    for row, n, answer in zip(tokens, mask.sum(axis=1).astype(int), prompts.verifier_inputs):
         assert ByteTokenizer().decode(row[:n].tolist()) == f" {int(answer)}\n"
     # The same answers to other problems are wrong.
-    wrong = task.verify(prompts.facts + 1, tokens[:, None], mask[:, None])
+    wrong = task.verify(prompts.verifier_inputs + 1, tokens[:, None], mask[:, None])
     np.testing.assert_array_equal(wrong, 0)
     # Without its newline an answer is cut off.
     cut = np.where(tokens == 10, ord("0"), tokens)
-    assert task.verify(prompts.facts, cut[:, None], token_mask(cut, 10)[:, None]).sum() == 0
+    assert (
+        task.verify(prompts.verifier_inputs, cut[:, None], token_mask(cut, 10)[:, None]).sum() == 0
+    )
 
 
 def test_sizes_and_determinism(task):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.tasks.base import token_mask
-from experiments.tasks.countdown import CountdownFacts, countdown_task, make
+from experiments.tasks.countdown import CountdownInputs, countdown_task, make
 
 OPERATORS = [operator.add, operator.sub, operator.mul]
 
@@ -52,8 +52,8 @@ def all_values(numbers):
 def reward(task, numbers, target, answer):
     answer = (answer + [task.pad_id] * task.max_completion)[: task.max_completion]
     tokens = jnp.array([[answer]], jnp.int32)
-    facts = CountdownFacts(jnp.array([numbers]), jnp.array([target]))
-    return float(task.verify(facts, tokens, token_mask(tokens, task.eos_id))[0, 0])
+    verifier_inputs = CountdownInputs(jnp.array([numbers]), jnp.array([target]))
+    return float(task.verify(verifier_inputs, tokens, token_mask(tokens, task.eos_id))[0, 0])
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
@@ -62,7 +62,7 @@ def test_prompts_are_legal_and_can_be_solved(task, split):
     assert prompts.tokens.shape == (300, task.max_prompt)
     assert prompts.tokens.dtype == jnp.int32
     np.testing.assert_array_equal(prompts.length, task.max_prompt)
-    numbers, targets = (np.asarray(x).tolist() for x in prompts.facts)
+    numbers, targets = (np.asarray(x).tolist() for x in prompts.verifier_inputs)
     for row, given, target in zip(np.asarray(prompts.tokens).tolist(), numbers, targets):
         assert row == [task.pad_id + 1, target, task.pad_id + 2, *given]
         assert given == sorted(given)
@@ -75,12 +75,13 @@ def test_no_held_out_problem_is_ever_trained_on():
     """A space small enough to see all of it: three numbers up to 4, targets up to 12."""
     task = countdown_task(numbers=3, max_number=4, max_target=12, held_out=0.3)
     drawn = [
-        task.train_prompts(0, 0, 20000).facts,
-        task.demonstrations(0, 0, 20000).prompts.facts,
-        task.eval_prompts(20000).facts,
+        task.train_prompts(0, 0, 20000).verifier_inputs,
+        task.demonstrations(0, 0, 20000).prompts.verifier_inputs,
+        task.eval_prompts(20000).verifier_inputs,
     ]
     problems = [
-        {(tuple(n), t) for n, t in zip(*(np.asarray(x).tolist() for x in facts))} for facts in drawn
+        {(tuple(n), t) for n, t in zip(*(np.asarray(x).tolist() for x in verifier_inputs))}
+        for verifier_inputs in drawn
     ]
     solvable = {
         (numbers, value)
@@ -128,13 +129,15 @@ def test_demonstrations_reach_their_target(task):
     prompts, tokens, mask = task.demonstrations(0, 5, 400)
     np.testing.assert_array_equal(mask, np.ones((400, 8)))
     symbols = collections.Counter()
-    numbers, targets = (np.asarray(x).tolist() for x in prompts.facts)
+    numbers, targets = (np.asarray(x).tolist() for x in prompts.verifier_inputs)
     for given, target, answer in zip(numbers, targets, np.asarray(tokens).tolist()):
         assert plain_reward(task, given, target, answer) == 1
         symbols.update(answer[1:-1:2])
     assert set(symbols) == {51, 52, 53}
     assert min(symbols.values()) > 150
-    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
+    np.testing.assert_array_equal(
+        task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None]), 1
+    )
 
 
 def test_reward_agrees_with_plain_python_on_every_answer():
@@ -143,9 +146,9 @@ def test_reward_agrees_with_plain_python_on_every_answer():
     answers = np.array(list(itertools.product(range(task.vocab_size), repeat=4)), np.int32)
     prompts = task.train_prompts(0, 0, 6)
     tokens = jnp.broadcast_to(answers, (6, *answers.shape))
-    rewards = jax.jit(task.verify)(prompts.facts, tokens, token_mask(tokens, task.eos_id))
+    rewards = jax.jit(task.verify)(prompts.verifier_inputs, tokens, token_mask(tokens, task.eos_id))
     assert rewards.dtype == jnp.float32
-    numbers, targets = (np.asarray(x).tolist() for x in prompts.facts)
+    numbers, targets = (np.asarray(x).tolist() for x in prompts.verifier_inputs)
     for row, given, target in zip(np.asarray(rewards), numbers, targets):
         expected = [plain_reward(task, given, target, answer) for answer in answers.tolist()]
         np.testing.assert_array_equal(row, expected)
@@ -166,9 +169,9 @@ def test_reward_agrees_with_plain_python_on_damaged_answers(task):
             else:
                 answer[rng.integers(8)] = rng.integers(task.vocab_size)
     rewards = task.verify(
-        prompts.facts, jnp.array(answers), token_mask(jnp.array(answers), task.eos_id)
+        prompts.verifier_inputs, jnp.array(answers), token_mask(jnp.array(answers), task.eos_id)
     )
-    numbers, targets = (np.asarray(x).tolist() for x in prompts.facts)
+    numbers, targets = (np.asarray(x).tolist() for x in prompts.verifier_inputs)
     for row, given, target, group in zip(np.asarray(rewards), numbers, targets, answers.tolist()):
         assert row.tolist() == [plain_reward(task, given, target, answer) for answer in group]
     assert np.all(np.asarray(rewards)[:, 0] == 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.tasks.base import token_mask
-from experiments.tasks.graph import GraphFacts, graph_task, make
+from experiments.tasks.graph import GraphInputs, graph_task, make
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +67,18 @@ def plain_reward(edges, eos, source, target, forbidden, answer):
     return 0.0
 
 
-def plain_facts(facts):
+def plain_inputs(verifier_inputs):
     return zip(
-        np.asarray(facts.source).tolist(),
-        np.asarray(facts.target).tolist(),
-        np.asarray(facts.forbidden).tolist(),
+        np.asarray(verifier_inputs.source).tolist(),
+        np.asarray(verifier_inputs.target).tolist(),
+        np.asarray(verifier_inputs.forbidden).tolist(),
     )
 
 
 def reward(task, source, target, forbidden, answers):
-    facts = GraphFacts(jnp.array([source]), jnp.array([target]), jnp.array([forbidden]))
+    verifier_inputs = GraphInputs(jnp.array([source]), jnp.array([target]), jnp.array([forbidden]))
     tokens = jnp.array([answers], jnp.int32)
-    return task.verify(facts, tokens, token_mask(tokens, task.eos_id))[0].tolist()
+    return task.verify(verifier_inputs, tokens, token_mask(tokens, task.eos_id))[0].tolist()
 
 
 @pytest.mark.parametrize(("nodes", "degree", "seed"), [(64, 3, 0), (64, 3, 1), (31, 4, 2)])
@@ -109,7 +109,9 @@ def test_prompts_are_legal_and_can_be_solved(task, drawn, split):
     assert tokens.dtype == np.int32
     np.testing.assert_array_equal(prompts.length, task.max_prompt)
     seen = collections.Counter()
-    for row, (source, target, forbidden) in zip(tokens.tolist(), plain_facts(prompts.facts)):
+    for row, (source, target, forbidden) in zip(
+        tokens.tolist(), plain_inputs(prompts.verifier_inputs)
+    ):
         assert row == [66, *forbidden, 67, target, 68, source]
         assert len({source, target, *forbidden}) == 8
         distance = plain_distances(edges, source, forbidden)[target]
@@ -122,8 +124,8 @@ def test_prompts_are_legal_and_can_be_solved(task, drawn, split):
 
 def test_no_held_out_pair_is_ever_trained_on(task, drawn):
     """Every training pair that 20000 draws can show, against the held-out pairs, exhaustively."""
-    train, walks = drawn["train"].facts, drawn["demonstrations"].prompts.facts
-    held_out = drawn["eval"].facts
+    train, walks = drawn["train"].verifier_inputs, drawn["demonstrations"].prompts.verifier_inputs
+    held_out = drawn["eval"].verifier_inputs
     pairs = [set(zip(*(np.asarray(x).tolist() for x in f[:2]))) for f in (train, walks, held_out)]
     marked = {tuple(pair) for pair in np.argwhere(np.asarray(task.held_out)).tolist()}
     assert not pairs[0] & marked
@@ -181,7 +183,9 @@ def test_demonstrations_are_walks_to_their_target(task, drawn):
     assert tokens.shape == mask.shape == (600, task.max_path)
     lengths, hit = collections.Counter(), 0
     rows = zip(np.asarray(tokens).tolist(), np.asarray(mask).tolist())
-    for (row, kept), (source, target, forbidden) in zip(rows, plain_facts(prompts.facts)):
+    for (row, kept), (source, target, forbidden) in zip(
+        rows, plain_inputs(prompts.verifier_inputs)
+    ):
         length = row.index(task.eos_id)
         assert kept == [1.0] * (length + 1) + [0.0] * (task.max_path - length - 1)
         assert set(row[length + 1 :]) <= {task.pad_id}
@@ -194,7 +198,7 @@ def test_demonstrations_are_walks_to_their_target(task, drawn):
     assert set(lengths) == set(range(task.min_walk, task.max_walk + 1))
     # Three nodes on the way on average, 6 of 62 forbidden: about a quarter meets one.
     assert 0.15 < hit / 600 < 0.35
-    verified = task.verify(prompts.facts, tokens[:, None], mask[:, None])
+    verified = task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None])
     assert float(jnp.mean(verified)) == pytest.approx(1 - hit / 600)
 
 
@@ -208,10 +212,10 @@ def test_reward_agrees_with_plain_python_on_every_short_answer():
     prompts = task.train_prompts(0, 0, 3)
     tokens = jnp.broadcast_to(answers, (3, *answers.shape))
     rewards = np.asarray(
-        jax.jit(task.verify)(prompts.facts, tokens, token_mask(tokens, task.eos_id))
+        jax.jit(task.verify)(prompts.verifier_inputs, tokens, token_mask(tokens, task.eos_id))
     )
     assert rewards.dtype == np.float32
-    for row, (source, target, forbidden) in zip(rewards, plain_facts(prompts.facts)):
+    for row, (source, target, forbidden) in zip(rewards, plain_inputs(prompts.verifier_inputs)):
         expected = [
             plain_reward(edges, task.eos_id, source, target, forbidden, answer)
             for answer in answers.tolist()
@@ -225,7 +229,7 @@ def test_reward_agrees_with_plain_python_on_walks_and_damaged_walks(task, drawn)
     rng = np.random.default_rng(0)
     prompts = first(64, drawn["train"])
     answers = np.zeros((64, 32, task.max_path), np.int32)
-    for answer, (source, target, forbidden) in zip(answers, plain_facts(prompts.facts)):
+    for answer, (source, target, forbidden) in zip(answers, plain_inputs(prompts.verifier_inputs)):
         path = shortest({n: edges[n] - set(forbidden) for n in edges}, source, target)
         for g in range(32):
             # Followed by rubbish; every second answer has one random token changed.
@@ -235,10 +239,12 @@ def test_reward_agrees_with_plain_python_on_walks_and_damaged_walks(task, drawn)
                 row[rng.integers(0, len(row))] = int(rng.integers(0, task.vocab_size))
             answer[g] = row
     rewards = np.asarray(
-        task.verify(prompts.facts, jnp.array(answers), token_mask(jnp.array(answers), task.eos_id))
+        task.verify(
+            prompts.verifier_inputs, jnp.array(answers), token_mask(jnp.array(answers), task.eos_id)
+        )
     )
     for row, answer, (source, target, forbidden) in zip(
-        rewards, answers.tolist(), plain_facts(prompts.facts)
+        rewards, answers.tolist(), plain_inputs(prompts.verifier_inputs)
     ):
         for value, tokens in zip(row.tolist(), answer):
             assert value == plain_reward(edges, task.eos_id, source, target, forbidden, tokens)

@@ -58,7 +58,7 @@ def test_plain_prompts_and_demonstrations(folder):
     prompts, tokens, mask = task.demonstrations(0, 0, 3)
     shown = {
         answer: tokenizer.decode(row[: int(n) - 1].tolist())
-        for row, n, answer in zip(tokens, mask.sum(axis=1), prompts.facts)
+        for row, n, answer in zip(tokens, mask.sum(axis=1), prompts.verifier_inputs)
     }
     assert shown == {
         5: " It is 2+3=5.\n#### 5",
@@ -66,7 +66,9 @@ def test_plain_prompts_and_demonstrations(folder):
         1.5: " Half is 3/2=1.5 km.\n#### 1.5",
     }
     assert {row[int(n) - 1] for row, n in zip(tokens, mask.sum(axis=1))} == {tokenizer.eos_id}
-    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
+    np.testing.assert_array_equal(
+        task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None]), 1
+    )
 
 
 def test_chat_template_and_shots(folder):
@@ -168,7 +170,9 @@ def test_real_data():
     assert [len(names) for names in asked] == [7473, 1319]
     # Every worked answer earns the reward; the references agree with the JSON lines beside.
     prompts, tokens, mask = task.demonstrations(0, 0, 1000)
-    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
+    np.testing.assert_array_equal(
+        task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None]), 1
+    )
     path = ROOT / "gsm8k" / "test.jsonl"
     if path.is_file():
         rows = [json.loads(line) for line in path.read_text().splitlines()]

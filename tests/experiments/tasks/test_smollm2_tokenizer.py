@@ -20,7 +20,9 @@ def tokenizer():
 
 def check_demonstrations(task, count):
     prompts, tokens, mask = task.demonstrations(0, 0, count)
-    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
+    np.testing.assert_array_equal(
+        task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None]), 1
+    )
     ends = tokens[np.arange(count), mask.sum(axis=1).astype(int) - 1]
     assert set(ends.tolist()) == {task.eos_id}
     # The model meets a prompt and its answer as it would meet the one text.

@@ -43,7 +43,9 @@ def test_prompts_are_padded_on_the_right_and_long_ones_left_out(caplog):
     assert prompts.tokens.dtype == prompts.length.dtype == np.int32
     texts = [text_of(row, n) for row, n in zip(prompts.tokens, prompts.length)]
     assert sorted(texts) == sorted(["0:", "very 1:", "3:", "very 4:", "6:", "very 7:"])
-    for row, length, answer, text in zip(prompts.tokens, prompts.length, prompts.facts, texts):
+    for row, length, answer, text in zip(
+        prompts.tokens, prompts.length, prompts.verifier_inputs, texts
+    ):
         assert set(row[length:].tolist()) <= {task.pad_id}
         assert text.split()[-1] == f"{int(answer)}:"
     assert task.dropped == {
@@ -68,18 +70,18 @@ def test_long_demonstrations_are_left_out_but_their_prompts_kept():
 
 def test_epochs_repeat_for_the_same_seed_and_differ_between_streams():
     task = small_task()
-    first = [task.train_prompts(4, step, 2).facts.tolist() for step in range(6)]
-    assert [task.train_prompts(4, step, 2).facts.tolist() for step in range(6)] == first
+    first = [task.train_prompts(4, step, 2).verifier_inputs.tolist() for step in range(6)]
+    assert [task.train_prompts(4, step, 2).verifier_inputs.tolist() for step in range(6)] == first
     for epoch in (first[:3], first[3:]):
         assert sorted(itertools.chain(*epoch)) == [0, 1, 3, 4, 6, 7]
-    assert [task.train_prompts(5, step, 2).facts.tolist() for step in range(6)] != first
-    shown = [task.demonstrations(4, step, 2).prompts.facts.tolist() for step in range(6)]
+    assert [task.train_prompts(5, step, 2).verifier_inputs.tolist() for step in range(6)] != first
+    shown = [task.demonstrations(4, step, 2).prompts.verifier_inputs.tolist() for step in range(6)]
     assert shown != first
 
 
 def test_evaluation_is_fixed_without_repeats_and_says_how_many_there_are():
     task = small_task(max_prompt=20)
-    assert len(set(task.eval_prompts(4).facts.tolist())) == 4
+    assert len(set(task.eval_prompts(4).verifier_inputs.tolist())) == 4
     np.testing.assert_array_equal(task.eval_prompts(4).tokens[:2], task.eval_prompts(2).tokens)
     with pytest.raises(ValueError, match=r"evaluation\.prompts must be at most 4 .* got 5"):
         task.eval_prompts(5)

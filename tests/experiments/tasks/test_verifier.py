@@ -165,9 +165,9 @@ def test_a_real_task_in_processes():
     tokens, mask = np.repeat(tokens[:, None], 2, axis=1), np.repeat(mask[:, None], 2, axis=1)
     tokens[:, 1, 1] = ord("z")
     with Verifier(task, workers=1, timeout_seconds=5.0) as verifier:
-        rewards = verifier.verify(prompts.facts, tokens, mask)
+        rewards = verifier.verify(prompts.verifier_inputs, tokens, mask)
     assert rewards.tolist() == [[1, 0]] * 8
-    np.testing.assert_array_equal(task.verify(prompts.facts, tokens, mask), rewards)
+    np.testing.assert_array_equal(task.verify(prompts.verifier_inputs, tokens, mask), rewards)
 
 
 @pytest.mark.parametrize(

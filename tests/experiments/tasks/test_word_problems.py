@@ -87,13 +87,15 @@ def test_demonstrations_are_the_formulas(folder):
         ByteTokenizer().decode(row[: int(n)].tolist()) for row, n in zip(tokens, mask.sum(axis=1))
     }
     assert shown == {" 3+4\n", " 2.5*4\n", " 1000/2\n"}
-    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
+    np.testing.assert_array_equal(
+        task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None]), 1
+    )
 
 
 def test_evaluation_takes_turns_between_the_data_sets(folder):
     prompts = make(ByteTokenizer(), directory=str(folder)).eval_prompts(4)
-    assert set(prompts.facts[1::2]) == {11, 3}
-    assert set(prompts.facts[0::2]) <= {7, 27, -1.5}
+    assert set(prompts.verifier_inputs[1::2]) == {11, 3}
+    assert set(prompts.verifier_inputs[0::2]) <= {7, 27, -1.5}
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,9 @@ def test_real_data():
     assert len(asked[2]) > 1800
     # Every demonstration earns the reward; SVAMP's own equations do but for one misprinted answer.
     prompts, tokens, mask = task.demonstrations(0, 0, len(train.length))
-    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
+    np.testing.assert_array_equal(
+        task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None]), 1
+    )
     wrong = 0
     for line in (folder / "svamp.jsonl").read_text().splitlines():
         row = json.loads(line)
