@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.tasks.base import check_at_least, check_fraction, is_held_out
+from experiments.tasks.base import check_at_least, check_fraction, check_seed, is_held_out
 from experiments.tasks.text_task import (
     Problem,
     TextTask,
@@ -92,6 +92,7 @@ def make(
       ValueError: for impossible values, naming the field and its value.
     """
     require_tokenizer(tokenizer, "arithmetic")
+    check_seed(seed)
     check_at_least("max_completion", max_completion, 5)
     check_fraction("held_out", held_out)
     shots = "".join(f"{shot.question} {shot.result}\n" for shot in SHOTS)

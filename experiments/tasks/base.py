@@ -207,6 +207,12 @@ def check_fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} must lie strictly between 0 and 1, got {value}")
 
 
+def check_seed(seed: int) -> None:
+    """Raises ValueError unless 0 <= seed < 2^31, which all generators here accept."""
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed must lie in 0..2^31 - 1, got {seed}")
+
+
 class Task(Protocol):
     """The interface of a task.
 

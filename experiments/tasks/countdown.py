@@ -34,6 +34,7 @@ from experiments.tasks.base import (
     Prompts,
     check_at_least,
     check_fraction,
+    check_seed,
     draw_keys,
     first_accepted,
     fixed_length_prompts,
@@ -204,6 +205,7 @@ def make(
       ValueError: for impossible values, naming the field and its value.
     """
     del tokenizer
+    check_seed(seed)
     check_at_least("numbers", numbers, 2)
     check_at_least("max_number", max_number, 2)
     check_at_least("max_target", max_target, 1)

@@ -39,6 +39,7 @@ from experiments.tasks.base import (
     Prompts,
     check_at_least,
     check_fraction,
+    check_seed,
     draw_keys,
     first_accepted,
     fixed_length_prompts,
@@ -267,6 +268,7 @@ def make(
       ValueError: if no such graph or prompt exists, naming the field and its value.
     """
     del tokenizer
+    check_seed(seed)
     check_at_least("degree", degree, 2)
     check_at_least("forbidden", forbidden, 0)
     check_at_least("min_distance", min_distance, 1)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tasks.answers import final_answer, is_close, parse_number
-from experiments.tasks.base import check_at_least
+from experiments.tasks.base import check_at_least, check_seed
 from experiments.tasks.text_task import (
     Problem,
     TextTask,
@@ -73,6 +73,7 @@ def make(
         raise ValueError(
             "template must be 'plain' for a tokenizer without <|im_start|>, got 'chat'"
         )
+    check_seed(seed)
     check_at_least("shots", shots, 0)
     check_at_least("max_completion", max_completion, 2)
     seen: set[str] = set()

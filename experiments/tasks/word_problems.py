@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tasks.answers import evaluate, is_close, parse_number
-from experiments.tasks.base import check_at_least
+from experiments.tasks.base import check_at_least, check_seed
 from experiments.tasks.text_task import (
     Problem,
     TextTask,
@@ -59,6 +59,7 @@ def make(
       FileNotFoundError: naming the path and the config field.
     """
     require_tokenizer(tokenizer, "word_problems")
+    check_seed(seed)
     check_at_least("max_completion", max_completion, 4)
     folder = Path(directory).expanduser()
     mawps = sorted(folder.glob("mawps_*.jsonl")) or [folder / "mawps_addsub.jsonl"]
