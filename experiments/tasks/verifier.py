@@ -25,7 +25,7 @@ _PATIENCE = 60  # time limits that a check may wait for a processor, or sleep in
 
 
 class _Check(NamedTuple):
-    index: int  # in the flat batch
+    place: int  # in the flattened batch
     text: str
     answer: float
     retried: bool = False
@@ -118,7 +118,7 @@ class Verifier:
             rewards = np.zeros(np.shape(tokens)[:2], np.float32)
             with self._lock:
                 for check, reward in self._score_all(checks):
-                    rewards.flat[check.index] = reward
+                    rewards.flat[check.place] = reward
         else:
             rewards = np.asarray(self._task.verify(verifier_inputs, tokens, token_mask), np.float32)
         wrong = ~((rewards >= 0) & (rewards <= 1))
@@ -264,7 +264,7 @@ class _Worker:
         if used > self._used:
             self._used, self._progressed = used, now
         # A process that waits for a processor on a busy machine advances a little all the same.
-        if now - max(self._progressed, self._started) >= self._timeout:
+        if now - self._progressed >= self._timeout:
             return "hung"
         if now - self._started >= _PATIENCE * self._timeout:
             return "hung"
@@ -274,7 +274,9 @@ class _Worker:
     def _processor_seconds(self) -> float:
         """Returns the processor time of the process; elapsed time where the system has no clock."""
         try:
-            return time.clock_gettime(~self.process.pid << 3 | 2)  # Linux's clock of a process
+            return time.clock_gettime(
+                ~(self.process.pid or 0) << 3 | 2
+            )  # Linux's clock of a process
         except (AttributeError, OSError):
             return time.monotonic()
 

@@ -1,4 +1,7 @@
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -117,3 +120,39 @@ def test_check_arguments_names_the_type(task, name, value, allowed):
 def test_make_of_a_text_task_needs_a_tokenizer(task):
     with pytest.raises(ValueError, match=r"needs a model with a tokenizer: set model\.path"):
         task.make(None)
+
+
+@pytest.fixture(scope="module", params=[countdown, graph], ids=["countdown", "graph"])
+def make_device_task(request):
+    return request.param.make
+
+
+def test_device_tasks_repeat_prompts_for_the_same_seed_and_step_only(make_device_task):
+    task = make_device_task()
+    for draw in (task.train_prompts, task.demonstrations):
+        first = jax.tree.leaves(draw(1, 2, 16))
+        for seed, step, same in ((1, 2, True), (1, 3, False), (2, 2, False)):
+            other = jax.tree.leaves(draw(seed, step, 16))
+            assert all(map(np.array_equal, first, other)) == same
+    # The streams of one (seed, step) differ, and a longer evaluation extends a shorter one.
+    train, demonstrated = task.train_prompts(1, 2, 16), task.demonstrations(1, 2, 16)
+    assert not np.array_equal(train.tokens[:, -1], demonstrated.prompts.tokens[:, -1])
+    np.testing.assert_array_equal(task.eval_prompts(32).tokens[:8], task.eval_prompts(8).tokens)
+
+
+def test_device_tasks_accept_traced_and_mapped_seeds_and_steps(make_device_task):
+    task, traces = make_device_task(), []
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=(None, 0, 0))
+    def draw(task, seed, step):
+        traces.append(seed)
+        return task.train_prompts(seed, step, 16), task.demonstrations(seed, step, 16)
+
+    traced = draw(task, jnp.array([0, 1]), jnp.array([4, 5]))
+    for i, (seed, step) in enumerate(((0, 4), (1, 5))):
+        plain = (task.train_prompts(seed, step, 16), task.demonstrations(seed, step, 16))
+        for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(traced)):
+            np.testing.assert_array_equal(a, b[i])
+    draw(make_device_task(), jnp.array([7, 8]), jnp.array([0, 0]))
+    assert len(traces) == 1
