@@ -309,17 +309,36 @@ def _check_divides(config: Mapping, part: str, whole: str) -> None:
     _require(a % b == 0, part, b, f"a divisor of config.{whole} = {a}")
 
 
+def _check_type(field: str, value: Any, annotation: Any) -> None:
+    """Checks the value of a parameter that is annotated as int, float, str or bool."""
+    match annotation.__name__ if isinstance(annotation, type) else None:
+        case "int":
+            _require(type(value) is int, field, value, "a whole number")
+        case "float":
+            number = type(value) in (int, float) and value == value
+            _require(number, field, value, "a number")
+        case "str":
+            _require(isinstance(value, str), field, value, "a string")
+        case "bool":
+            _require(isinstance(value, bool), field, value, "True or False")
+
+
 def check_arguments(function: Callable, kwargs: Mapping, field: str) -> None:
-    """Raises ConfigError when `kwargs` does not fit the signature of `function`."""
-    signature = inspect.signature(function)
-    allowed = [name for name in signature.parameters if name != "tokenizer"]
-    for name in kwargs:
-        _require(name in allowed, field, dict(kwargs), f"chosen from {allowed}")
-    missing = [
-        name
-        for name in allowed
-        if signature.parameters[name].default is inspect.Parameter.empty and name not in kwargs
-    ]
+    """Raises ConfigError when `kwargs` does not fit the signature of `function`.
+
+    Checks names, and the types of parameters that are annotated as int, float, str or bool.
+    """
+    parameters = dict(inspect.signature(function).parameters)
+    parameters.pop("tokenizer", None)
+    named = {name: p for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
+    for name, value in kwargs.items():
+        if name in named:
+            _check_type(f"{field}.{name}", value, named[name].annotation)
+        elif named == parameters:
+            raise ConfigError(
+                f"config.{field} has no field {name!r} (got {value!r}); allowed: {', '.join(named)}"
+            )
+    missing = [name for name, p in named.items() if p.default is p.empty and name not in kwargs]
     if missing:
         raise ConfigError(f"config.{field} lacks {', '.join(missing)}; it has {dict(kwargs)}")
 

@@ -80,8 +80,8 @@ def evaluate(experiment: Experiment, params, rewards_of: Any, step: int) -> Held
         if task.on_device:
             rewards, rollouts = rl.evaluate(params, task, batch, call_key)
         else:
-            rollouts = rl.sample_held_out(params, batch._replace(facts=()), call_key)
-            rewards = rewards_of(batch.facts, rollouts)
+            rollouts = rl.sample_held_out(params, batch._replace(verifier_inputs=()), call_key)
+            rewards = rewards_of(batch.verifier_inputs, rollouts)
         correct.append(np.sum(np.asarray(rewards) > 0.5, axis=-1))
         entropy += float(np.sum(np.asarray(rollouts.entropies), dtype=np.float64))
         tokens += float(np.sum(np.asarray(rollouts.token_mask), dtype=np.float64))

@@ -3,7 +3,6 @@
 Below: step_functions, models, tasks, sharding. Above: evaluate, warm_start, train.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -113,10 +112,7 @@ def _task_and_model(config: Config) -> tuple[Task, ModelConfig, Any]:
     except ValueError as error:
         raise ConfigError(f"config.task.name = {config.task.name!r}: {error}") from error
     kwargs = config.task.kwargs.to_dict()
-    if not any(
-        p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(make).parameters.values()
-    ):
-        check_arguments(make, kwargs, "task.kwargs")
+    check_arguments(make, kwargs, "task.kwargs")
     if not config.model.path:
         task = make(None, **kwargs)
         return task, _fresh_model(config.model, task), None
@@ -220,7 +216,7 @@ def from_checkpoint(
 
 @contextmanager
 def host_rewards(experiment: Experiment) -> Iterator[Callable | None]:
-    """Yields (facts, rollouts) -> rewards [P, G] for a host task; None for a device task.
+    """Yields (verifier_inputs, rollouts) -> rewards [P, G] for a host task; None for a device task.
 
     Each of several processes verifies the completions of its own prompts; all get all rewards.
     """
@@ -232,10 +228,10 @@ def host_rewards(experiment: Experiment) -> Iterator[Callable | None]:
         task, workers=settings.workers, timeout_seconds=settings.timeout_seconds
     ) as verifier:
 
-        def rewards_of(facts, rollouts):
+        def rewards_of(verifier_inputs, rollouts):
             rows, tokens = rows_of(rollouts.tokens)
             _, mask = rows_of(rollouts.token_mask)
-            rewards = everywhere(lambda: verifier.verify(facts[rows], tokens, mask))
-            return join_rows(rows, rewards, len(facts))
+            rewards = everywhere(lambda: verifier.verify(verifier_inputs[rows], tokens, mask))
+            return join_rows(rows, rewards, len(verifier_inputs))
 
         yield rewards_of

@@ -139,7 +139,7 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
             state, sampled = carry
             prompts = shard_prompts(task.train_prompts(hyper.seed, state.step, config.prompts))
             rollouts = sample_step(state, prompts)
-            rewards = task.verify(prompts.facts, rollouts.tokens, rollouts.token_mask)
+            rewards = task.verify(prompts.verifier_inputs, rollouts.tokens, rollouts.token_mask)
             state, metrics = update_step(state, hyper, prompts, rollouts, rewards)
             return (state, sampled | sampled_tokens(rollouts)), metrics
 
@@ -157,7 +157,7 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
 
     def evaluate(params, task, prompts, key):
         rollouts = sample_prompts(params, prompts, key, config.evaluation.samples)
-        return task.verify(prompts.facts, rollouts.tokens, rollouts.token_mask), rollouts
+        return task.verify(prompts.verifier_inputs, rollouts.tokens, rollouts.token_mask), rollouts
 
     return RLFns(
         state_shardings,

@@ -127,9 +127,9 @@ def rl_stage(run: Run, rewards_of: Any) -> Stage:
         lines = []
         for index in range(step, step + count):
             prompts = task.train_prompts(config.seed, index, config.prompts)
-            placed = place(prompts._replace(facts=()), by_prompt)
+            placed = place(prompts._replace(verifier_inputs=()), by_prompt)
             rollouts = rl.sample(state, placed)
-            rewards = np.asarray(rewards_of(prompts.facts, rollouts), np.float32)
+            rewards = np.asarray(rewards_of(prompts.verifier_inputs, rollouts), np.float32)
             state, metrics = rl.update(state, hyper, placed, rollouts, place(rewards, by_prompt))
             lines += _lines(metrics, config)
         return state, [lines]

@@ -73,7 +73,7 @@ def _sft_stage(experiment: Experiment) -> Stage:
         lines = []
         for index in range(step, step + count):
             batch = task.demonstrations(settings.seed, index, settings.batch)
-            batch = batch._replace(prompts=batch.prompts._replace(facts=()))
+            batch = batch._replace(prompts=batch.prompts._replace(verifier_inputs=()))
             carry, metrics = sft.update(carry, place(batch, by_prompt))
             lines += per_step(metrics)
         return carry, [lines]

@@ -56,7 +56,7 @@ class RandomTask:
         tokens = jax.random.randint(key, (count, self.max_prompt), 0, self.vocab_size, jnp.int32)
         return Prompts(tokens, jnp.full(count, self.max_prompt, jnp.int32), ())
 
-    def verify(self, facts, tokens, mask) -> jax.Array:
+    def verify(self, verifier_inputs, tokens, mask) -> jax.Array:
         """Rewards [P, G]."""
         return (tokens[..., 0] % 2 == 0).astype(jnp.float32)
 

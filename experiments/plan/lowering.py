@@ -102,7 +102,7 @@ def compile_steps(parts: experiment.Parts) -> dict[str, Compiled]:
 
     count, group, tokens = parts.config.prompts, parts.config.group_size, parts.task.max_completion
     prompts = Prompts(
-        array(jnp.int32, count, parts.task.max_prompt), array(jnp.int32, count), facts=()
+        array(jnp.int32, count, parts.task.max_prompt), array(jnp.int32, count), verifier_inputs=()
     )
     one = array(jnp.float32, count, group, tokens)
     rollouts = Rollouts(array(jnp.int32, count, group, tokens), one, one, one)

@@ -1,31 +1,53 @@
-"""The final answer of a completion as a number, and whether it is right."""
+r"""Numbers as people write them, and the final answer of a completion.
+
+`final_answer` finds the answer of a solution, and `read_answer` reads it by this grammar:
+
+    answer      sides that agree, joined by "=", names aside: "9 + 9 = 18", "x = 5"
+    side        an expression among words: "therefore 18", "3/4 cup", "$5", "72 (48 + 24)"
+    expression  numbers, + - * /, parentheses, small powers of whole numbers
+    number      12  -12  1,234.5  1'234  1 234  .5  1e3  2 1/2  2½  0.\overline{3}  5%  5 million
+
+LaTeX for these is read too. A percent sign does not divide by 100, and units are dropped. All else
+is no number, and no part of it is taken for one: lists, pairs, intervals, inequalities, ratios and
+times (10:30), multiples of a variable (5x), roots, functions, and 12,5, which may be a list.
+
+Every text is read in time linear in its length.
+"""
 
 import ast
-import logging
 import re
+import unicodedata
 from fractions import Fraction
 
-_MINUS = str.maketrans({"−": "-", "–": "-", "—": "-", "﹣": "-", "－": "-"})
-_TIMES = str.maketrans({"×": "*", "·": "*", "⋅": "*", "÷": "/"})
+_SIGNS = str.maketrans(
+    dict.fromkeys("−–—﹣－", "-") | dict.fromkeys("×·⋅", "*") | {"÷": "/", "≈": "="}
+)
 
-# A comma groups thousands only between digits and before exactly three of them.
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+# Groups of exactly three digits after the first one to three, of which the first is no zero.
+_SEPARATED = re.compile(
+    r"(?<![\d.,'’])[1-9]\d{0,2}(?:([,'’\u00a0\u2009\u202f])\d{3})(?:\1\d{3})*(?!\d|\1\d)"
+)
+_SPACED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?: \d{3})+(?![\d,])")
 
 # Longer runs of digits are no answer to any question here, and cost time to read.
-_MAX_DIGITS = 40
-_DIGITS = r"(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})"
+_DIGITS = r"(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})"
+# A single letter is a variable unless it is a unit.
+_UNIT = r"(?:[^\W\d_]{2,}|(?<![^\W\d_])[mgshlLVWANJKCFt](?![^\W\d_]))(?:\^?[23](?!\d)|[²³])?"
 _NUMBER = re.compile(
-    rf"(?P<sign>[+-]?)\s*[$€£]?\s*(?P<sign_after>-?)(?P<digits>{_DIGITS})"
-    r"\s*(?:%|[^\W\d_][^\d=<>+*/]*)?"
+    rf"(?P<sign>[+-]?)\s*[$€£]?\s*(?P<sign_after>-?)"
+    rf"(?P<digits>{_DIGITS}(?:[eE][+-]?[0-9]{{1,2}}(?![0-9]))?)"
+    rf"\s*(?:[%$€£¢]|/?\s*{_UNIT}[^\d=<>+*^]*)?(?:\([^()\d]*\))?"
 )
 _MAX_EQUATION = 200
+_MAX_ANSWER = 300
+
+
+def _without_separators(text: str) -> str:
+    return _SEPARATED.sub(lambda found: re.sub(r"\D", "", found[0]), text)
 
 
 def parse_number(text: str) -> Fraction | None:
-    """Reads a text that is one number, with what people put around it.
-
-    Allowed are a sign (any of the Unicode minus signs), a currency sign, thousands separators, a
-    percent sign (which does not divide by 100), units in words, and a closing period.
+    """Reads a text that is one number, with its sign, currency, unit, percent sign and period.
 
         "$1,234.50." → 1234.5      "− 3 apples" → -3      "3 or 4" → None      "" → None
 
@@ -35,20 +57,14 @@ def parse_number(text: str) -> Fraction | None:
     Returns:
       The exact value, or None if the text is anything else.
     """
-    text = _THOUSANDS.sub("", text.translate(_MINUS)).strip().rstrip(".!").rstrip()
+    if len(text) > _MAX_ANSWER:
+        return None
+    text = _without_separators(text.translate(_SIGNS)).strip().rstrip(".!").rstrip()
     found = _NUMBER.fullmatch(text)
     if found is None or (found["sign"] and found["sign_after"]):
         return None
     value = Fraction(found["digits"])
     return -value if "-" in (found["sign"], found["sign_after"]) else value
-
-
-def last_number(text: str) -> Fraction | None:
-    """The last number in a text, read as in `parse_number`; None if it holds none."""
-    text = _THOUSANDS.sub("", text.translate(_MINUS))
-    # A minus sign between two numbers ("5-3") subtracts; it is no sign.
-    found = re.findall(rf"(?<![\d.])(?:(?<![\w)])-)?[$€£]?{_DIGITS}(?!\d)", text)
-    return parse_number(found[-1]) if found else None
 
 
 def evaluate(text: str) -> Fraction | None:
@@ -64,7 +80,7 @@ def evaluate(text: str) -> Fraction | None:
       The exact value; None if the text is anything else, divides by zero, has sides that
       disagree, or is longer than 200 characters.
     """
-    text = _THOUSANDS.sub("", text.translate(_MINUS).translate(_TIMES)).strip()
+    text = _without_separators(text.translate(_SIGNS)).strip()
     if len(text) > _MAX_EQUATION:
         return None
     text = re.sub(r"(?<=[\d)])\s*[xX]\s*(?=[\d(])", "*", text)
@@ -76,7 +92,7 @@ def evaluate(text: str) -> Fraction | None:
 
 
 def is_close(value: Fraction, answer: float) -> bool:
-    """Whether a value is an answer that may have been rounded.
+    """Compares a value with a reference that may have been rounded.
 
         |value - answer| ≤ 10⁻³ · min(1, |answer|)
 
@@ -115,30 +131,54 @@ def _value(node: ast.expr) -> Fraction:
     raise ValueError(f"not an equation: {ast.dump(node)}")
 
 
-# In what looks like this, the last number is not the value.
-_MATHEMATICS = re.compile(r"[\\^]|\d\s*/\s*\d|\*\*")
-_MAX_LATEX = 100
-
-
 def final_answer(text: str) -> Fraction | None:
     r"""Finds the number that a solution ends with.
 
-    The last of the first kind that occurs: `#### 72`, `\boxed{72}`, `the answer is 72`; a text with
-    none of them is read for its last number. What stands there may be written in any way that
-    `parse_number` or `evaluate` reads, as LaTeX (by math-verify), or as a phrase
-    whose last number counts ("9 + 9 makes $18"). Other mathematics is no number.
+    The answer is the last of the first kind that occurs: `#### 72`, `\boxed{72}`, `the answer is
+    72`. A text with none of them is read for its last number.
 
     Args:
       text: the solution.
 
     Returns:
-      The exact value, or None if there is no number.
+      The exact value, or None if the answer is no number by the grammar of this module.
     """
-    for find in (_marked, _boxed, _said):
+    for find in (_marked, _boxed, _stated):
         found = find(text)
         if found is not None:
-            return _read(found.strip().strip("*").strip())
+            return read_answer(found)
     return last_number(text)
+
+
+def last_number(text: str) -> Fraction | None:
+    """Reads the last word with a digit; None if it is no number, or there is none.
+
+    "so 3 + 4 = 7 dollars" → 7      "half, or 1/2." → 1/2      "at 10:30" → None
+    """
+    end = max((found.end() for found in re.finditer(r"[0-9]", text)), default=0)
+    start = max(0, end - _MAX_ANSWER // 2)
+    window = _spaced(_plain(text[start : end + 20]))
+    words = [word for word in window.split() if re.search(r"[0-9]", word)]
+    if not words or (start and len(words) == 1):  # The window may begin within a number.
+        return None
+    word = words[-1].strip("*_`\"'“”?!,;:.")
+    value = _read_sides(word)
+    return _read_sides(word.strip("()[]")) if value is None else value
+
+
+def read_answer(text: str) -> Fraction | None:
+    """Reads an answer by the grammar of this module.
+
+    Args:
+      text: the answer alone, at most 300 characters.
+
+    Returns:
+      The exact value, or None if it is no number.
+    """
+    if len(text) > _MAX_ANSWER:
+        return None
+    text = re.split(r"[,;]? (?:because|since|which|where|when|so)\b", _spaced(_plain(text)))[0]
+    return _read_sides(text.strip(" \t*_`\"'“”").rstrip(".;,!? "))
 
 
 def _marked(text: str) -> str | None:
@@ -147,51 +187,147 @@ def _marked(text: str) -> str | None:
 
 
 def _boxed(text: str) -> str | None:
-    r"""What the last \boxed{…} holds; empty if its brace does not close."""
-    _, box, rest = text.rpartition(r"\boxed{")
-    if not box:
+    r"""Returns the content of the last \boxed{…}; "" if its brace does not close."""
+    starts = [found.end() for found in re.finditer(r"\\boxed ?\{", text)]
+    if not starts:
         return None
-    depth = 1
+    rest, depth = text[starts[-1] :][: 2 * _MAX_ANSWER], 1
     for i, character in enumerate(rest):
         depth += {"{": 1, "}": -1}.get(character, 0)
         if depth == 0:
-            return rest[:i]
+            # In a formula "!" is a factorial; in a sentence it ends the sentence.
+            return "" if re.search(r"[\d)]!", rest[:i]) else rest[:i]
     return ""
 
 
-def _said(text: str) -> str | None:
-    # Up to the end of the sentence: a period that no digit follows.
-    pattern = r"\banswer(?:\s+is\b|\s*[:=])\s*:?\s*((?:[^.\n]|\.(?=\d))+)"
-    found = re.findall(pattern, text, re.IGNORECASE)
-    return found[-1] if found else None
+def _stated(text: str) -> str | None:
+    """Returns the rest of the sentence after the last "answer is" or "answer:"."""
+    pattern = re.compile(r"\banswer(?: is\b| {0,3}[:=])", re.IGNORECASE)
+    for found in reversed(list(pattern.finditer(text))):
+        # A sentence ends with a period that no digit follows.
+        rest = text[found.end() : found.end() + _MAX_ANSWER]
+        sentence = re.match(r"[\s:]*((?:[^.\n]|\.(?=\d))+)", rest)
+        if sentence is not None:
+            return sentence[1]
+    return None
 
 
-def _read(text: str) -> Fraction | None:
-    text = re.sub(r"\\[,!; ]", "", text)  # LaTeX's thin spaces
-    text = re.sub(r"\\([$%])", r"\1", text)
+def _spaced(text: str) -> str:
+    """Removes spaces that separate thousands."""
+    return _SPACED.sub(lambda found: found[0].replace(" ", ""), text)
+
+
+_SPACES = re.compile(
+    r"\\[,;: ]|~|\\q?quad(?![a-z])|\\(?:left|right|displaystyle)(?![a-z])|\\[()\[\]]"
+)
+_COMMANDS = (
+    (re.compile(r"\\(?:times|cdot|ast)(?![a-z])"), "*"),
+    (re.compile(r"\\div(?![a-z])"), "/"),
+    (re.compile(r"\\approx(?![a-z])"), "="),
+    (re.compile(r"\\([$%#&_])"), r"\1"),
+    (re.compile(r"(?:\^\s*\{?\s*)?(?:\\circ|\\degree|°)\s*\}?"), " degrees "),
+    # A thin space before three digits separates thousands.
+    (re.compile(r"(?<=\d)(?:\\[,;: ]|~)(?=\d{3}(?!\d))"), ","),
+    (_SPACES, " "),
+    # Bold text of Markdown, but not 2**3.
+    (re.compile(r"(?<!\d)\*\*|\*\*(?!\s*[\d(])"), " "),
+)
+_WRAPPED = re.compile(
+    r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it)|mbox|boxed|emph|underline)\s*\{([^{}]*)\}"
+)
+_REPEATING = re.compile(r"(?<![\d.])(\d{0,12})\.(\d{0,12})\\(?:over)?(?:line|bar)\s*\{(\d{1,12})\}")
+_FRACTION = re.compile(r"(?<![\d.])(\d{0,12})\s*\\[dtc]?frac\s*(\{[^{}]*\}|\d)\s*(\{[^{}]*\}|\d)")
+_POWER = re.compile(r"(?<![\d.])(\d{1,12})\s*\^\s*(?:\{\s*(-?\d{1,2})\s*\}|(\d{1,2}))(?![\d.])")
+_SCIENTIFIC = re.compile(rf"(?<![\w.])({_DIGITS})[eE]([+-]?\d{{1,2}})(?!\w)")
+_MIXED = re.compile(r"(?<![\d./,])(\d{1,12}) +(\d{1,12})/(\d{1,12})(?![\d./,])")
+_VULGAR = re.compile(r"(\d{0,12}) ?([¼-¾⅐-⅞])")
+
+
+def _plain(text: str) -> str:
+    """Translates LaTeX and Unicode to plain arithmetic; what it does not know stays as it is."""
+    text = text.translate(_SIGNS).replace("{,}", ",").replace("\\!", "")
+    for pattern, replacement in _COMMANDS:
+        text = pattern.sub(replacement, text)
+    for pattern, replace in (
+        (_WRAPPED, lambda m: f" {m[1]} "),
+        (re.compile(r"(?<=[^\W\d_]) +\^"), lambda _: "^"),
+        (_REPEATING, _repeating),
+        (_POWER, _power),
+        (_FRACTION, lambda m: f"({m[1] or 0}+({_bare(m[2])})/({_bare(m[3])}))"),
+    ):
+        for _ in range(5):  # from the inside out
+            text = pattern.sub(replace, text)
+    for _ in range(5):
+        text = re.sub(r"(?<!\\)\{([^{}\\]*)\}", r"\1", text)
+    text = _SCIENTIFIC.sub(lambda m: f"({Fraction(m[1]) * Fraction(10) ** int(m[2])})", text)
+    text = _MIXED.sub(r"(\1+\2/\3)", text)
+    return _VULGAR.sub(lambda m: f"({m[1] or 0}+{_vulgar(m[2])})", text)
+
+
+def _bare(argument: str) -> str:
+    return _without_separators(argument.strip("{}"))
+
+
+def _vulgar(character: str) -> Fraction:
+    return Fraction(unicodedata.numeric(character)).limit_denominator(10)
+
+
+def _repeating(found: re.Match[str]) -> str:
+    whole, fixed, period = found.groups()
+    nines = 10 ** len(period) - 1
+    value = int(whole + fixed or "0") + Fraction(int(period), nines)
+    return f"({value / 10 ** len(fixed)})"
+
+
+def _power(found: re.Match[str]) -> str:
+    base, exponent = int(found[1]), int(found[2] or found[3])
+    return found[0] if base == 0 and exponent <= 0 else f"({Fraction(base) ** exponent})"
+
+
+# Words that make another number of the one beside them.
+_ALTERING = re.compile(
+    r"\b(?:half|halves|quarter|thirds?|twice|double|triple|not|root|sqrt|log|ln|sin|cos|tan|exp)\b"
+    r"|\d\s*(?:squared|cubed|factorial|fourths|fifths|sixths|eighths|tenths|hundredths)\b"
+    r"|[^\W\d_]\(",
+    re.IGNORECASE,
+)
+_MAGNITUDES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_NAME = re.compile(r"\s*[^\W\d_][\w\s'’:,$]*")
+
+
+def _read_sides(text: str) -> Fraction | None:
+    """Reads sides that agree, joined by "="."""
+    if len(text) > 2 * _MAX_ANSWER or _ALTERING.search(text):
+        return None
+    if re.fullmatch(r"[(\[].*,.*[)\]]", text):
+        return None
+    first, *others = text.lstrip("= ").split("=")
+    sides = [side for side in others if re.search(r"\d", side) or not _NAME.fullmatch(side)]
+    if not (others and _NAME.fullmatch(first)):
+        sides = [first, *sides]
+    values = [_read_side(side) for side in sides]
+    last = values[-1] if values else None
+    if last is None or any(value is None or not is_close(value, last) for value in values):
+        return None
+    return last
+
+
+def _read_side(text: str) -> Fraction | None:
+    """Reads one expression among words."""
+    text = text.strip()
+    remark = re.fullmatch(r"(.*\d.*?[^\s+\-*/(]|\d)\s+\(([^()]*)\)", text)
+    if remark is not None:
+        value = _read_side(remark[1])
+        explained = re.search(r"[^\W\d_]", remark[2]) or evaluate(remark[2]) == value
+        return value if explained else None
+    text = re.sub(r"\b(?:minus|negative) (?=[\d.$])", "-", text)
+    for word, factor in _MAGNITUDES.items():
+        text = re.sub(rf"({_DIGITS})\s*{word}\b", rf"(\1*{factor})", text)
+    text = re.sub(rf"/?\s*{_UNIT}|\b(?:a|A|I)(?= [^\W\d_])", " ", text)
+    text = re.sub(r"[,:;](?!\d)|(?<!\d)[,:;]|[%¢](?!\s*\d)", " ", text).strip()
     value = parse_number(text)
     if value is None:
         value = evaluate(text)
-    if value is None and _MATHEMATICS.search(text):
-        return _mathematics(text)
-    return last_number(text) if value is None else value
-
-
-def _mathematics(text: str) -> Fraction | None:
-    r"""Reads LaTeX through math-verify, which takes milliseconds, and longer the first time.
-
-    Its own time limit is a signal that works in a main thread alone and cannot stop arithmetic on
-    huge integers, so what could be huge (powers, long numbers, long texts) is not given to it.
-    """
-    if "\\" not in text or len(text) > _MAX_LATEX or re.search(r"\^|\d{20}", text):
-        return None
-    import math_verify
-    import sympy
-
-    logging.getLogger("math_verify").setLevel(logging.ERROR)
-    latex = text if "$" in text else f"${text}$"
-    for parsed in math_verify.parse(latex, parsing_timeout=None):
-        value = parsed.doit() if isinstance(parsed, sympy.Expr) else None
-        if isinstance(value, sympy.Rational | sympy.Float) and value.is_finite:
-            return Fraction(str(value))
-    return None
+        if value is not None and value < 0 and re.fullmatch(r"[\d.]+ ?- ?[\d.]+", text):
+            return None  # a range: 10-15
+    return value

@@ -20,12 +20,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.tasks.base import check_at_least, check_fraction, check_keywords, is_held_out
-from experiments.tasks.text_task import Problem, TextTask, newline_id, text_task
+from experiments.tasks.base import check_at_least, check_fraction, check_seed, is_held_out
+from experiments.tasks.text_task import (
+    Problem,
+    TextTask,
+    newline_id,
+    require_tokenizer,
+    text_task,
+)
 
 
 class Operation(NamedTuple):
-    """left ∘ right, with ∘ one of + - x."""
+    """The problem `left ∘ right`, with ∘ one of + - x."""
 
     left: int
     symbol: str
@@ -33,12 +39,12 @@ class Operation(NamedTuple):
 
     @property
     def question(self) -> str:
-        """What stands before the answer."""
+        """The problem as text, up to its answer."""
         return f"{self.left} {self.symbol} {self.right} ="
 
     @property
     def result(self) -> int:
-        """The answer."""
+        """The value."""
         match self.symbol:
             case "+":
                 return self.left + self.right
@@ -68,20 +74,10 @@ def score(text: str, answer: float) -> float:
     return float(text.strip(" ") == str(int(answer)))
 
 
-def make(tokenizer: Any, **kwargs: Any) -> TextTask:
-    """Makes the task from a config's `task.kwargs`; see `arithmetic_task`.
-
-    Raises:
-      ValueError: for a field that `arithmetic_task` does not have, or a value that it refuses.
-    """
-    check_keywords(arithmetic_task, kwargs)
-    return arithmetic_task(tokenizer, **kwargs)
-
-
-def arithmetic_task(
+def make(
     tokenizer: Any, seed: int = 0, max_completion: int = 6, held_out: float = 0.25
 ) -> TextTask:
-    """Enumerates all problems.
+    """Makes the task from a config's `task.kwargs`: enumerates all problems.
 
     Args:
       tokenizer: encode, decode, eos_id, pad_id, vocab_size; one token for a newline.
@@ -95,11 +91,11 @@ def arithmetic_task(
     Raises:
       ValueError: for impossible values, naming the field and its value.
     """
-    if tokenizer is None:
-        raise ValueError("task.name = 'arithmetic' needs a model with a tokenizer: set model.path")
+    require_tokenizer(tokenizer, "arithmetic")
+    check_seed(seed)
     check_at_least("max_completion", max_completion, 5)
     check_fraction("held_out", held_out)
-    shown = "".join(f"{shot.question} {shot.result}\n" for shot in SHOTS)
+    shots = "".join(f"{shot.question} {shot.result}\n" for shot in SHOTS)
     reserved = {shot.name for shot in SHOTS}
     train, evaluation = [], []
     for kind in _kinds():
@@ -107,7 +103,7 @@ def arithmetic_task(
         names = np.array([operation.name for operation in usable], np.int32)
         marks = is_held_out(held_out, seed, *names.T).tolist()
         problems = [
-            Problem(shown + operation.question, operation.result, f" {operation.result}")
+            Problem(shots + operation.question, operation.result, f" {operation.result}")
             for operation in usable
         ]
         train.append([problem for problem, mark in zip(problems, marks) if not mark])
@@ -120,7 +116,7 @@ def arithmetic_task(
         evaluation_pattern=(0, 1, 2, 3),
         score=score,
         eos_id=newline_id(tokenizer),
-        max_prompt=len(tokenizer.encode(shown)) + 32,
+        max_prompt=len(tokenizer.encode(shots)) + 32,
         max_completion=max_completion,
         seed=seed,
         dropped={},

@@ -1,11 +1,11 @@
-"""What tasks are made of: prompts, demonstrations, draws on the device, the held-out split."""
+"""The task interface, and what tasks share: prompts, draws on the device, the held-out split."""
 
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,19 +17,19 @@ class Prompts(NamedTuple):
 
     tokens: i32 [P, S], right-padded with the task's pad_id.
     length: i32 [P], the number of real tokens of each prompt.
-    facts: a pytree of arrays with leading axis P: what verification needs to know.
+    verifier_inputs: a pytree of arrays with leading axis P, which `verify` needs.
     """
 
     tokens: jax.Array
     length: jax.Array
-    facts: Any
+    verifier_inputs: Any
 
 
 class Demonstrations(NamedTuple):
     """Prompts with one completion each to imitate.
 
     prompts: P prompts.
-    tokens: i32 [P, T], the completion, its EOS included, right-padded with pad_id.
+    tokens: i32 [P, T], completions with their EOS, right-padded with pad_id.
     token_mask: f32 [P, T], 1 on the tokens to imitate (EOS included), 0 after.
     """
 
@@ -39,7 +39,7 @@ class Demonstrations(NamedTuple):
 
 
 def token_mask(tokens: jax.Array, eos_id: int) -> jax.Array:
-    """Marks the tokens a policy chose: all up to and including the first EOS.
+    """Marks the tokens that the policy chose: all up to and including the first EOS.
 
         mask_t = 1 if no token before t is EOS, else 0
 
@@ -72,7 +72,7 @@ def draw_keys(seed: jax.Array | int, stream: int, step: jax.Array | int, count: 
       count: P.
 
     Returns:
-      keys [P]; the first ones do not depend on how many are asked for.
+      keys [P]; key i does not depend on `count`.
     """
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)
     return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count))
@@ -121,7 +121,7 @@ def hash_bits(*parts: jax.Array | int) -> jax.Array:
 
 
 def is_held_out(fraction: float, *parts: jax.Array | int) -> jax.Array:
-    """Whether the hash of a problem falls among the held-out fraction.
+    """Tells whether a problem is held out, by its hash.
 
         held out  iff  hash_bits(parts) < fraction · 2³²
 
@@ -135,26 +135,64 @@ def is_held_out(fraction: float, *parts: jax.Array | int) -> jax.Array:
     return hash_bits(*parts) < jnp.uint32(round(fraction * 2**32))
 
 
-def check_keywords(factory: Callable[..., Any], keywords: Mapping[str, Any]) -> None:
-    """Refuses keywords that a task factory does not have.
+class DeviceTask:
+    """Prompts drawn inside jit; the base class of tasks that are verified on the device.
+
+    A subclass is a pytree with a `seed`, and defines `_draw_inputs` and `_prompts`.
+    """
+
+    on_device: ClassVar[bool] = True
+    seed: int
+
+    @jit_by_count
+    def train_prompts(self, seed: jax.Array | int, step: jax.Array | int, count: int) -> Prompts:
+        """Draws the training prompts of one step.
+
+        Args:
+          seed: i32, may be traced.
+          step: i32, may be traced.
+          count: P, static.
+
+        Returns:
+          P prompts of problems that are not held out; the same for the same (seed, step).
+        """
+        keys = draw_keys(seed, TRAIN, step, count)
+        return self._prompts(jax.vmap(partial(self._draw_inputs, False))(keys))
+
+    @jit_by_count
+    def eval_prompts(self, count: int) -> Prompts:
+        """Returns the first `count` prompts of the fixed evaluation set, all held out."""
+        keys = draw_keys(self.seed, EVAL, 0, count)
+        return self._prompts(jax.vmap(partial(self._draw_inputs, True))(keys))
+
+    def _draw_inputs(self, held_out: bool, key: jax.Array) -> Any:
+        """Draws the verifier inputs of one problem, held out or not."""
+        raise NotImplementedError
+
+    def _prompts(self, verifier_inputs: Any) -> Prompts:
+        """Writes the prompts of P problems."""
+        raise NotImplementedError
+
+
+def fixed_length_prompts(*columns: jax.Array | int, verifier_inputs: Any) -> Prompts:
+    """Concatenates columns to prompts of one length.
 
     Args:
-      factory: the function that will be called with them.
-      keywords: names and values from the config's `task.kwargs`.
-
-    Raises:
-      ValueError: naming the unknown field, its value and the fields allowed.
+      *columns: a token id that is the same in every prompt, or i32 [P] or [P, k]; at least one
+        array.
+      verifier_inputs: with leading axis P.
     """
-    allowed = [
-        name
-        for name, parameter in inspect.signature(factory).parameters.items()
-        if name != "tokenizer" and parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
-    for name, value in keywords.items():
-        if name not in allowed:
-            raise ValueError(
-                f"task.kwargs has no field {name!r} (got {value!r}); allowed: {', '.join(allowed)}"
-            )
+    count = next(len(column) for column in columns if not isinstance(column, int))
+    tokens = jnp.concatenate(
+        [
+            column
+            if jnp.ndim(column) == 2
+            else jnp.broadcast_to(jnp.asarray(column, jnp.int32), count)[:, None]
+            for column in columns
+        ],
+        axis=1,
+    )
+    return Prompts(tokens, jnp.full(count, tokens.shape[1], jnp.int32), verifier_inputs)
 
 
 def check_at_least(name: str, value: float, least: float) -> None:
@@ -169,12 +207,18 @@ def check_fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} must lie strictly between 0 and 1, got {value}")
 
 
-class Task(Protocol):
-    """What training and evaluation need of a task.
+def check_seed(seed: int) -> None:
+    """Raises ValueError unless 0 <= seed < 2^31, which all generators here accept."""
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed must lie in 0..2^31 - 1, got {seed}")
 
-    A task of yours is a module with a function `make(tokenizer, **kwargs)` that returns one;
-    `config.task.name` is its import path. `tokenizer` is None for a model without weights of its
-    own.
+
+class Task(Protocol):
+    """The interface of a task.
+
+    To add a task, write a module with a function `make(tokenizer, ...)` that returns one, and set
+    `config.task.name` to its import path. The arguments of `make` are `config.task.kwargs`;
+    `tokenizer` is None if `config.model.path` is empty.
 
     Attributes:
       on_device: whether `verify` can be traced. The task is then a pytree, whose `train_prompts`,
@@ -196,29 +240,30 @@ class Task(Protocol):
     max_completion: int
 
     def train_prompts(self, seed: Any, step: Any, count: int) -> Prompts:
-        """The prompts [count] of a step, a pure function of (seed, step)."""
+        """Returns the prompts [count] of a step, a pure function of (seed, step)."""
         ...
 
     def eval_prompts(self, count: int) -> Prompts:
-        """The first `count` held-out prompts, which are never trained on."""
+        """Returns the first `count` held-out prompts, which are never trained on."""
         ...
 
     def demonstrations(self, seed: Any, step: Any, count: int) -> Demonstrations:
-        """Prompts with a completion each, for the warm start."""
+        """Returns prompts with a completion each, for the warm start."""
         ...
 
-    def verify(self, facts: Any, tokens: Any, token_mask: Any) -> Any:
-        """Rewards [P, G] of completions [P, G, T]."""
+    def verify(self, verifier_inputs: Any, tokens: Any, token_mask: Any) -> Any:
+        """Returns the rewards [P, G] of completions [P, G, T]."""
         ...
 
 
 def task_factory(name: str) -> Callable[..., Task]:
-    """Resolves `config.task.name`: a module here, or a dotted import path.
+    """Resolves `config.task.name` to a function that makes the task.
 
-    A dotted path names a module with a function make(), or such a function.
+    A name without a dot is a module of this folder. A dotted path names a module with a function
+    make(), or such a function.
 
     Raises:
-      ValueError: if it cannot be imported, or is no task.
+      ValueError: if it cannot be imported, or has no make().
     """
     if "." not in name:
         module = f"experiments.tasks.{name}"
@@ -229,7 +274,7 @@ def task_factory(name: str) -> Callable[..., Task]:
         module = name
         try:
             found = _imported(name)
-        except Exception as error:  # whatever the module does when it is run
+        except Exception as error:  # the module's code may raise anything
             raise ValueError(
                 f"it must be the import path of a task, but importing it gives"
                 f" {type(error).__name__}: {error}"
@@ -241,7 +286,7 @@ def task_factory(name: str) -> Callable[..., Task]:
 
 
 def _imported(name: str) -> Any:
-    """The module of this name or, if there is none, the attribute of the module before the dot."""
+    """Imports the module `name`; if there is none, the last part of `name` from its module."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -21,7 +21,7 @@ Everything is traceable in JAX, seed and step included.
 
 import dataclasses
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
@@ -29,15 +29,15 @@ import jax.numpy as jnp
 
 from experiments.tasks.base import (
     DEMONSTRATIONS,
-    EVAL,
-    TRAIN,
     Demonstrations,
+    DeviceTask,
     Prompts,
     check_at_least,
     check_fraction,
-    check_keywords,
+    check_seed,
     draw_keys,
     first_accepted,
+    fixed_length_prompts,
     is_held_out,
     jit_by_count,
 )
@@ -45,8 +45,8 @@ from experiments.tasks.base import (
 _ADD, _SUBTRACT, _MULTIPLY = 0, 1, 2
 
 
-class CountdownFacts(NamedTuple):
-    """What a reward depends on: numbers i32 [P, n] in ascending order, target i32 [P]."""
+class CountdownInputs(NamedTuple):
+    """The given numbers."""
 
     numbers: jax.Array
     target: jax.Array
@@ -58,8 +58,8 @@ class CountdownFacts(NamedTuple):
     meta_fields=["seed", "numbers", "max_number", "max_target", "held_out"],
 )
 @dataclasses.dataclass(frozen=True)
-class CountdownTask:
-    """Countdown problems; make it with `countdown_task`.
+class CountdownTask(DeviceTask):
+    """Countdown problems; made by `make`.
 
     Tokens: the numbers 0..M with M = max(max_number, max_target), then + - *, EOS, PAD, TO, FROM.
     """
@@ -69,8 +69,6 @@ class CountdownTask:
     max_number: int
     max_target: int
     held_out: float
-
-    on_device: ClassVar[bool] = True
 
     @property
     def first_operator(self) -> int:
@@ -103,27 +101,6 @@ class CountdownTask:
         return 2 * self.numbers
 
     @jit_by_count
-    def train_prompts(self, seed: jax.Array | int, step: jax.Array | int, count: int) -> Prompts:
-        """Draws the training prompts of one step.
-
-        Args:
-          seed: i32, may be traced.
-          step: i32, may be traced.
-          count: P, static.
-
-        Returns:
-          P prompts of problems that are not held out; the same for the same (seed, step).
-        """
-        facts, _, _ = self._draw(draw_keys(seed, TRAIN, step, count), held_out=False)
-        return self._prompts(facts)
-
-    @jit_by_count
-    def eval_prompts(self, count: int) -> Prompts:
-        """The first `count` prompts of the fixed evaluation set; every problem is held out."""
-        facts, _, _ = self._draw(draw_keys(self.seed, EVAL, 0, count), held_out=True)
-        return self._prompts(facts)
-
-    @jit_by_count
     def demonstrations(
         self, seed: jax.Array | int, step: jax.Array | int, count: int
     ) -> Demonstrations:
@@ -142,17 +119,22 @@ class CountdownTask:
           P demonstrations, tokens [P, max_completion].
         """
         keys = draw_keys(seed, DEMONSTRATIONS, step, count)
-        facts, numbers, operators = self._draw(keys, held_out=False)
+        draw = jax.vmap(partial(self._draw_problem, False))
+        verifier_inputs, numbers, operators = draw(keys)
         end = jnp.full((count, 1), self.eos_id, jnp.int32)
         operators = jnp.concatenate([operators + self.first_operator, end], axis=1)
         tokens = jnp.stack([numbers, operators], axis=2).reshape(count, self.max_completion)
-        return Demonstrations(self._prompts(facts), tokens, jnp.ones(tokens.shape, jnp.float32))
+        return Demonstrations(
+            self._prompts(verifier_inputs), tokens, jnp.ones(tokens.shape, jnp.float32)
+        )
 
-    def verify(self, facts: CountdownFacts, tokens: jax.Array, token_mask: jax.Array) -> jax.Array:
+    def verify(
+        self, verifier_inputs: CountdownInputs, tokens: jax.Array, token_mask: jax.Array
+    ) -> jax.Array:
         """Rewards answers: 1 for an expression of exactly the given numbers with the right value.
 
         Args:
-          facts: of P prompts.
+          verifier_inputs: of P prompts.
           tokens: i32 [P, G, T] answers, T at least max_completion.
           token_mask: [P, G, T], 1 up to and including the first EOS.
 
@@ -165,45 +147,51 @@ class CountdownTask:
         operators = tokens[..., 1:last:2] - self.first_operator
         ends = (tokens[..., last] == self.eos_id) & token_mask[..., last].astype(bool)
         operates = jnp.all((operators >= 0) & (operators < 3), axis=-1)
-        given = jnp.all(jnp.sort(numbers, axis=-1) == facts.numbers[:, None, :], axis=-1)
-        hits = _left_to_right(numbers, operators) == facts.target[:, None]
+        given = jnp.all(jnp.sort(numbers, axis=-1) == verifier_inputs.numbers[:, None, :], axis=-1)
+        hits = _left_to_right(numbers, operators) == verifier_inputs.target[:, None]
         return (ends & operates & given & hits).astype(jnp.float32)
 
-    def _prompts(self, facts: CountdownFacts) -> Prompts:
-        count = facts.target.shape[0]
-        to, from_ = (jnp.full((count, 1), self.pad_id + i, jnp.int32) for i in (1, 2))
-        tokens = jnp.concatenate([to, facts.target[:, None], from_, facts.numbers], axis=1)
-        return Prompts(tokens, jnp.full((count,), self.max_prompt, jnp.int32), facts)
+    def _prompts(self, verifier_inputs: CountdownInputs) -> Prompts:
+        numbers, target = verifier_inputs
+        to, from_ = self.pad_id + 1, self.pad_id + 2
+        return fixed_length_prompts(to, target, from_, numbers, verifier_inputs=verifier_inputs)
 
-    def _draw(
-        self, keys: jax.Array, *, held_out: bool
-    ) -> tuple[CountdownFacts, jax.Array, jax.Array]:
-        """Draws problems of one split and an answer to each: numbers [P, n], operators [P, n-1]."""
-        return jax.vmap(partial(first_accepted, partial(self._draw_answer, held_out)))(keys)
+    def _draw_inputs(self, held_out: bool, key: jax.Array) -> CountdownInputs:
+        return self._draw_problem(held_out, key)[0]
+
+    def _draw_problem(
+        self, held_out: bool, key: jax.Array
+    ) -> tuple[CountdownInputs, jax.Array, jax.Array]:
+        """Draws a problem and an answer to it: numbers [n] and operators [n-1]."""
+        return first_accepted(partial(self._draw_answer, held_out), key)
 
     def _draw_answer(
         self, held_out: bool, key: jax.Array
-    ) -> tuple[tuple[CountdownFacts, jax.Array, jax.Array], jax.Array]:
+    ) -> tuple[tuple[CountdownInputs, jax.Array, jax.Array], jax.Array]:
         number_key, operator_key = jax.random.split(key)
         numbers = jax.random.randint(number_key, (self.numbers,), 1, self.max_number + 1)
         operators = jax.random.randint(operator_key, (self.numbers - 1,), 0, 3)
         target = _left_to_right(numbers, operators)
-        facts = CountdownFacts(jnp.sort(numbers), target)
+        verifier_inputs = CountdownInputs(jnp.sort(numbers), target)
         in_range = (target >= 1) & (target <= self.max_target)
-        in_split = is_held_out(self.held_out, self.seed, *facts.numbers, target) == held_out
-        return (facts, numbers, operators), in_range & in_split
+        in_split = (
+            is_held_out(self.held_out, self.seed, *verifier_inputs.numbers, target) == held_out
+        )
+        return (verifier_inputs, numbers, operators), in_range & in_split
 
 
-def countdown_task(
+def make(
+    tokenizer: None = None,
     seed: int = 0,
     numbers: int = 4,
     max_number: int = 10,
     max_target: int = 50,
     held_out: float = 0.2,
 ) -> CountdownTask:
-    """Describes the problems.
+    """Makes the task from a config's `task.kwargs`.
 
     Args:
+      tokenizer: not used; the task has its own vocabulary.
       seed: of the split and of the evaluation prompts.
       numbers: how many are given, n.
       max_number: the largest given; the smallest is 1.
@@ -216,6 +204,8 @@ def countdown_task(
     Raises:
       ValueError: for impossible values, naming the field and its value.
     """
+    del tokenizer
+    check_seed(seed)
     check_at_least("numbers", numbers, 2)
     check_at_least("max_number", max_number, 2)
     check_at_least("max_target", max_target, 1)
@@ -234,17 +224,6 @@ def countdown_task(
                 f"got {held_out} and {max_target}"
             )
     return task
-
-
-def make(tokenizer: None = None, **kwargs: Any) -> CountdownTask:
-    """Makes the task from a config's `task.kwargs`; see `countdown_task`.
-
-    Raises:
-      ValueError: for a field that `countdown_task` does not have, or a value that it refuses.
-    """
-    del tokenizer  # The task has a vocabulary of its own.
-    check_keywords(countdown_task, kwargs)
-    return countdown_task(**kwargs)
 
 
 def _left_to_right(numbers: jax.Array, operators: jax.Array) -> jax.Array:

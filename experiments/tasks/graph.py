@@ -25,7 +25,7 @@ Everything is traceable in JAX, seed and step included.
 
 import dataclasses
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,21 +34,21 @@ from jax import lax
 
 from experiments.tasks.base import (
     DEMONSTRATIONS,
-    EVAL,
-    TRAIN,
     Demonstrations,
+    DeviceTask,
     Prompts,
     check_at_least,
     check_fraction,
-    check_keywords,
+    check_seed,
     draw_keys,
     first_accepted,
+    fixed_length_prompts,
     is_held_out,
     jit_by_count,
 )
 
 
-class GraphFacts(NamedTuple):
+class GraphInputs(NamedTuple):
     """What a reward depends on: source i32 [P], target i32 [P], forbidden i32 [P, F]."""
 
     source: jax.Array
@@ -70,8 +70,8 @@ class GraphFacts(NamedTuple):
     ],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
-class GraphTask:
-    """Paths in one fixed graph; make it with `graph_task`.
+class GraphTask(DeviceTask):
+    """Paths in one fixed graph; made by `make`.
 
     successors: i32 [N, degree], the nodes that the edges out of each node lead to.
     distances: i32 [N, N], steps from row to column in the whole graph.
@@ -90,8 +90,6 @@ class GraphTask:
     max_path: int
     min_walk: int
     max_walk: int
-
-    on_device: ClassVar[bool] = True
 
     @property
     def nodes(self) -> int:
@@ -124,28 +122,6 @@ class GraphTask:
         return self.max_path
 
     @jit_by_count
-    def train_prompts(self, seed: jax.Array | int, step: jax.Array | int, count: int) -> Prompts:
-        """Draws the training prompts of one step.
-
-        Args:
-          seed: i32, may be traced.
-          step: i32, may be traced.
-          count: P, static.
-
-        Returns:
-          P prompts with pairs that are not held out; the same for the same (seed, step). Source
-          and forbidden nodes are uniform, then the target is uniform over the nodes allowed.
-        """
-        keys = draw_keys(seed, TRAIN, step, count)
-        return self._prompts(jax.vmap(partial(self._draw_facts, ~self.held_out))(keys))
-
-    @jit_by_count
-    def eval_prompts(self, count: int) -> Prompts:
-        """The first `count` prompts of the fixed evaluation set; every pair is held out."""
-        keys = draw_keys(self.seed, EVAL, 0, count)
-        return self._prompts(jax.vmap(partial(self._draw_facts, self.held_out))(keys))
-
-    @jit_by_count
     def demonstrations(
         self, seed: jax.Array | int, step: jax.Array | int, count: int
     ) -> Demonstrations:
@@ -166,20 +142,22 @@ class GraphTask:
           P demonstrations, tokens [P, max_path].
         """
         keys = draw_keys(seed, DEMONSTRATIONS, step, count)
-        facts, walk, length = jax.vmap(self._draw_walk)(keys)
+        verifier_inputs, walk, length = jax.vmap(self._draw_walk)(keys)
         place = jnp.arange(self.max_path)
         length = length[:, None]
         walk = jnp.pad(walk, ((0, 0), (0, self.max_path - self.max_walk)))
         tokens = jnp.where(place < length, walk, self.pad_id)
         tokens = jnp.where(place == length, self.eos_id, tokens)
         mask = (place <= length).astype(jnp.float32)
-        return Demonstrations(self._prompts(facts), tokens.astype(jnp.int32), mask)
+        return Demonstrations(self._prompts(verifier_inputs), tokens.astype(jnp.int32), mask)
 
-    def verify(self, facts: GraphFacts, tokens: jax.Array, token_mask: jax.Array) -> jax.Array:
+    def verify(
+        self, verifier_inputs: GraphInputs, tokens: jax.Array, token_mask: jax.Array
+    ) -> jax.Array:
         """Rewards answers: 1 for a walk to the target over edges and around the forbidden nodes.
 
         Args:
-          facts: of P prompts.
+          verifier_inputs: of P prompts.
           tokens: i32 [P, G, T] answers.
           token_mask: [P, G, T], 1 up to and including the first EOS.
 
@@ -189,32 +167,31 @@ class GraphTask:
         chosen = token_mask.astype(bool)
         is_eos = chosen & (tokens == self.eos_id)
         is_step = chosen & ~is_eos
-        source = jnp.broadcast_to(facts.source[:, None, None], tokens[..., :1].shape)
+        source = jnp.broadcast_to(verifier_inputs.source[:, None, None], tokens[..., :1].shape)
         before = jnp.concatenate([source, tokens[..., :-1]], axis=-1)
         is_node = (tokens >= 0) & (tokens < self.nodes)
         # A token that is no node looks up some node's successors here; is_node refuses it.
         after = self.successors[jnp.clip(before, 0, self.nodes - 1)]
         is_edge = is_node & jnp.any(after == tokens[..., None], axis=-1)
-        is_forbidden = jnp.any(tokens[..., None] == facts.forbidden[:, None, None, :], axis=-1)
+        is_forbidden = jnp.any(
+            tokens[..., None] == verifier_inputs.forbidden[:, None, None, :], axis=-1
+        )
         walks = jnp.all(~is_step | (is_edge & ~is_forbidden), axis=-1)
-        arrives = jnp.any(is_eos & (before == facts.target[:, None, None]), axis=-1)
+        arrives = jnp.any(is_eos & (before == verifier_inputs.target[:, None, None]), axis=-1)
         return (walks & arrives).astype(jnp.float32)
 
-    def _prompts(self, facts: GraphFacts) -> Prompts:
-        count = facts.source.shape[0]
-        avoid, to, from_ = (
-            jnp.full((count, 1), word, jnp.int32) for word in range(self.nodes + 2, self.nodes + 5)
+    def _prompts(self, verifier_inputs: GraphInputs) -> Prompts:
+        source, target, forbidden = verifier_inputs
+        avoid, to, from_ = range(self.nodes + 2, self.nodes + 5)
+        return fixed_length_prompts(
+            avoid, forbidden, to, target, from_, source, verifier_inputs=verifier_inputs
         )
-        tokens = jnp.concatenate(
-            [avoid, facts.forbidden, to, facts.target[:, None], from_, facts.source[:, None]],
-            axis=1,
-        )
-        return Prompts(tokens, jnp.full((count,), self.max_prompt, jnp.int32), facts)
 
-    def _draw_facts(self, in_split: jax.Array, key: jax.Array) -> GraphFacts:
-        """Draws one prompt whose pair is in the split ([N, N] bool)."""
+    def _draw_inputs(self, held_out: bool, key: jax.Array) -> GraphInputs:
+        """Draws source and forbidden nodes uniformly, then the target among the nodes allowed."""
+        in_split = self.held_out if held_out else ~self.held_out
 
-        def draw(key: jax.Array) -> tuple[GraphFacts, jax.Array]:
+        def draw(key: jax.Array) -> tuple[GraphInputs, jax.Array]:
             source_key, forbidden_key, target_key = jax.random.split(key, 3)
             source = jax.random.randint(source_key, (), 0, self.nodes)
             others = jnp.arange(self.nodes) != source
@@ -223,11 +200,11 @@ class GraphTask:
             distance = _distances(self.successors, source, blocked, self.max_distance)
             allowed = self._in_range(distance) & in_split[source]
             target = jax.random.categorical(target_key, jnp.where(allowed, 0.0, -jnp.inf))
-            return GraphFacts(source, target.astype(jnp.int32), forbidden), jnp.any(allowed)
+            return GraphInputs(source, target.astype(jnp.int32), forbidden), jnp.any(allowed)
 
         return first_accepted(draw, key)
 
-    def _draw_walk(self, key: jax.Array) -> tuple[GraphFacts, jax.Array, jax.Array]:
+    def _draw_walk(self, key: jax.Array) -> tuple[GraphInputs, jax.Array, jax.Array]:
         """Draws one walk: its prompt, its nodes i32 [max_walk] and its length."""
 
         def advance(node: jax.Array, turn: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -249,13 +226,14 @@ class GraphTask:
         target = walk[length - 1]
         ends = jnp.zeros(self.nodes, bool).at[jnp.array([source, target])].set(True)
         forbidden = _draw_distinct(forbidden_key, ~ends, self.forbidden)
-        return GraphFacts(source, target, forbidden), walk, length
+        return GraphInputs(source, target, forbidden), walk, length
 
     def _in_range(self, distance: jax.Array) -> jax.Array:
         return (distance >= self.min_distance) & (distance <= self.max_distance)
 
 
-def graph_task(
+def make(
+    tokenizer: None = None,
     seed: int = 0,
     nodes: int = 64,
     degree: int = 3,
@@ -267,9 +245,10 @@ def graph_task(
     max_walk: int = 6,
     held_out: float = 0.2,
 ) -> GraphTask:
-    """Draws the graph and its held-out pairs.
+    """Makes the task from a config's `task.kwargs`: draws the graph and its held-out pairs.
 
     Args:
+      tokenizer: not used; the task has its own vocabulary.
       seed: of the graph, of the split and of the evaluation prompts.
       nodes: N.
       degree: edges out of, and edges into, every node.
@@ -288,6 +267,8 @@ def graph_task(
     Raises:
       ValueError: if no such graph or prompt exists, naming the field and its value.
     """
+    del tokenizer
+    check_seed(seed)
     check_at_least("degree", degree, 2)
     check_at_least("forbidden", forbidden, 0)
     check_at_least("min_distance", min_distance, 1)
@@ -338,17 +319,6 @@ def graph_task(
             f"{max_distance}], got {max_walk} with min_walk = {min_walk}"
         )
     return task
-
-
-def make(tokenizer: None = None, **kwargs: Any) -> GraphTask:
-    """Makes the task from a config's `task.kwargs`; see `graph_task`.
-
-    Raises:
-      ValueError: for a field that `graph_task` does not have, or a value that it refuses.
-    """
-    del tokenizer  # The task has a vocabulary of its own.
-    check_keywords(graph_task, kwargs)
-    return graph_task(**kwargs)
 
 
 def _draw_distinct(key: jax.Array, among: jax.Array, count: int) -> jax.Array:

@@ -20,8 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tasks.answers import final_answer, is_close, parse_number
-from experiments.tasks.base import check_at_least, check_keywords
-from experiments.tasks.text_task import Problem, TextTask, drop_repeats, text_task
+from experiments.tasks.base import check_at_least, check_seed
+from experiments.tasks.text_task import (
+    Problem,
+    TextTask,
+    drop_repeats,
+    require_tokenizer,
+    text_task,
+)
 
 _INSTRUCTION = "Solve the problem step by step. End with a line '#### ' and the number."
 TEMPLATES = ("plain", "chat")
@@ -33,18 +39,7 @@ def score(text: str, answer: float) -> float:
     return float(value is not None and is_close(value, answer))
 
 
-def make(tokenizer: Any, **kwargs: Any) -> TextTask:
-    """Makes the task from a config's `task.kwargs`; see `gsm8k_task`.
-
-    Raises:
-      ValueError: for a field that `gsm8k_task` does not have, or a value that it refuses.
-      FileNotFoundError: if the data are missing.
-    """
-    check_keywords(gsm8k_task, kwargs)
-    return gsm8k_task(tokenizer, **kwargs)
-
-
-def gsm8k_task(
+def make(
     tokenizer: Any,
     data_dir: str = "",
     template: str = "chat",
@@ -53,7 +48,7 @@ def gsm8k_task(
     max_prompt: int = 256,
     max_completion: int = 256,
 ) -> TextTask:
-    """Reads the data set.
+    """Makes the task from a config's `task.kwargs`: reads the data set.
 
     Args:
       tokenizer: encode, decode, eos_id, pad_id, vocab_size.
@@ -71,14 +66,14 @@ def gsm8k_task(
       ValueError: for impossible values, naming the field and its value.
       FileNotFoundError: naming the path and the config field.
     """
-    if tokenizer is None:
-        raise ValueError("task.name = 'gsm8k' needs a model with a tokenizer: set model.path")
+    require_tokenizer(tokenizer, "gsm8k")
     if template not in TEMPLATES:
         raise ValueError(f"template must be one of {', '.join(TEMPLATES)}, got {template!r}")
     if template == "chat" and len(tokenizer.encode("<|im_start|>")) != 1:
         raise ValueError(
             "template must be 'plain' for a tokenizer without <|im_start|>, got 'chat'"
         )
+    check_seed(seed)
     check_at_least("shots", shots, 0)
     check_at_least("max_completion", max_completion, 2)
     seen: set[str] = set()
@@ -91,7 +86,10 @@ def gsm8k_task(
     return text_task(
         tokenizer,
         train=[
-            [Problem(render(q, examples), _reference(a), _shown(a, template)) for q, a in train]
+            [
+                Problem(render(q, examples), _reference(a), _demonstration(a, template))
+                for q, a in train
+            ]
         ],
         evaluation=[[Problem(render(q, examples), _reference(a), None) for q, a in test]],
         pattern=(0,),
@@ -118,8 +116,8 @@ def _chat(question: str, examples: list[tuple[str, str]]) -> str:
         return f"<|im_start|>{speaker}\n{text}<|im_end|>\n"
 
     worked = "".join(turn("user", q) + turn("assistant", _worked(a)) for q, a in examples)
-    asked = turn("system", _INSTRUCTION) + worked + turn("user", question)
-    return f"{asked}<|im_start|>assistant\n"
+    turns = turn("system", _INSTRUCTION) + worked + turn("user", question)
+    return f"{turns}<|im_start|>assistant\n"
 
 
 def _worked(answer: str) -> str:
@@ -127,7 +125,7 @@ def _worked(answer: str) -> str:
     return re.sub(r"<<[^>]*>>", "", answer).strip()
 
 
-def _shown(answer: str, template: str) -> str:
+def _demonstration(answer: str, template: str) -> str:
     # In plain text a blank follows "Answer:"; in a chat the turn begins on a new line.
     return f" {_worked(answer)}" if template == "plain" else _worked(answer)
 

@@ -1,4 +1,4 @@
-"""Tasks of questions with a text answer, tokenized, and verified on the host."""
+"""Text tasks: tokenized questions with a numeric answer, verified on the host."""
 
 import dataclasses
 import logging
@@ -45,7 +45,7 @@ def draws(
 
 
 def one_epoch(sizes: tuple[int, ...], pattern: tuple[int, ...]) -> int:
-    """The number of first draws among which no problem repeats, in whole cycles of the pattern."""
+    """Returns how many of the first draws hold no problem twice, in whole cycles of the pattern."""
     return len(pattern) * min(size // pattern.count(kind) for kind, size in enumerate(sizes))
 
 
@@ -53,18 +53,18 @@ Item = TypeVar("Item")
 
 
 def normalize(text: str) -> str:
-    """The letters and digits of a text in lower case, words one space apart."""
+    """Lowers the case and keeps letters and digits alone, words one space apart."""
     return " ".join(re.findall(r"[^\W_]+", text.lower()))
 
 
 def drop_repeats(
     problems: Iterable[tuple[str, Item]], seen: set[str]
 ) -> tuple[list[tuple[str, Item]], int]:
-    """Keeps the first of every question, and none that was seen before.
+    """Drops questions that repeat or were seen before.
 
     Args:
       problems: (question, anything) pairs.
-      seen: normalised questions that may not come again; those kept are added to it.
+      seen: normalized questions to drop; the questions kept are added to it.
 
     Returns:
       The pairs kept, in order, and the number of pairs dropped.
@@ -80,7 +80,7 @@ def drop_repeats(
     return kept, dropped
 
 
-# Permutations of different seeds for what must not come in the same order.
+# Stream ids: train, eval and demonstration order differ.
 _TRAIN, _EVAL, _DEMONSTRATIONS = 0, 1, 2
 
 
@@ -98,27 +98,27 @@ class Encoded(NamedTuple):
     tokens: i32 [N, S], right-padded.
     length: i32 [N].
     answer: f64 [N].
-    shown: i32 [N, T], the demonstration, EOS included, right-padded; empty columns if unused.
-    shown_length: i32 [N].
+    demonstration: i32 [N, T], EOS included, right-padded; all padding where there is none.
+    demonstration_length: i32 [N], 0 where there is none.
     """
 
     tokens: np.ndarray
     length: np.ndarray
     answer: np.ndarray
-    shown: np.ndarray
-    shown_length: np.ndarray
+    demonstration: np.ndarray
+    demonstration_length: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TextTask:
-    """Problems in words; make it with `text_task`.
+    """Problems in words; made by `text_task`.
 
     tokenizer: encode, decode, eos_id, pad_id, vocab_size.
     train, demonstrated, evaluation: problems by kind.
     pattern: the kinds of consecutive training problems; evaluation_pattern likewise.
     score: (text, answer) -> reward in [0, 1], a function of a module, so that processes find it.
-    eos_id: ends a completion; not always the tokenizer's.
-    max_prompt: the longest prompt there is.
+    eos_id: ends a completion; a newline for tasks with one-line answers.
+    max_prompt: tokens of the longest prompt.
     max_completion: tokens of the longest answer that counts, EOS included.
     seed: of the order of the evaluation prompts.
     dropped: how many problems were left out, by reason.
@@ -141,29 +141,29 @@ class TextTask:
 
     @property
     def vocab_size(self) -> int:
-        """The tokenizer's."""
+        """Of the tokenizer."""
         return self.tokenizer.vocab_size
 
     @property
     def pad_id(self) -> int:
-        """The tokenizer's."""
+        """Of the tokenizer."""
         return self.tokenizer.pad_id
 
     def train_prompts(self, seed: int, step: int, count: int) -> Prompts:
-        """The training prompts of one step, from epochs without replacement.
+        """Returns the training prompts of one step, drawn in epochs without replacement.
 
         Args:
           seed: of the order.
-          step: counts from 0; the same `count` at every step makes epochs whole.
+          step: counts from 0; epochs are whole if every step has the same `count`.
           count: P.
 
         Returns:
-          P prompts as numpy arrays; facts are the answers, f64 [P].
+          P prompts as numpy arrays; verifier_inputs are the answers, f64 [P].
         """
         return _prompts(_pick(self.train, self.pattern, seed, _TRAIN, step * count, count))
 
     def eval_prompts(self, count: int) -> Prompts:
-        """The first `count` prompts of the fixed evaluation order, none of them twice.
+        """Returns the first `count` prompts of the fixed evaluation order, without repeats.
 
         Raises:
           ValueError: if there are fewer.
@@ -178,7 +178,7 @@ class TextTask:
         return _prompts(_pick(self.evaluation, pattern, self.seed, _EVAL, 0, count))
 
     def demonstrations(self, seed: int, step: int, count: int) -> Demonstrations:
-        """Training problems with their worked answers, from epochs without replacement.
+        """Returns training problems with their worked answers, drawn in epochs.
 
         Args:
           seed: of the order.
@@ -194,8 +194,8 @@ class TextTask:
         if any(len(kind.length) == 0 for kind in self.demonstrated):
             raise ValueError(f"max_completion keeps no demonstration, got {self.max_completion}")
         rows = _pick(self.demonstrated, self.pattern, seed, _DEMONSTRATIONS, step * count, count)
-        mask = np.arange(self.max_completion) < rows.shown_length[:, None]
-        return Demonstrations(_prompts(rows), rows.shown, mask.astype(np.float32))
+        mask = np.arange(self.max_completion) < rows.demonstration_length[:, None]
+        return Demonstrations(_prompts(rows), rows.demonstration, mask.astype(np.float32))
 
     def texts(self, tokens: np.ndarray, token_mask: np.ndarray) -> list[list[str | None]]:
         """Decodes completions.
@@ -205,8 +205,8 @@ class TextTask:
           token_mask: [P, G, T], 1 up to and including the first EOS.
 
         Returns:
-          [P][G] texts without their EOS; None where there is no EOS: an answer that was cut off
-          is no answer, since "12" may be the beginning of "123".
+          [P][G] texts without their EOS; None where there is no EOS, since a completion that was
+          cut off may be the beginning of another answer.
         """
         tokens, token_mask = np.asarray(tokens), np.asarray(token_mask, bool)
         last = np.maximum(token_mask.sum(axis=-1), 1) - 1
@@ -220,11 +220,13 @@ class TextTask:
             for group, ends, oks in zip(tokens, last, ended)
         ]
 
-    def verify(self, facts: np.ndarray, tokens: np.ndarray, token_mask: np.ndarray) -> np.ndarray:
+    def verify(
+        self, verifier_inputs: np.ndarray, tokens: np.ndarray, token_mask: np.ndarray
+    ) -> np.ndarray:
         """Scores completions, one after the other in this process.
 
         Args:
-          facts: f64 [P], the answers.
+          verifier_inputs: f64 [P], the answers.
           tokens: i32 [P, G, T].
           token_mask: [P, G, T].
 
@@ -234,7 +236,7 @@ class TextTask:
         return np.array(
             [
                 [0.0 if text is None else self.score(text, float(answer)) for text in group]
-                for group, answer in zip(self.texts(tokens, token_mask), facts)
+                for group, answer in zip(self.texts(tokens, token_mask), verifier_inputs)
             ],
             np.float32,
         )
@@ -296,11 +298,11 @@ def text_task(
     kept_evaluation = [keep("evaluation", kind) for kind in evaluation]
     width = max(len(tokens) for kind in kept_train + kept_evaluation for tokens, _ in kind)
 
-    def encode(rows: list[tuple[list[int], Problem]], shown: list[list[int]]) -> Encoded:
+    def encode(rows: list[tuple[list[int], Problem]], demonstrations: list[list[int]]) -> Encoded:
         answers = np.array([problem.answer for _, problem in rows], np.float64)
         prompts, lengths = _padded([tokens for tokens, _ in rows], width, tokenizer.pad_id)
-        shown_tokens, shown_lengths = _padded(shown, max_completion, tokenizer.pad_id)
-        return Encoded(prompts, lengths, answers, shown_tokens, shown_lengths)
+        demonstrated = _padded(demonstrations, max_completion, tokenizer.pad_id)
+        return Encoded(prompts, lengths, answers, *demonstrated)
 
     def encode_demonstrated(rows: list[tuple[list[int], Problem]]) -> Encoded:
         pairs = [
@@ -311,7 +313,7 @@ def text_task(
         fits = [pair for pair in pairs if len(pair[1]) <= max_completion]
         reason = f"demonstrations over {max_completion} tokens"
         dropped[reason] = dropped.get(reason, 0) + len(pairs) - len(fits)
-        return encode([row for row, _ in fits], [shown for _, shown in fits])
+        return encode([row for row, _ in fits], [demonstration for _, demonstration in fits])
 
     task = TextTask(
         tokenizer=tokenizer,
@@ -332,8 +334,14 @@ def text_task(
     return task
 
 
+def require_tokenizer(tokenizer: Any, name: str) -> None:
+    """Raises ValueError if there is no tokenizer."""
+    if tokenizer is None:
+        raise ValueError(f"task.name = {name!r} needs a model with a tokenizer: set model.path")
+
+
 def newline_id(tokenizer: Any) -> int:
-    """The token of a newline, for answers that are one line.
+    """Returns the token of a newline, which ends one-line answers.
 
     Raises:
       ValueError: if the tokenizer has no single token for it.

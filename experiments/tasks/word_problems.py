@@ -18,8 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tasks.answers import evaluate, is_close, parse_number
-from experiments.tasks.base import check_at_least, check_keywords
-from experiments.tasks.text_task import Problem, TextTask, drop_repeats, newline_id, text_task
+from experiments.tasks.base import check_at_least, check_seed
+from experiments.tasks.text_task import (
+    Problem,
+    TextTask,
+    drop_repeats,
+    newline_id,
+    require_tokenizer,
+    text_task,
+)
 
 
 def score(text: str, answer: float) -> float:
@@ -28,25 +35,14 @@ def score(text: str, answer: float) -> float:
     return float(value is not None and is_close(value, answer))
 
 
-def make(tokenizer: Any, **kwargs: Any) -> TextTask:
-    """Makes the task from a config's `task.kwargs`; see `word_problems_task`.
-
-    Raises:
-      ValueError: for a field that `word_problems_task` does not have, or a value that it refuses.
-      FileNotFoundError: if the data are missing.
-    """
-    check_keywords(word_problems_task, kwargs)
-    return word_problems_task(tokenizer, **kwargs)
-
-
-def word_problems_task(
+def make(
     tokenizer: Any,
     directory: str = "",
     seed: int = 0,
     max_prompt: int = 128,
     max_completion: int = 32,
 ) -> TextTask:
-    """Reads the data sets.
+    """Makes the task from a config's `task.kwargs`: reads the data sets.
 
     Args:
       tokenizer: encode, decode, eos_id, pad_id, vocab_size; one token for a newline.
@@ -62,10 +58,8 @@ def word_problems_task(
       ValueError: for impossible values, naming the field and its value.
       FileNotFoundError: naming the path and the config field.
     """
-    if tokenizer is None:
-        raise ValueError(
-            "task.name = 'word_problems' needs a model with a tokenizer: set model.path"
-        )
+    require_tokenizer(tokenizer, "word_problems")
+    check_seed(seed)
     check_at_least("max_completion", max_completion, 4)
     folder = Path(directory).expanduser()
     mawps = sorted(folder.glob("mawps_*.jsonl")) or [folder / "mawps_addsub.jsonl"]
@@ -106,12 +100,12 @@ def word_problems_task(
 
 
 def _problem(question: str, answer: float, formula: str | None) -> Problem:
-    shown = None if formula is None else f" {formula}"
-    return Problem(f"Question: {question}\nEquation:", answer, shown)
+    demonstration = None if formula is None else f" {formula}"
+    return Problem(f"Question: {question}\nEquation:", answer, demonstration)
 
 
 def _formula(row: dict[str, Any]) -> tuple[float, str] | None:
-    """ASDiv's answer and the left side of its formula, if this gives that."""
+    """Returns ASDiv's answer and the left side of its formula; None if they disagree."""
     answer = parse_number(re.sub(r"\(.*\)", "", row["answer"]))
     formula = re.sub(r"\s", "", row["formula"].split("=")[0])
     value = evaluate(formula)
@@ -131,7 +125,7 @@ def _read(path: Path, directory: str) -> list[dict[str, Any]]:
 
 
 def _join(body: str, question: str) -> str:
-    """Body and question as one text; SVAMP's bodies often lack their last full stop."""
+    """Joins body and question; SVAMP's bodies often lack their last full stop."""
     body, question = _tidy(body), _tidy(question)
     return f"{body}{'' if body[-1:] in '.,;:?!' else ','} {question}".strip()
 

@@ -235,18 +235,20 @@ def test_metrics_of_a_known_batch(case):
 
 def test_sft_update_is_maximum_likelihood_by_adam(case):
     """Adam's first step is lr·sign(g), whatever the optimiser of RL: -mean log π falls by lr·Σ|g|."""
-    shown = Demonstrations(case.prompts, case.rollouts.tokens[:, 0], case.rollouts.token_mask[:, 0])
+    demonstrations = Demonstrations(
+        case.prompts, case.rollouts.tokens[:, 0], case.rollouts.token_mask[:, 0]
+    )
     config = settings(warm_start__learning_rate=1e-4)
     assert config.optimizer.name == "sgd"
 
     def negative_log_likelihood(params):
         log_probs = completion_log_probs(
-            MODEL, params, case.prompts.tokens, case.prompts.length, shown.tokens[:, None]
+            MODEL, params, case.prompts.tokens, case.prompts.length, demonstrations.tokens[:, None]
         )[:, 0]
-        return -jnp.sum(log_probs * shown.token_mask) / jnp.sum(shown.token_mask)
+        return -jnp.sum(log_probs * demonstrations.token_mask) / jnp.sum(demonstrations.token_mask)
 
     opt_state = learner.sft_optimizer(config).init(case.params)
-    (params, _), metrics = learner.sft_update(MODEL, config, case.params, opt_state, shown)
+    (params, _), metrics = learner.sft_update(MODEL, config, case.params, opt_state, demonstrations)
     before, gradient = jax.value_and_grad(negative_log_likelihood)(case.params)
     leaves = jax.tree.leaves(gradient)
     np.testing.assert_allclose(metrics["loss"], before, rtol=1e-6)

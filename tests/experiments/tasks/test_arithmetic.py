@@ -7,7 +7,7 @@ from experiments.tasks.arithmetic import make, score
 from experiments.tasks.base import token_mask
 from tests.experiments.tasks.byte_tokenizer import ByteTokenizer
 
-SHOWN = "3 + 4 = 7\n58 + 27 = 85\n81 - 36 = 45\n23 x 4 = 92\n"
+SHOTS = "3 + 4 = 7\n58 + 27 = 85\n81 - 36 = 45\n23 x 4 = 92\n"
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +22,14 @@ def problems(kinds):
         rows = []
         for tokens, length, answer in zip(kind.tokens, kind.length, kind.answer):
             text = ByteTokenizer().decode(tokens[:length].tolist())
-            assert text.startswith(SHOWN)
-            a, symbol, b = re.fullmatch(r"(\d+) ([+x-]) (\d+) =", text[len(SHOWN) :]).groups()
+            assert text.startswith(SHOTS)
+            a, symbol, b = re.fullmatch(r"(\d+) ([+x-]) (\d+) =", text[len(SHOTS) :]).groups()
             rows.append((int(a), symbol, int(b), answer))
         found.append(rows)
     return found
 
 
-def test_all_problems_are_there_once_and_right(task):
+def test_make_enumerates_every_problem_once(task):
     train, held_out = problems(task.train), problems(task.evaluation)
     sizes = [len(a) + len(b) for a, b in zip(train, held_out)]
     # Less those of the four worked lines: 3+4 and 4+3; 58+27 and 27+58; 81-36; 23x4.
@@ -46,7 +46,7 @@ def test_all_problems_are_there_once_and_right(task):
                 assert (2 <= b <= 9) if symbol == "x" else (10 <= b <= 99)
 
 
-def test_nothing_is_in_two_of_training_evaluation_and_shots(task):
+def test_make_separates_training_evaluation_and_shots(task):
     def names(kinds):
         return {
             (symbol, *(sorted((a, b)) if symbol != "-" else (a, b)))
@@ -61,16 +61,16 @@ def test_nothing_is_in_two_of_training_evaluation_and_shots(task):
     assert 0.22 < len(held_out) / len(train | held_out) < 0.28
 
 
-def test_batches_have_a_quarter_of_each_kind(task):
-    facts = [task.train_prompts(0, step, 16) for step in range(3)]
-    for prompts in facts:
-        asked = [
+def test_train_prompts_have_a_quarter_of_each_kind(task):
+    batches = [task.train_prompts(0, step, 16) for step in range(3)]
+    for prompts in batches:
+        questions = [
             ByteTokenizer().decode(row[:n].tolist()).split("\n")[-1]
             for row, n in zip(prompts.tokens, prompts.length)
         ]
-        assert sum(bool(re.match(r"\d \S \d =", a)) for a in asked) == 4
+        assert sum(bool(re.match(r"\d \S \d =", a)) for a in questions) == 4
         for symbol in "+-x":
-            assert sum(bool(re.match(rf"\d\d [{symbol}]", a)) for a in asked) == 4
+            assert sum(bool(re.match(rf"\d\d [{symbol}]", a)) for a in questions) == 4
 
 
 @pytest.mark.parametrize(
@@ -99,21 +99,25 @@ def test_score_is_exact(text, reward):
     assert score(text, 42.0) == reward
 
 
-def test_demonstrations_are_right_and_end_with_a_newline(task):
+def test_demonstrations_are_correct_and_end_with_a_newline(task):
     prompts, tokens, mask = task.demonstrations(0, 0, 64)
     assert tokens.shape == (64, task.max_completion)
-    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
-    for row, n, answer in zip(tokens, mask.sum(axis=1).astype(int), prompts.facts):
+    np.testing.assert_array_equal(
+        task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None]), 1
+    )
+    for row, n, answer in zip(tokens, mask.sum(axis=1).astype(int), prompts.verifier_inputs):
         assert ByteTokenizer().decode(row[:n].tolist()) == f" {int(answer)}\n"
     # The same answers to other problems are wrong.
-    wrong = task.verify(prompts.facts + 1, tokens[:, None], mask[:, None])
+    wrong = task.verify(prompts.verifier_inputs + 1, tokens[:, None], mask[:, None])
     np.testing.assert_array_equal(wrong, 0)
     # Without its newline an answer is cut off.
     cut = np.where(tokens == 10, ord("0"), tokens)
-    assert task.verify(prompts.facts, cut[:, None], token_mask(cut, 10)[:, None]).sum() == 0
+    assert (
+        task.verify(prompts.verifier_inputs, cut[:, None], token_mask(cut, 10)[:, None]).sum() == 0
+    )
 
 
-def test_sizes_and_determinism(task):
+def test_make_is_deterministic(task):
     assert (task.eos_id, task.pad_id, task.vocab_size, task.max_completion) == (10, 257, 260, 6)
     assert not task.on_device
     again = make(ByteTokenizer())
@@ -128,16 +132,10 @@ def test_sizes_and_determinism(task):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"shots": 3}, "no field 'shots' .* allowed: seed, max_completion, held_out"),
         ({"max_completion": 4}, "max_completion must be at least 5, got 4"),
         ({"held_out": 2}, "held_out must lie strictly between 0 and 1, got 2"),
     ],
 )
-def test_bad_values_are_refused_by_name(kwargs, message):
+def test_make_refuses_bad_values(kwargs, message):
     with pytest.raises(ValueError, match=message):
         make(ByteTokenizer(), **kwargs)
-
-
-def test_a_tokenizer_is_needed():
-    with pytest.raises(ValueError, match=r"a model with a tokenizer: set model\.path"):
-        make(None)

@@ -1,7 +1,6 @@
 import collections
 import itertools
 import operator
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +8,14 @@ import numpy as np
 import pytest
 
 from experiments.tasks.base import token_mask
-from experiments.tasks.countdown import CountdownFacts, countdown_task, make
+from experiments.tasks.countdown import CountdownInputs, make
 
 OPERATORS = [operator.add, operator.sub, operator.mul]
 
 
 @pytest.fixture(scope="module")
 def task():
-    return countdown_task()
+    return make()
 
 
 def plain_value(task, answer):
@@ -52,17 +51,17 @@ def all_values(numbers):
 def reward(task, numbers, target, answer):
     answer = (answer + [task.pad_id] * task.max_completion)[: task.max_completion]
     tokens = jnp.array([[answer]], jnp.int32)
-    facts = CountdownFacts(jnp.array([numbers]), jnp.array([target]))
-    return float(task.verify(facts, tokens, token_mask(tokens, task.eos_id))[0, 0])
+    verifier_inputs = CountdownInputs(jnp.array([numbers]), jnp.array([target]))
+    return float(task.verify(verifier_inputs, tokens, token_mask(tokens, task.eos_id))[0, 0])
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_prompts_are_legal_and_can_be_solved(task, split):
+def test_prompts_are_valid_and_solvable(task, split):
     prompts = task.train_prompts(3, 1, 300) if split == "train" else task.eval_prompts(300)
     assert prompts.tokens.shape == (300, task.max_prompt)
     assert prompts.tokens.dtype == jnp.int32
     np.testing.assert_array_equal(prompts.length, task.max_prompt)
-    numbers, targets = (np.asarray(x).tolist() for x in prompts.facts)
+    numbers, targets = (np.asarray(x).tolist() for x in prompts.verifier_inputs)
     for row, given, target in zip(np.asarray(prompts.tokens).tolist(), numbers, targets):
         assert row == [task.pad_id + 1, target, task.pad_id + 2, *given]
         assert given == sorted(given)
@@ -71,16 +70,17 @@ def test_prompts_are_legal_and_can_be_solved(task, split):
         assert target in all_values(given)
 
 
-def test_no_held_out_problem_is_ever_trained_on():
+def test_prompts_separate_training_and_held_out_problems():
     """A space small enough to see all of it: three numbers up to 4, targets up to 12."""
-    task = countdown_task(numbers=3, max_number=4, max_target=12, held_out=0.3)
+    task = make(numbers=3, max_number=4, max_target=12, held_out=0.3)
     drawn = [
-        task.train_prompts(0, 0, 20000).facts,
-        task.demonstrations(0, 0, 20000).prompts.facts,
-        task.eval_prompts(20000).facts,
+        task.train_prompts(0, 0, 20000).verifier_inputs,
+        task.demonstrations(0, 0, 20000).prompts.verifier_inputs,
+        task.eval_prompts(20000).verifier_inputs,
     ]
     problems = [
-        {(tuple(n), t) for n, t in zip(*(np.asarray(x).tolist() for x in facts))} for facts in drawn
+        {(tuple(n), t) for n, t in zip(*(np.asarray(x).tolist() for x in verifier_inputs))}
+        for verifier_inputs in drawn
     ]
     solvable = {
         (numbers, value)
@@ -95,64 +95,37 @@ def test_no_held_out_problem_is_ever_trained_on():
     assert 0.2 < len(held_out) / len(solvable) < 0.4
 
 
-def test_prompts_repeat_for_the_same_seed_and_step_only(task):
-    for draw in (task.train_prompts, task.demonstrations):
-        first = jax.tree.leaves(draw(1, 2, 16))
-        for seed, step, same in ((1, 2, True), (1, 3, False), (2, 2, False)):
-            other = jax.tree.leaves(draw(seed, step, 16))
-            assert all(map(np.array_equal, first, other)) == same
-    train, demonstrated = task.train_prompts(1, 2, 16), task.demonstrations(1, 2, 16)
-    assert not np.array_equal(train.tokens, demonstrated.prompts.tokens)
-    np.testing.assert_array_equal(task.eval_prompts(32).tokens[:8], task.eval_prompts(8).tokens)
-
-
-def test_seed_and_step_may_be_traced_and_mapped(task):
-    traces = []
-
-    @jax.jit
-    @partial(jax.vmap, in_axes=(None, 0, 0))
-    def draw(task, seed, step):
-        traces.append(seed)
-        return task.train_prompts(seed, step, 16), task.demonstrations(seed, step, 16)
-
-    traced = draw(task, jnp.array([0, 1]), jnp.array([4, 5]))
-    for i, (seed, step) in enumerate(((0, 4), (1, 5))):
-        plain = (task.train_prompts(seed, step, 16), task.demonstrations(seed, step, 16))
-        for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(traced)):
-            np.testing.assert_array_equal(a, b[i])
-    draw(countdown_task(), jnp.array([7, 8]), jnp.array([0, 0]))
-    assert len(traces) == 1
-
-
 def test_demonstrations_reach_their_target(task):
     prompts, tokens, mask = task.demonstrations(0, 5, 400)
     np.testing.assert_array_equal(mask, np.ones((400, 8)))
     symbols = collections.Counter()
-    numbers, targets = (np.asarray(x).tolist() for x in prompts.facts)
+    numbers, targets = (np.asarray(x).tolist() for x in prompts.verifier_inputs)
     for given, target, answer in zip(numbers, targets, np.asarray(tokens).tolist()):
         assert plain_reward(task, given, target, answer) == 1
         symbols.update(answer[1:-1:2])
     assert set(symbols) == {51, 52, 53}
     assert min(symbols.values()) > 150
-    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
+    np.testing.assert_array_equal(
+        task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None]), 1
+    )
 
 
-def test_reward_agrees_with_plain_python_on_every_answer():
+def test_verify_equals_python_on_every_answer():
     """All answers of four tokens for two numbers, over the whole vocabulary."""
-    task = countdown_task(numbers=2, max_number=4, max_target=5)
+    task = make(numbers=2, max_number=4, max_target=5)
     answers = np.array(list(itertools.product(range(task.vocab_size), repeat=4)), np.int32)
     prompts = task.train_prompts(0, 0, 6)
     tokens = jnp.broadcast_to(answers, (6, *answers.shape))
-    rewards = jax.jit(task.verify)(prompts.facts, tokens, token_mask(tokens, task.eos_id))
+    rewards = jax.jit(task.verify)(prompts.verifier_inputs, tokens, token_mask(tokens, task.eos_id))
     assert rewards.dtype == jnp.float32
-    numbers, targets = (np.asarray(x).tolist() for x in prompts.facts)
+    numbers, targets = (np.asarray(x).tolist() for x in prompts.verifier_inputs)
     for row, given, target in zip(np.asarray(rewards), numbers, targets):
         expected = [plain_reward(task, given, target, answer) for answer in answers.tolist()]
         np.testing.assert_array_equal(row, expected)
         assert sum(expected) > 0
 
 
-def test_reward_agrees_with_plain_python_on_damaged_answers(task):
+def test_verify_equals_python_on_damaged_answers(task):
     prompts, tokens, _ = task.demonstrations(1, 0, 64)
     rng = np.random.default_rng(0)
     answers = np.repeat(np.asarray(tokens)[:, None], 32, axis=1)
@@ -166,16 +139,16 @@ def test_reward_agrees_with_plain_python_on_damaged_answers(task):
             else:
                 answer[rng.integers(8)] = rng.integers(task.vocab_size)
     rewards = task.verify(
-        prompts.facts, jnp.array(answers), token_mask(jnp.array(answers), task.eos_id)
+        prompts.verifier_inputs, jnp.array(answers), token_mask(jnp.array(answers), task.eos_id)
     )
-    numbers, targets = (np.asarray(x).tolist() for x in prompts.facts)
+    numbers, targets = (np.asarray(x).tolist() for x in prompts.verifier_inputs)
     for row, given, target, group in zip(np.asarray(rewards), numbers, targets, answers.tolist()):
         assert row.tolist() == [plain_reward(task, given, target, answer) for answer in group]
     assert np.all(np.asarray(rewards)[:, 0] == 1)
     assert 0.1 < np.mean(rewards) < 0.6
 
 
-def test_edge_cases_of_the_reward(task):
+def test_verify_edge_cases(task):
     add, sub, mul = 51, 52, 53
     eos, pad = task.eos_id, task.pad_id
     given = [1, 2, 5, 7]
@@ -197,7 +170,7 @@ def test_edge_cases_of_the_reward(task):
     assert reward(task, [3, 3, 3, 3], 36, [3, mul, 3, add, 3, mul, 3, eos]) == 1
 
 
-def test_sizes_are_consistent(task):
+def test_make_sets_token_ids_and_lengths(task):
     assert jax.tree.leaves(task) == []
     assert (task.vocab_size, task.eos_id, task.pad_id) == (58, 54, 55)
     assert (task.max_prompt, task.max_completion, task.on_device) == (7, 8, True)
@@ -206,7 +179,6 @@ def test_sizes_are_consistent(task):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"number": 3}, "no field 'number'"),
         ({"numbers": 1}, "numbers must be at least 2, got 1"),
         ({"max_number": 1}, "max_number must be at least 2, got 1"),
         ({"max_number": 300}, "max_number must keep every product of 4 numbers below"),
@@ -215,6 +187,6 @@ def test_sizes_are_consistent(task):
         ({"held_out": 1e-9}, "no held-out problem among 4096 draws"),
     ],
 )
-def test_bad_values_are_refused_by_name(kwargs, message):
+def test_make_refuses_bad_values(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        make(None, **kwargs)
+        make(**kwargs)

@@ -1,6 +1,5 @@
 import collections
 import itertools
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +7,12 @@ import numpy as np
 import pytest
 
 from experiments.tasks.base import token_mask
-from experiments.tasks.graph import GraphFacts, graph_task, make
+from experiments.tasks.graph import GraphInputs, make
 
 
 @pytest.fixture(scope="module")
 def task():
-    return graph_task()
+    return make()
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +66,23 @@ def plain_reward(edges, eos, source, target, forbidden, answer):
     return 0.0
 
 
-def plain_facts(facts):
+def plain_inputs(verifier_inputs):
     return zip(
-        np.asarray(facts.source).tolist(),
-        np.asarray(facts.target).tolist(),
-        np.asarray(facts.forbidden).tolist(),
+        np.asarray(verifier_inputs.source).tolist(),
+        np.asarray(verifier_inputs.target).tolist(),
+        np.asarray(verifier_inputs.forbidden).tolist(),
     )
 
 
 def reward(task, source, target, forbidden, answers):
-    facts = GraphFacts(jnp.array([source]), jnp.array([target]), jnp.array([forbidden]))
+    verifier_inputs = GraphInputs(jnp.array([source]), jnp.array([target]), jnp.array([forbidden]))
     tokens = jnp.array([answers], jnp.int32)
-    return task.verify(facts, tokens, token_mask(tokens, task.eos_id))[0].tolist()
+    return task.verify(verifier_inputs, tokens, token_mask(tokens, task.eos_id))[0].tolist()
 
 
 @pytest.mark.parametrize(("nodes", "degree", "seed"), [(64, 3, 0), (64, 3, 1), (31, 4, 2)])
-def test_graph_is_regular_and_strongly_connected(nodes, degree, seed):
-    task = graph_task(seed=seed, nodes=nodes, degree=degree)
+def test_make_draws_a_regular_strongly_connected_graph(nodes, degree, seed):
+    task = make(seed=seed, nodes=nodes, degree=degree)
     edges = plain_edges(task)
     into = collections.Counter(after for row in edges.values() for after in row)
     for node in range(nodes):
@@ -94,14 +93,14 @@ def test_graph_is_regular_and_strongly_connected(nodes, degree, seed):
         assert distance == dict(enumerate(np.asarray(task.distances[node]).tolist()))
 
 
-def test_graph_depends_on_its_seed_alone(task):
-    np.testing.assert_array_equal(graph_task().successors, task.successors)
-    assert np.any(np.asarray(graph_task(seed=1).successors) != np.asarray(task.successors))
-    assert np.any(np.asarray(graph_task(seed=1).held_out) != np.asarray(task.held_out))
+def test_make_depends_on_the_seed_alone(task):
+    np.testing.assert_array_equal(make().successors, task.successors)
+    assert np.any(np.asarray(make(seed=1).successors) != np.asarray(task.successors))
+    assert np.any(np.asarray(make(seed=1).held_out) != np.asarray(task.held_out))
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_prompts_are_legal_and_can_be_solved(task, drawn, split):
+def test_prompts_are_valid_and_solvable(task, drawn, split):
     edges = plain_edges(task)
     prompts = first(400, drawn[split])
     tokens = np.asarray(prompts.tokens)
@@ -109,7 +108,9 @@ def test_prompts_are_legal_and_can_be_solved(task, drawn, split):
     assert tokens.dtype == np.int32
     np.testing.assert_array_equal(prompts.length, task.max_prompt)
     seen = collections.Counter()
-    for row, (source, target, forbidden) in zip(tokens.tolist(), plain_facts(prompts.facts)):
+    for row, (source, target, forbidden) in zip(
+        tokens.tolist(), plain_inputs(prompts.verifier_inputs)
+    ):
         assert row == [66, *forbidden, 67, target, 68, source]
         assert len({source, target, *forbidden}) == 8
         distance = plain_distances(edges, source, forbidden)[target]
@@ -120,10 +121,10 @@ def test_prompts_are_legal_and_can_be_solved(task, drawn, split):
     assert len(np.unique(tokens, axis=0)) == 400
 
 
-def test_no_held_out_pair_is_ever_trained_on(task, drawn):
+def test_prompts_separate_training_and_held_out_pairs(task, drawn):
     """Every training pair that 20000 draws can show, against the held-out pairs, exhaustively."""
-    train, walks = drawn["train"].facts, drawn["demonstrations"].prompts.facts
-    held_out = drawn["eval"].facts
+    train, walks = drawn["train"].verifier_inputs, drawn["demonstrations"].prompts.verifier_inputs
+    held_out = drawn["eval"].verifier_inputs
     pairs = [set(zip(*(np.asarray(x).tolist() for x in f[:2]))) for f in (train, walks, held_out)]
     marked = {tuple(pair) for pair in np.argwhere(np.asarray(task.held_out)).tolist()}
     assert not pairs[0] & marked
@@ -137,51 +138,15 @@ def test_no_held_out_pair_is_ever_trained_on(task, drawn):
     assert 0.17 < len(free & marked) / len(free) < 0.23
 
 
-def test_prompts_repeat_for_the_same_seed_and_step_only(task):
-    for draw in (task.train_prompts, task.demonstrations):
-        first = jax.tree.leaves(draw(1, 2, 16))
-        for other, same in (
-            (draw(1, 2, 16), True),
-            (draw(1, 3, 16), False),
-            (draw(2, 2, 16), False),
-        ):
-            equal = all(np.array_equal(a, b) for a, b in zip(first, jax.tree.leaves(other)))
-            assert equal == same
-    # The streams of one (seed, step) differ, and a longer evaluation extends a shorter one.
-    assert np.any(
-        np.asarray(
-            task.train_prompts(0, 0, 16).tokens[:, -1]
-            != task.demonstrations(0, 0, 16).prompts.tokens[:, -1]
-        )
-    )
-    np.testing.assert_array_equal(task.eval_prompts(32).tokens[:8], task.eval_prompts(8).tokens)
-
-
-def test_seed_and_step_may_be_traced_and_mapped(task):
-    traces = []
-
-    @jax.jit
-    @partial(jax.vmap, in_axes=(None, 0, 0))
-    def draw(task, seed, step):
-        traces.append(seed)
-        return task.train_prompts(seed, step, 16), task.demonstrations(seed, step, 16)
-
-    traced = draw(task, jnp.array([0, 1]), jnp.array([4, 5]))
-    for i, (seed, step) in enumerate(((0, 4), (1, 5))):
-        plain = (task.train_prompts(seed, step, 16), task.demonstrations(seed, step, 16))
-        for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(traced)):
-            np.testing.assert_array_equal(a, b[i])
-    draw(graph_task(), jnp.array([7, 8]), jnp.array([0, 0]))
-    assert len(traces) == 1
-
-
 def test_demonstrations_are_walks_to_their_target(task, drawn):
     edges = plain_edges(task)
     prompts, tokens, mask = first(600, drawn["demonstrations"])
     assert tokens.shape == mask.shape == (600, task.max_path)
     lengths, hit = collections.Counter(), 0
     rows = zip(np.asarray(tokens).tolist(), np.asarray(mask).tolist())
-    for (row, kept), (source, target, forbidden) in zip(rows, plain_facts(prompts.facts)):
+    for (row, kept), (source, target, forbidden) in zip(
+        rows, plain_inputs(prompts.verifier_inputs)
+    ):
         length = row.index(task.eos_id)
         assert kept == [1.0] * (length + 1) + [0.0] * (task.max_path - length - 1)
         assert set(row[length + 1 :]) <= {task.pad_id}
@@ -194,13 +159,13 @@ def test_demonstrations_are_walks_to_their_target(task, drawn):
     assert set(lengths) == set(range(task.min_walk, task.max_walk + 1))
     # Three nodes on the way on average, 6 of 62 forbidden: about a quarter meets one.
     assert 0.15 < hit / 600 < 0.35
-    verified = task.verify(prompts.facts, tokens[:, None], mask[:, None])
+    verified = task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None])
     assert float(jnp.mean(verified)) == pytest.approx(1 - hit / 600)
 
 
-def test_reward_agrees_with_plain_python_on_every_short_answer():
+def test_verify_equals_python_on_every_short_answer():
     """All answers of up to four tokens over the whole vocabulary of a small graph."""
-    task = graph_task(
+    task = make(
         nodes=8, degree=2, forbidden=1, min_distance=2, max_distance=4, max_path=5, max_walk=4
     )
     edges = plain_edges(task)
@@ -208,10 +173,10 @@ def test_reward_agrees_with_plain_python_on_every_short_answer():
     prompts = task.train_prompts(0, 0, 3)
     tokens = jnp.broadcast_to(answers, (3, *answers.shape))
     rewards = np.asarray(
-        jax.jit(task.verify)(prompts.facts, tokens, token_mask(tokens, task.eos_id))
+        jax.jit(task.verify)(prompts.verifier_inputs, tokens, token_mask(tokens, task.eos_id))
     )
     assert rewards.dtype == np.float32
-    for row, (source, target, forbidden) in zip(rewards, plain_facts(prompts.facts)):
+    for row, (source, target, forbidden) in zip(rewards, plain_inputs(prompts.verifier_inputs)):
         expected = [
             plain_reward(edges, task.eos_id, source, target, forbidden, answer)
             for answer in answers.tolist()
@@ -220,12 +185,12 @@ def test_reward_agrees_with_plain_python_on_every_short_answer():
         assert sum(expected) > 0
 
 
-def test_reward_agrees_with_plain_python_on_walks_and_damaged_walks(task, drawn):
+def test_verify_equals_python_on_walks_and_damaged_walks(task, drawn):
     edges = plain_edges(task)
     rng = np.random.default_rng(0)
     prompts = first(64, drawn["train"])
     answers = np.zeros((64, 32, task.max_path), np.int32)
-    for answer, (source, target, forbidden) in zip(answers, plain_facts(prompts.facts)):
+    for answer, (source, target, forbidden) in zip(answers, plain_inputs(prompts.verifier_inputs)):
         path = shortest({n: edges[n] - set(forbidden) for n in edges}, source, target)
         for g in range(32):
             # Followed by rubbish; every second answer has one random token changed.
@@ -235,10 +200,12 @@ def test_reward_agrees_with_plain_python_on_walks_and_damaged_walks(task, drawn)
                 row[rng.integers(0, len(row))] = int(rng.integers(0, task.vocab_size))
             answer[g] = row
     rewards = np.asarray(
-        task.verify(prompts.facts, jnp.array(answers), token_mask(jnp.array(answers), task.eos_id))
+        task.verify(
+            prompts.verifier_inputs, jnp.array(answers), token_mask(jnp.array(answers), task.eos_id)
+        )
     )
     for row, answer, (source, target, forbidden) in zip(
-        rewards, answers.tolist(), plain_facts(prompts.facts)
+        rewards, answers.tolist(), plain_inputs(prompts.verifier_inputs)
     ):
         for value, tokens in zip(row.tolist(), answer):
             assert value == plain_reward(edges, task.eos_id, source, target, forbidden, tokens)
@@ -246,7 +213,7 @@ def test_reward_agrees_with_plain_python_on_walks_and_damaged_walks(task, drawn)
     assert 0.2 < np.mean(rewards[:, 1::2]) < 0.8
 
 
-def test_edge_cases_of_the_reward(task):
+def test_verify_edge_cases(task):
     edges = plain_edges(task)
     source = 0
     first = min(edges[source])
@@ -286,7 +253,7 @@ def test_edge_cases_of_the_reward(task):
         assert reward(task, source, target, [], [tokens]) == [expected]
 
 
-def test_answer_must_end_within_max_path(task):
+def test_verify_needs_an_eos_within_max_path(task):
     edges = plain_edges(task)
     walk = [0]
     while len(walk) <= task.max_path:
@@ -296,7 +263,7 @@ def test_answer_must_end_within_max_path(task):
     assert reward(task, 0, full[-2], [], [[*full[:-1], task.eos_id]]) == [1]
 
 
-def test_task_is_a_pytree_and_sizes_are_consistent(task):
+def test_make_returns_a_pytree_with_token_ids_and_lengths(task):
     leaves, structure = jax.tree.flatten(task)
     assert len(leaves) == 3
     again = jax.tree.unflatten(structure, leaves)
@@ -308,7 +275,6 @@ def test_task_is_a_pytree_and_sizes_are_consistent(task):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"nods": 3}, "no field 'nods'"),
         ({"degree": 1}, "degree must be at least 2, got 1"),
         ({"nodes": 14}, "nodes must be at least 15, got 14"),
         ({"min_distance": 0}, "min_distance must be at least 1, got 0"),
@@ -324,6 +290,6 @@ def test_task_is_a_pytree_and_sizes_are_consistent(task):
         ({"min_distance": 5, "min_walk": 1, "max_walk": 3}, "max_walk must let a walk reach"),
     ],
 )
-def test_bad_values_are_refused_by_name(kwargs, message):
+def test_make_refuses_bad_values(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        make(None, **{"max_path": 10, **kwargs})
+        make(**{"max_path": 10, **kwargs})

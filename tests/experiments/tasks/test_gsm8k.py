@@ -43,7 +43,7 @@ def texts(rows, tokenizer):
     return [text(row[:n].tolist()) for row, n in zip(rows.tokens, rows.length)]
 
 
-def test_plain_prompts_and_demonstrations(folder):
+def test_make_writes_plain_prompts_and_demonstrations(folder):
     tokenizer = ByteTokenizer()
     task = make(tokenizer, data_dir=folder, template="plain")
     (train,), (evaluation,) = task.train, task.evaluation
@@ -56,20 +56,22 @@ def test_plain_prompts_and_demonstrations(folder):
     }
     assert task.dropped == {"training questions that repeat or are evaluated": 2}
     prompts, tokens, mask = task.demonstrations(0, 0, 3)
-    shown = {
+    demonstrations = {
         answer: tokenizer.decode(row[: int(n) - 1].tolist())
-        for row, n, answer in zip(tokens, mask.sum(axis=1), prompts.facts)
+        for row, n, answer in zip(tokens, mask.sum(axis=1), prompts.verifier_inputs)
     }
-    assert shown == {
+    assert demonstrations == {
         5: " It is 2+3=5.\n#### 5",
         1000: " 50*20=$1000\n#### 1,000",
         1.5: " Half is 3/2=1.5 km.\n#### 1.5",
     }
     assert {row[int(n) - 1] for row, n in zip(tokens, mask.sum(axis=1))} == {tokenizer.eos_id}
-    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
+    np.testing.assert_array_equal(
+        task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None]), 1
+    )
 
 
-def test_chat_template_and_shots(folder):
+def test_make_writes_chat_turns_and_shots(folder):
     tokenizer = ByteTokenizer()
     task = make(tokenizer, data_dir=folder, template="chat", shots=1, max_prompt=1000)
     assert sorted(task.train[0].answer) == [1.5, 1000]  # the shot is the shortest, and left out
@@ -86,7 +88,7 @@ def test_chat_template_and_shots(folder):
     assert all(tokenizer.decode(row.tolist())[0] in "5H" for row in tokens)
 
 
-def test_plain_shots_precede_the_question(folder):
+def test_make_puts_plain_shots_before_the_question(folder):
     tokenizer = ByteTokenizer()
     task = make(tokenizer, data_dir=folder, template="plain", shots=1)
     prompt = next(t for t in texts(task.evaluation[0], tokenizer) if "cold" in t)
@@ -104,7 +106,7 @@ def test_plain_shots_precede_the_question(folder):
         ("so 0.3333", 0.333, 1),
         ("#### −4", -4.0, 1),
         ("#### 4", -4.0, 0),
-        ("#### 73 and 72", 72.0, 1),
+        ("#### 73 and 72", 72.0, 0),
         ("72 first, then #### 73", 72.0, 0),
         ("", 0.0, 0),
         ("#### 5/0", 0.0, 0),
@@ -115,12 +117,12 @@ def test_score(text, answer, reward):
     assert score(text, answer) == reward
 
 
-def test_data_dir_may_come_from_the_environment(folder, monkeypatch):
+def test_make_reads_data_dir_from_the_environment(folder, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", folder)
     assert make(ByteTokenizer()).max_prompt > 0
 
 
-def test_missing_data_are_named_with_the_field_and_nothing_is_downloaded(tmp_path, monkeypatch):
+def test_make_names_missing_data_and_downloads_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", "")
     for kwargs in ({}, {"data_dir": str(tmp_path)}):
         with pytest.raises(FileNotFoundError, match=r"gsm8k.*config\.task\.kwargs\.data_dir"):
@@ -128,22 +130,26 @@ def test_missing_data_are_named_with_the_field_and_nothing_is_downloaded(tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_values_are_refused_by_name(folder):
-    with pytest.raises(ValueError, match="template must be one of plain, chat, got 'chatty'"):
-        make(ByteTokenizer(), data_dir=folder, template="chatty")
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"template": "chatty"}, "template must be one of plain, chat, got 'chatty'"),
+        ({"shots": -1}, "shots must be at least 0, got -1"),
+        ({"max_completion": 1}, "max_completion must be at least 2, got 1"),
+        ({"seed": -1}, "seed must lie in .*, got -1"),
+    ],
+)
+def test_make_refuses_bad_values(folder, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        make(ByteTokenizer(), data_dir=folder, **kwargs)
+
+
+def test_make_refuses_the_chat_template_without_its_tokens(folder):
     with pytest.raises(ValueError, match="template must be 'plain' for a tokenizer without"):
         make(ByteTokenizer(("<|eos|>", "<|pad|>")), data_dir=folder, template="chat")
-    with pytest.raises(ValueError, match="shots must be at least 0, got -1"):
-        make(ByteTokenizer(), data_dir=folder, shots=-1)
-    with pytest.raises(ValueError, match="max_completion must be at least 2, got 1"):
-        make(ByteTokenizer(), data_dir=folder, max_completion=1)
-    with pytest.raises(ValueError, match="no field 'split'"):
-        make(ByteTokenizer(), data_dir=folder, split="train")
-    with pytest.raises(ValueError, match=r"a model with a tokenizer: set model\.path"):
-        make(None, data_dir=folder)
 
 
-def test_tensorflow_is_not_imported(folder):
+def test_make_does_not_import_tensorflow(folder):
     program = (
         "import sys\n"
         "from tests.experiments.tasks.byte_tokenizer import ByteTokenizer\n"
@@ -156,19 +162,21 @@ def test_tensorflow_is_not_imported(folder):
 
 
 @needs("tfds/gsm8k")
-def test_real_data():
+def test_make_reads_the_real_data():
     tokenizer = ByteTokenizer()
     task = make(
         tokenizer, data_dir=str(ROOT / "tfds"), template="plain", max_prompt=2000,
         max_completion=1500,
     )  # fmt: skip
     (train,), (evaluation,) = task.train, task.evaluation
-    asked = [{normalize(t) for t in texts(kind, tokenizer)} for kind in (train, evaluation)]
-    assert not asked[0] & asked[1]
-    assert [len(names) for names in asked] == [7473, 1319]
+    questions = [{normalize(t) for t in texts(kind, tokenizer)} for kind in (train, evaluation)]
+    assert not questions[0] & questions[1]
+    assert [len(names) for names in questions] == [7473, 1319]
     # Every worked answer earns the reward; the references agree with the JSON lines beside.
     prompts, tokens, mask = task.demonstrations(0, 0, 1000)
-    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
+    np.testing.assert_array_equal(
+        task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None]), 1
+    )
     path = ROOT / "gsm8k" / "test.jsonl"
     if path.is_file():
         rows = [json.loads(line) for line in path.read_text().splitlines()]

@@ -20,12 +20,14 @@ def tokenizer():
 
 def check_demonstrations(task, count):
     prompts, tokens, mask = task.demonstrations(0, 0, count)
-    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
+    np.testing.assert_array_equal(
+        task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None]), 1
+    )
     ends = tokens[np.arange(count), mask.sum(axis=1).astype(int) - 1]
     assert set(ends.tolist()) == {task.eos_id}
     # The model meets a prompt and its answer as it would meet the one text.
-    for row, length, shown, kept in zip(prompts.tokens, prompts.length, tokens, mask):
-        ids = [*row[:length].tolist(), *shown[kept > 0].tolist()[:-1]]
+    for row, length, demonstration, kept in zip(prompts.tokens, prompts.length, tokens, mask):
+        ids = [*row[:length].tolist(), *demonstration[kept > 0].tolist()[:-1]]
         assert task.tokenizer.encode(decode(task, ids)) == ids
 
 
@@ -38,7 +40,7 @@ def test_arithmetic(tokenizer):
     assert decode(task, [task.eos_id]) == "\n"
     assert task.max_prompt == 47
     assert not task.dropped  # every answer fits
-    assert max(kind.shown_length.max() for kind in task.demonstrated) == 5
+    assert max(kind.demonstration_length.max() for kind in task.demonstrated) == 5
     check_demonstrations(task, 512)
 
 

@@ -56,7 +56,7 @@ def texts(rows):
     ]
 
 
-def test_files_of_different_fields_become_prompts(folder):
+def test_make_reads_files_of_different_fields(folder):
     task = make(ByteTokenizer(), directory=str(folder))
     (train,), (svamp, mawps) = task.train, task.evaluation
     assert dict(zip(texts(train), train.answer)) == {
@@ -83,17 +83,19 @@ def test_files_of_different_fields_become_prompts(folder):
 def test_demonstrations_are_the_formulas(folder):
     task = make(ByteTokenizer(), directory=str(folder))
     prompts, tokens, mask = task.demonstrations(0, 0, 3)
-    shown = {
+    demonstrations = {
         ByteTokenizer().decode(row[: int(n)].tolist()) for row, n in zip(tokens, mask.sum(axis=1))
     }
-    assert shown == {" 3+4\n", " 2.5*4\n", " 1000/2\n"}
-    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
+    assert demonstrations == {" 3+4\n", " 2.5*4\n", " 1000/2\n"}
+    np.testing.assert_array_equal(
+        task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None]), 1
+    )
 
 
-def test_evaluation_takes_turns_between_the_data_sets(folder):
+def test_eval_prompts_alternate_between_the_data_sets(folder):
     prompts = make(ByteTokenizer(), directory=str(folder)).eval_prompts(4)
-    assert set(prompts.facts[1::2]) == {11, 3}
-    assert set(prompts.facts[0::2]) <= {7, 27, -1.5}
+    assert set(prompts.verifier_inputs[1::2]) == {11, 3}
+    assert set(prompts.verifier_inputs[0::2]) <= {7, 27, -1.5}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_score(text, answer, reward):
     assert score(text, answer) == reward
 
 
-def test_missing_data_are_named_with_the_field(folder, tmp_path):
+def test_make_names_missing_data(folder, tmp_path):
     for name in ("asdiv.jsonl", "svamp.jsonl", "mawps_addsub.jsonl"):
         missing = tmp_path / "elsewhere"
         missing.mkdir(exist_ok=True)
@@ -133,32 +135,36 @@ def test_missing_data_are_named_with_the_field(folder, tmp_path):
         make(ByteTokenizer())
 
 
-def test_bad_values_are_refused_by_name(folder):
-    with pytest.raises(ValueError, match="no field 'path'"):
-        make(ByteTokenizer(), path=str(folder))
-    with pytest.raises(ValueError, match="max_completion must be at least 4, got 3"):
-        make(ByteTokenizer(), directory=str(folder), max_completion=3)
-    with pytest.raises(ValueError, match="max_prompt keeps none of 3 training prompts, got 9"):
-        make(ByteTokenizer(), directory=str(folder), max_prompt=9)
-    with pytest.raises(ValueError, match=r"a model with a tokenizer: set model\.path"):
-        make(None, directory=str(folder))
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"max_completion": 3}, "max_completion must be at least 4, got 3"),
+        ({"max_prompt": 9}, "max_prompt keeps none of 3 training prompts, got 9"),
+        ({"seed": 2**31}, "seed must lie in .*, got 2147483648"),
+    ],
+)
+def test_make_refuses_bad_values(folder, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        make(ByteTokenizer(), directory=str(folder), **kwargs)
 
 
 @needs("math_eval")
-def test_real_data():
+def test_make_reads_the_real_data():
     folder = ROOT / "math_eval"
     task = make(ByteTokenizer(), directory=str(folder), max_prompt=600)
     (train,), evaluation = task.train, task.evaluation
-    asked = [{normalize(text) for text in texts(kind)} for kind in (train, *evaluation)]
-    assert not asked[0] & (asked[1] | asked[2])
-    assert not asked[1] & asked[2]
-    assert [len(names) for names in asked] == [len(k.length) for k in (train, *evaluation)]
-    assert len(asked[0]) > 1200
-    assert len(asked[1]) == 1000
-    assert len(asked[2]) > 1800
+    questions = [{normalize(text) for text in texts(kind)} for kind in (train, *evaluation)]
+    assert not questions[0] & (questions[1] | questions[2])
+    assert not questions[1] & questions[2]
+    assert [len(names) for names in questions] == [len(k.length) for k in (train, *evaluation)]
+    assert len(questions[0]) > 1200
+    assert len(questions[1]) == 1000
+    assert len(questions[2]) > 1800
     # Every demonstration earns the reward; SVAMP's own equations do but for one misprinted answer.
     prompts, tokens, mask = task.demonstrations(0, 0, len(train.length))
-    np.testing.assert_array_equal(task.verify(prompts.facts, tokens[:, None], mask[:, None]), 1)
+    np.testing.assert_array_equal(
+        task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None]), 1
+    )
     wrong = 0
     for line in (folder / "svamp.jsonl").read_text().splitlines():
         row = json.loads(line)
