@@ -2,7 +2,6 @@
 
 import inspect
 import operator
-import platform
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 from experiments import learner, sharding
 from experiments.config import ConfigError, check_arguments, validate
 from experiments.learner import Hyperparameters, TrainState, make_optimizer
-from experiments.models import transformer
+from experiments.models import layers, transformer
 from experiments.models.config import ModelConfig
 from experiments.rollout import Rollouts, sample
 from experiments.tasks.base import Task, task_factory
@@ -62,10 +61,10 @@ def prepare(config: ConfigDict) -> Parts:
     ):
         check_arguments(make, kwargs, "task.kwargs")
     if config.model.path:
-        from experiments.models import load, tokenizer
+        from experiments.models import huggingface, tokenizer
 
         task = make(tokenizer.load(config.model.path), **kwargs)
-        model, weights = load.load_model(
+        model, weights = huggingface.load_model(
             config.model.path,
             dtype=config.model.dtype,
             remat=config.model.remat,
@@ -111,8 +110,7 @@ def parameter_shardings(parts: Parts):
 
 
 def _shardings(model: ModelConfig, mesh: jax.sharding.Mesh):
-    shapes = jax.eval_shape(lambda: transformer.init_params(model, jax.random.key(0)))
-    return sharding.parameter_shardings(mesh, transformer.parameter_axes(shapes), shapes)
+    return sharding.parameter_shardings(mesh, transformer.abstract_params(model))
 
 
 def starting_params(parts: Parts):
@@ -129,17 +127,6 @@ def _fresh_params(model: ModelConfig, mesh: jax.sharding.Mesh, key):
     """One function for all runs of a sweep: compiled for each, it took as long as their steps."""
     params = transformer.init_params(model, key)
     return jax.lax.with_sharding_constraint(params, _shardings(model, mesh))
-
-
-# On x86, XLA's CPU backend then leaves products to oneDNN. An update of SmolLM2-135M's shape in
-# float32 was 1.18x as fast, two layers 384 wide 1.14x, 256 wide 1.05x. Sampling was slower: the
-# products of a token of each completion are. What it costs: XLA cannot write such a program to its
-# persistent cache, and JAX warns of that where one is set.
-ONEDNN = {
-    "xla_cpu_use_onednn": True,
-    "xla_cpu_experimental_onednn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
-}
-_WIDE = 384  # narrower models gain less than they lose with the cache
 
 
 class Program(NamedTuple):
@@ -188,7 +175,7 @@ def make_program(parts: Parts, members) -> Program:
         return jax.lax.with_sharding_constraint(tree, by_prompt)
 
     def draw(params, prompts, key, group_size):
-        params = transformer.sampling_copy(model, params)
+        params = transformer.cast_for_sampling(model, params)
         # Cast first, then gathered: without the first line XLA gathers float32.
         params = jax.lax.with_sharding_constraint(params, state_shardings.params)
         params = jax.lax.with_sharding_constraint(params, sampling_shardings)
@@ -211,8 +198,8 @@ def make_program(parts: Parts, members) -> Program:
 
     def sample_step(state: TrainState, prompts) -> Rollouts:
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0)
-        behaviour = learner.behaviour_params(config, state)
-        return draw(behaviour, prompts, key, config.group_size)
+        behavior = learner.behavior_params(config, state)
+        return draw(behavior, prompts, key, config.group_size)
 
     def learn_step(state, hyper, prompts, rollouts, rewards):
         arguments = state, hyper, prompts, rollouts, rewards
@@ -285,7 +272,7 @@ def make_program(parts: Parts, members) -> Program:
             learn,
             donate_argnums=0,
             out_shardings=(state_shardings, everywhere),
-            compiler_options=_update_options(parts),
+            compiler_options=layers.update_compiler_options(model),
         ),
         judge=jax.jit(judge, out_shardings=everywhere),
         sample_held_out=jax.jit(
@@ -347,17 +334,9 @@ def make_imitation(parts: Parts) -> Imitation:
             learn_one,
             donate_argnums=0,
             out_shardings=outs,
-            compiler_options=_update_options(parts),
+            compiler_options=layers.update_compiler_options(model),
         ),
     )
-
-
-def _update_options(parts: Parts) -> dict:
-    """XLA's options for a program that updates and does not sample."""
-    model, on_cpu = parts.model, parts.mesh.devices.flat[0].platform == "cpu"
-    # Not tried on other processors' builds of XLA.
-    on_x86 = on_cpu and platform.machine() in ("x86_64", "AMD64")
-    return ONEDNN if on_x86 and model.dtype == "float32" and model.d_model >= _WIDE else {}
 
 
 def _optimizer_shardings(parts: Parts, optimizer, params):

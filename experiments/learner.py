@@ -121,7 +121,7 @@ def kept(state: TrainState, hyper: Hyperparameters) -> TrainState:
     return state._replace(advantage_state=own)
 
 
-def behaviour_params(settings, state: TrainState):
+def behavior_params(settings, state: TrainState):
     """The parameters that sample the rollouts of a step: those of `learner.staleness` steps ago.
 
     Until so many steps have been made they are the initial ones.

@@ -278,7 +278,7 @@ def test_rollouts_come_from_the_policy_of_so_many_steps_ago(case, lag):
     state = learner.init_state(MODEL, config, members, hyper, numbers[0])
     used = []
     for t in range(7):
-        used.append(float(learner.behaviour_params(config, state)["final_norm"][0]))
+        used.append(float(learner.behavior_params(config, state)["final_norm"][0]))
         past = learner.remember(config, state)
         state = state._replace(step=state.step + 1, params=numbers[t + 1], past_params=past)
     assert used == [max(t - lag, 0) for t in range(7)]
