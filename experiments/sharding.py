@@ -10,6 +10,7 @@ import contextlib
 
 import flax.linen as nn
 import jax
+from flax.linen import spmd
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from experiments.config import ConfigError
@@ -136,7 +137,7 @@ def parameter_shardings(mesh: Mesh, params):
     Raises:
       ConfigError: if a dimension cannot be split evenly over its mesh axis.
     """
-    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(params), mesh, RULES)
+    shardings = spmd.logical_to_mesh_sharding(nn.get_partition_spec(params), mesh, RULES)
 
     def check(sharding, boxed):
         shape = boxed.value.shape

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen import spmd
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
@@ -272,19 +273,25 @@ def rms_norm(x, scale, eps):
     return (wide * inverse * scale).astype(x.dtype)
 
 
+def parameter(module: nn.Module, name: str, initializer, shape, axes) -> jax.Array:
+    """Declares a float32 parameter of a module, with the logical axes of its dimensions."""
+    boxed: Any = nn.with_logical_partitioning(initializer, axes)
+    return module.param(name, boxed, shape, jnp.float32)
+
+
 def shard_prompts(x: jax.Array) -> jax.Array:
     """Splits an activation [P, G, Q, D] by its prompts, inside `sharding.layout`.
 
     Prompts and parameters are split over the same mesh axis, fsdp. Without the constraint XLA may
     split the width of the activations instead, and every device would hold all prompts.
     """
-    return nn.with_logical_constraint(x, ("prompts", None, None, None))
+    return spmd.with_logical_constraint(x, ("prompts", None, None, None))
 
 
 def _shard_only_prompts(x):
     """`shard_prompts` that leaves the other axes of [P, ...] to XLA."""
     rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
-    return nn.with_logical_constraint(x, ("prompts", *rest))
+    return spmd.with_logical_constraint(x, ("prompts", *rest))
 
 
 class Attend(Protocol):
@@ -337,27 +344,24 @@ class Block(nn.Module):
             0.5 / c.num_layers, "fan_in", "normal", in_axis=0, out_axis=-1
         )
 
-        def parameter(name, initializer, shape, axes):
-            initializer = nn.with_logical_partitioning(initializer, axes)
-            return self.param(name, initializer, shape, jnp.float32)
+        declare = functools.partial(parameter, self)
 
         def norm(name, value, axis):
-            scale = parameter(name, nn.initializers.ones, value.shape[-1:], (axis,))
+            scale = declare(name, nn.initializers.ones, value.shape[-1:], (axis,))
             return rms_norm(value, scale, c.norm_eps)
 
         def matmul(name, value, initializer, columns, axes):
             shape = value.shape[-1], columns
             if self.transposed:
-                return linear_small_batch(
-                    value, parameter(name, initializer, shape[::-1], axes[::-1])
-                )
-            return linear(value, parameter(name, initializer, shape, axes))
+                weight = declare(name, initializer, shape[::-1], axes[::-1])
+                return linear_small_batch(value, weight)
+            return linear(value, declare(name, initializer, shape, axes))
 
         def heads(name, value, count, axis):
             width = count * c.head_dim
             out = matmul(name, value, project, width, ("embed", axis))
             if c.qkv_bias:
-                bias = parameter(f"{name}_bias", nn.initializers.zeros, (width,), (axis,))
+                bias = declare(f"{name}_bias", nn.initializers.zeros, (width,), (axis,))
                 out = out + bias.astype(dtype)
             out = out.reshape(*value.shape[:-1], count, c.head_dim)
             return _shard_only_prompts(out)

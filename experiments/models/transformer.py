@@ -20,6 +20,7 @@ from experiments.models.layers import (
     Block,
     arrange_kv,
     attention,
+    parameter,
     rms_norm,
     rotation,
     shard_prompts,
@@ -59,15 +60,10 @@ class Transformer(nn.Module):
           hidden [P, G, Q, D], and the second results of `attend`, stacked [L, ...].
         """
         c = self.config
-
-        def parameter(name, initializer, shape, axes):
-            initializer = nn.with_logical_partitioning(initializer, axes)
-            return self.param(name, initializer, shape, jnp.float32)
-
         table = nn.initializers.normal(c.d_model**-0.5), (c.vocab_size, c.d_model)
-        embedding = parameter("embedding", *table, ("vocab", "embed"))
+        embedding = parameter(self, "embedding", *table, ("vocab", "embed"))
         if not c.tied_head:
-            parameter("head", *table, ("vocab", "embed"))
+            parameter(self, "head", *table, ("vocab", "embed"))
         block: Any = Block
         if c.remat:
             policy = _REMAT_POLICIES[c.remat_keeps]
@@ -82,7 +78,7 @@ class Transformer(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(c, name="layers")
         x, out = layers(embed(c, embedding, tokens), rotation(c, positions), attend)
-        scale = parameter("final_norm", nn.initializers.ones, (c.d_model,), ("embed",))
+        scale = parameter(self, "final_norm", nn.initializers.ones, (c.d_model,), ("embed",))
         return final_norm(c, scale, x), out
 
 
@@ -159,8 +155,9 @@ def prefill(config, params, tokens, length):
         kv = arrange_kv(key, value)
         return attention(query, [(*kv, mask)]), tuple(x[:, 0] for x in kv)
 
-    hidden, kv = _apply(config, params, tokens[:, None], positions[None, None], attend)
-    return PromptCache(*kv, length), _at_last(hidden, length)
+    tokens, positions = tokens[:, None], positions[None, None]
+    hidden, (keys, values) = _apply(config, params, tokens, positions, attend)
+    return PromptCache(keys, values, length), _at_last(hidden, length)
 
 
 def forward(config, params, tokens, length, completions):
