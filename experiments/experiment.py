@@ -24,6 +24,7 @@ from experiments.step_functions import (
     SFTFns,
     make_rl_fns,
     make_sft_fns,
+    parameter_shapes,
     parameter_shardings,
     train_state_shardings,
 )
@@ -116,10 +117,10 @@ def _task_and_model(config: Config) -> tuple[Task, ModelConfig, Any]:
     if not config.model.path:
         task = make(None, **kwargs)
         return task, _fresh_model(config.model, task), None
-    from experiments.models import load, tokenizer
+    from experiments.models import huggingface, tokenizer
 
     task = make(tokenizer.load(config.model.path), **kwargs)
-    model, weights = load.load_model(
+    model, weights = huggingface.load_model(
         config.model.path,
         dtype=config.model.dtype,
         remat=config.model.remat,
@@ -175,7 +176,7 @@ def _with_shardings(shapes, shardings):
 
 def abstract_carry(experiment: Experiment):
     """Returns shapes, dtypes and shardings of a warm start's (params, opt_state)."""
-    params = jax.eval_shape(lambda: transformer.init_params(experiment.model, jax.random.key(0)))
+    params = parameter_shapes(experiment.model)
     return _with_shardings(
         jax.eval_shape(experiment.sft.init, params), experiment.sft.carry_shardings
     )

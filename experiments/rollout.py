@@ -1,4 +1,7 @@
-"""Sampling completions from the policy with a key-value cache, inside jit."""
+"""Sampling from the policy with a key-value cache, and log-probabilities for the update.
+
+Below: models. Above: learner.
+"""
 
 import math
 from typing import NamedTuple
@@ -8,7 +11,7 @@ import jax.numpy as jnp
 
 from experiments.models import decode, transformer
 from experiments.models.config import ModelConfig
-from experiments.models.layers import linear_of_few
+from experiments.models.layers import linear_small_batch
 from fade_jax.entropies import log_prob_and_entropy, token_entropy
 
 
@@ -30,7 +33,16 @@ class Rollouts(NamedTuple):
 
 
 def truncate(logits: jax.Array, *, top_p: float = 1.0, top_k: int = 0) -> jax.Array:
-    """Sets to -inf the logits [..., vocab] outside the top-k, then outside the top-p nucleus."""
+    """Sets logits outside the top-k, then outside the top-p nucleus, to -inf.
+
+    Args:
+      logits: [..., vocab].
+      top_p: keep the smallest set of tokens with at least this mass; 1 keeps all.
+      top_k: keep this many tokens; 0 keeps all.
+
+    Returns:
+      [..., vocab].
+    """
     if top_k:
         smallest = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][..., -1:]
         logits = jnp.where(logits < smallest, -jnp.inf, logits)
@@ -38,24 +50,30 @@ def truncate(logits: jax.Array, *, top_p: float = 1.0, top_k: int = 0) -> jax.Ar
         descending = jnp.sort(logits, axis=-1, descending=True)
         probs = jax.nn.softmax(descending, axis=-1)
         before = jnp.cumsum(probs, axis=-1) - probs
-        # The nucleus is the shortest head with mass >= top_p: the token that crosses it is kept.
+        # The token that crosses top_p belongs to the nucleus.
         smallest = jnp.min(jnp.where(before < top_p, descending, jnp.inf), axis=-1, keepdims=True)
         logits = jnp.where(logits < smallest, -jnp.inf, logits)
     return logits
 
 
-# Into so many blocks of equal size, if it can be, a vocabulary is cut for drawing from it. A power
-# of 2, so that the blocks of a head that is split over devices lie whole on each.
+# Number of vocabulary blocks for the two-level CDF. A power of 2: no block straddles two devices
+# where the head is sharded over the vocabulary.
 BLOCKS = 256
 
 
 def draw(key: jax.Array, logits: jax.Array) -> jax.Array:
-    """Draws an index, int32 [...], from softmax(logits [..., vocab]).
+    """Draws from softmax(logits) by inverse-CDF sampling with one uniform per draw.
 
-    It is the first whose cumulative probability exceeds a uniform number: one random number for
-    each draw, where the Gumbel trick needs one for every logit. Cumulative sums are taken over the
-    blocks of the vocabulary, then inside of the block found. Sums and numbers are float32:
-    probabilities below 2^-24 are not resolved.
+    The Gumbel trick would need a random number for every logit. The CDF has two levels: over blocks
+    of the vocabulary, then within the drawn block. It is float32, so probabilities below 2^-24 are
+    not resolved.
+
+    Args:
+      key: PRNG key.
+      logits: [..., vocab].
+
+    Returns:
+      Indices, int32 [...].
     """
     vocabulary = logits.shape[-1]
     blocks = math.gcd(vocabulary, BLOCKS)
@@ -69,9 +87,9 @@ def draw(key: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def _first_beyond(weights, target):
-    """The first index where Σ weights exceeds `target`, and target less the sum before it."""
+    """The first index whose cumulative sum exceeds `target`, and `target` minus the sum before."""
     cumulative = jnp.cumsum(weights, axis=-1)
-    # Rounding may bring the target up to the whole sum, which no index exceeds.
+    # Rounding can lift the target to the total, which no cumulative weight exceeds.
     target = jnp.minimum(target, jnp.nextafter(cumulative[..., -1], 0.0))
     passed = cumulative <= target[..., None]
     index = jnp.sum(passed, axis=-1, dtype=jnp.int32)
@@ -95,8 +113,8 @@ def sample(
 ) -> Rollouts:
     """Samples `group_size` completions of each prompt.
 
-    The prompt is read once and its cache is shared by the group. The loop ends when every
-    completion has ended.
+    A prompt is computed once and its cache shared by the group. The loop ends as soon as all
+    completions have ended.
 
     Args:
       model: static model config.
@@ -109,17 +127,17 @@ def sample(
       eos_id: the token that ends a completion.
       pad_id: the token written after the end.
       temperature: > 0; the policy is softmax(logits / temperature).
-      top_p: keep the smallest set of tokens with at least this mass.
-      top_k: keep this many tokens; 0 keeps all.
+      top_p: see `truncate`.
+      top_k: see `truncate`.
     """
     prompts = tokens.shape[0]
     head = transformer.unembedding(model, params)
-    prefix, last = transformer.prefill(model, params, tokens, length)
-    sources = decode.prepare(model, params, prefix, max_tokens)
+    prompt_cache, last = transformer.prefill(model, params, tokens, length)
+    context = decode.make_decode_context(model, params, prompt_cache, max_tokens)
 
     def emit(t, hidden, rollouts, alive):
-        """Draws token t from hidden [P, 1 or G, D]; the first token's logits serve the group."""
-        logits = linear_of_few(hidden.astype(jnp.float32), head) / temperature
+        """Draws token t from hidden [P, G, D], or from [P, 1, D] that the group shares."""
+        logits = linear_small_batch(hidden.astype(jnp.float32), head) / temperature
         shape = (prompts, group_size, logits.shape[-1])
         drawn = draw(
             jax.random.fold_in(key, t),
@@ -145,7 +163,7 @@ def sample(
 
     def step(carry):
         t, drawn, cache, rollouts, alive = carry
-        hidden, cache = decode.decode(model, sources, cache, drawn, t - 1)
+        hidden, cache = decode.decode(model, context, cache, drawn, t - 1)
         rollouts, alive, drawn = emit(t, hidden, rollouts, alive)
         return t + 1, drawn, cache, rollouts, alive
 
@@ -171,7 +189,7 @@ def completion_log_probs(
     temperature: float = 1.0,
     vocabulary_shards: int = 1,
 ) -> jax.Array:
-    """Log-probabilities [P, G, T] of the completions' tokens, differentiable in `params`.
+    """Computes the log-probabilities of the completions' tokens, differentiable in `params`.
 
     The logits [tokens, vocabulary] are never held, neither here nor in the backward pass.
 
@@ -183,6 +201,9 @@ def completion_log_probs(
       completions: int32 [P, G, T].
       temperature: of the policy.
       vocabulary_shards: devices that the head is split over.
+
+    Returns:
+      float32 [P, G, T], nats.
     """
     hidden = completion_hidden(model, params, tokens, length, completions)
     head = transformer.unembedding(model, params)
@@ -192,13 +213,13 @@ def completion_log_probs(
 
 
 def completion_hidden(model: ModelConfig, params, tokens, length, completions) -> jax.Array:
-    """Hidden states [P, G, T, D] that predict each token of the completions [P, G, T]."""
+    """Returns the hidden states [P, G, T, D] that predict the tokens of completions [P, G, T]."""
     prompts, group, count = completions.shape
 
-    def of_group(last):
+    def repeat(last):
         return jnp.broadcast_to(last[:, None, None], (prompts, group, 1, last.shape[-1]))
 
     if count == 1:
-        return of_group(transformer.prefill(model, params, tokens, length)[1])
+        return repeat(transformer.prefill(model, params, tokens, length)[1])
     last, rest = transformer.forward(model, params, tokens, length, completions[..., :-1])
-    return jnp.concatenate([of_group(last), rest], axis=2)
+    return jnp.concatenate([repeat(last), rest], axis=2)

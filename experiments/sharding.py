@@ -1,31 +1,33 @@
-"""One mesh, its named axes, and the rules that lay arrays out on it.
+"""The device mesh, its named axes, and the rules that lay arrays out on it.
 
-One device is a mesh of one: the same code path serves a laptop and a pod.
+A single device is a mesh of size 1: a laptop and a pod share the code path.
+
+Below: config. Above: step_functions. Parameters and activations declare logical axes in
+experiments.models; RULES maps them to mesh axes.
 """
 
 import contextlib
 
+import flax.linen as nn
 import jax
+from flax.linen import spmd
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from experiments.config import ConfigError
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
-# Prompts and their rollouts are split over both of these; parameters over fsdp and tensor.
-BATCH = PartitionSpec(("data", "fsdp"))
-
-# Where each logical axis of a parameter (experiments.models.transformer.parameter_axes) goes.
-RULES = {
-    "layers": None,
-    "embed": "fsdp",
-    "vocab": "tensor",
-    "mlp": "tensor",
-    "heads": "tensor",
-    "kv_heads": "tensor",
-    "head_dim": None,
-    "norm": None,
-}
+# The mesh axis of each logical axis. Prompts and their rollouts are split over two of them.
+RULES = (
+    ("prompts", ("data", "fsdp")),
+    ("layers", None),
+    ("embed", "fsdp"),
+    ("vocab", "tensor"),
+    ("mlp", "tensor"),
+    ("heads", "tensor"),
+    ("kv_heads", "tensor"),
+    ("head_dim", None),
+)
 
 
 def make_mesh(sizes, devices=None) -> Mesh:
@@ -56,29 +58,15 @@ def make_mesh(sizes, devices=None) -> Mesh:
     )
 
 
-def layout(mesh: Mesh) -> contextlib.AbstractContextManager:
-    """Makes `by_prompt` lay arrays out over `mesh` in what is traced inside."""
-    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
-
-
-def by_prompt(x: jax.Array, *rest) -> jax.Array:
-    """Splits an activation [P, ...] by its prompts; outside of a `layout` it stays as it is.
-
-    Parameters are split over the same mesh axis as the prompts, fsdp. Left to itself XLA would at
-    times rather split the width of the activations too, and every device would hold all prompts.
-
-    Args:
-      x: an activation whose leading axis is the prompts.
-      *rest: mesh axis, or None for whole, of every other axis; left to XLA if not given.
-    """
-    if jax.sharding.get_abstract_mesh().empty:
-        return x
-    rest = rest or (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*BATCH, *rest))
+@contextlib.contextmanager
+def layout(mesh: Mesh):
+    """Activates the logical constraints of the models, over `mesh`, for what is traced inside."""
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(RULES):
+        yield
 
 
 def whole_over_fsdp(shardings):
-    """The same shardings without a split over fsdp: every data rank holds whole parameters."""
+    """Returns the shardings without a split over fsdp: every data rank holds whole parameters."""
 
     def without(sharding):
         spec = (None if axis == "fsdp" else axis for axis in sharding.spec)
@@ -88,20 +76,20 @@ def whole_over_fsdp(shardings):
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole."""
+    """Returns the sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def place(tree, shardings):
-    """Lays arrays of the host out on the mesh; each process gives only what its devices hold.
+    """Lays arrays of the host out on the mesh; each process copies only its devices' shards.
 
     Args:
       tree: of numpy arrays, whole on every process.
-      shardings: one for all, or a pytree of them.
+      shardings: a sharding for all arrays, or a pytree of them.
     """
     if isinstance(shardings, NamedSharding):
-        one = shardings
-        shardings = jax.tree.map(lambda _: one, tree)
+        shared = shardings
+        shardings = jax.tree.map(lambda _: shared, tree)
     return jax.tree.map(
         lambda x, s: jax.make_array_from_callback(x.shape, s, lambda index: x[index]),
         tree,
@@ -110,17 +98,17 @@ def place(tree, shardings):
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of arrays whose leading axis is the prompts."""
-    return NamedSharding(mesh, BATCH)
+    """Returns the sharding of arrays whose leading axis is the prompts."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def stacked(shardings):
-    """The shardings of arrays stacked along a new leading axis, which every device holds whole."""
+    """Returns the shardings of stacked arrays, with the new leading axis whole on every device."""
     return jax.tree.map(lambda s: NamedSharding(s.mesh, PartitionSpec(None, *s.spec)), shardings)
 
 
 def check_batch(mesh: Mesh, field: str, size: int) -> None:
-    """Raises ConfigError when `size` prompts cannot be split evenly over the mesh."""
+    """Raises ConfigError if `size` prompts cannot be split evenly over the mesh."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if size % parts:
         raise ConfigError(
@@ -130,7 +118,7 @@ def check_batch(mesh: Mesh, field: str, size: int) -> None:
 
 
 def check_batches(mesh: Mesh, config) -> None:
-    """Raises ConfigError when a batch of the run cannot be split evenly over the mesh."""
+    """Raises ConfigError if a batch of the run cannot be split evenly over the mesh."""
     check_batch(mesh, "config.prompts", config.prompts)
     per_update = config.prompts // (config.learner.minibatches * config.learner.microbatches)
     check_batch(mesh, "the prompts of a microbatch", per_update)
@@ -139,26 +127,26 @@ def check_batches(mesh: Mesh, config) -> None:
         check_batch(mesh, "config.warm_start.batch", config.warm_start.batch)
 
 
-def parameter_shardings(mesh: Mesh, axes, shapes):
-    """Returns the sharding of each parameter from its logical axis names.
+def parameter_shardings(mesh: Mesh, params):
+    """Returns the sharding of each parameter from its logical axes.
 
     Args:
       mesh: the mesh.
-      axes: pytree of tuples of logical axis names, one per dimension.
-      shapes: the same pytree of arrays or ShapeDtypeStructs.
+      params: pytree of nn.LogicallyPartitioned, such as transformer.abstract_params returns.
 
     Raises:
       ConfigError: if a dimension cannot be split evenly over its mesh axis.
     """
+    shardings = spmd.logical_to_mesh_sharding(nn.get_partition_spec(params), mesh, RULES)
 
-    def sharding(names, leaf):
-        spec = tuple(RULES[name] for name in names)
-        for size, name, axis in zip(leaf.shape, names, spec, strict=True):
+    def check(sharding, boxed):
+        shape = boxed.value.shape
+        for size, name, axis in zip(shape, boxed.names, sharding.spec, strict=True):
             if axis is not None and size % mesh.shape[axis]:
                 raise ConfigError(
                     f"config.mesh.{axis} = {mesh.shape[axis]} must divide the {name} dimension"
-                    f" {size} of a parameter of shape {leaf.shape}"
+                    f" {size} of a parameter of shape {shape}"
                 )
-        return NamedSharding(mesh, PartitionSpec(*spec))
 
-    return jax.tree.map(sharding, axes, shapes, is_leaf=lambda x: isinstance(x, tuple))
+    jax.tree.map(check, shardings, params)
+    return shardings

@@ -4,7 +4,6 @@ Each is a pure function of learner and rollout, laid out over the mesh; nothing 
 its first call. Below: learner, rollout, sharding. Above: experiment.
 """
 
-import platform
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,20 +16,11 @@ from jax.sharding import Mesh
 from experiments import learner, sharding
 from experiments.config import Config
 from experiments.learner import TrainState, make_optimizer
-from experiments.models import transformer
+from experiments.models import layers, transformer
 from experiments.models.config import ModelConfig
 from experiments.rollout import Rollouts, sample
 from experiments.tasks.base import Task
 from fade_jax.diagnostics import rank_one_fraction
-
-# On x86, XLA's CPU backend then leaves matmuls to oneDNN. An update of SmolLM2-135M's shape in
-# float32 was 1.18x as fast, two layers 384 wide 1.14x, 256 wide 1.05x. Sampling, whose matmuls have
-# one row per completion, was slower. XLA cannot write such a program to its persistent cache.
-ONEDNN = {
-    "xla_cpu_use_onednn": True,
-    "xla_cpu_experimental_onednn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
-}
-_WIDE = 384  # narrower models gain less than they lose with the cache
 
 
 class RLFns(NamedTuple):
@@ -81,7 +71,7 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
         return jax.lax.with_sharding_constraint(tree, by_prompt)
 
     def sample_prompts(params, prompts, key, group_size):
-        params = transformer.sampling_copy(model, params)
+        params = transformer.cast_for_sampling(model, params)
         # Cast first, then gathered: without the first line XLA gathers float32.
         params = jax.lax.with_sharding_constraint(params, state_shardings.params)
         params = jax.lax.with_sharding_constraint(params, sampling_shardings)
@@ -181,7 +171,7 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
             update,
             donate_argnums=0,
             out_shardings=(state_shardings, replicated),
-            compiler_options=update_options(mesh, model),
+            compiler_options=layers.update_compiler_options(model),
         ),
         evaluate=jax.jit(evaluate, out_shardings=replicated),
         sample_held_out=jax.jit(
@@ -238,27 +228,19 @@ def make_sft_fns(config: Config, mesh: Mesh, model: ModelConfig) -> SFTFns:
             update_once,
             donate_argnums=0,
             out_shardings=outs,
-            compiler_options=update_options(mesh, model),
+            compiler_options=layers.update_compiler_options(model),
         ),
     )
 
 
-def update_options(mesh: Mesh, model: ModelConfig) -> dict:
-    """Returns XLA's options for a program that updates and does not sample."""
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    # Not tried on other processors' builds of XLA.
-    on_x86 = on_cpu and platform.machine() in ("x86_64", "AMD64")
-    return ONEDNN if on_x86 and model.dtype == "float32" and model.d_model >= _WIDE else {}
-
-
-def _param_shapes(model: ModelConfig):
+def parameter_shapes(model: ModelConfig):
+    """Returns the shape and dtype of every parameter of the policy."""
     return jax.eval_shape(lambda: transformer.init_params(model, jax.random.key(0)))
 
 
 def parameter_shardings(model: ModelConfig, mesh: Mesh):
     """Returns the sharding of every parameter of the policy."""
-    shapes = _param_shapes(model)
-    return sharding.parameter_shardings(mesh, transformer.parameter_axes(shapes), shapes)
+    return sharding.parameter_shardings(mesh, transformer.abstract_params(model))
 
 
 def _optimizer_shardings(optimizer, model: ModelConfig, mesh: Mesh, params):
@@ -266,7 +248,7 @@ def _optimizer_shardings(optimizer, model: ModelConfig, mesh: Mesh, params):
     return tree_map_params(
         optimizer,
         lambda _, place: place,
-        jax.eval_shape(optimizer.init, _param_shapes(model)),
+        jax.eval_shape(optimizer.init, parameter_shapes(model)),
         params,
         transform_non_params=lambda _: sharding.replicated(mesh),
     )

@@ -1,4 +1,4 @@
-"""The sizes and switches of a decoder-only transformer: Llama, SmolLM2, Qwen2/2.5 and Qwen3."""
+"""Sizes and switches of a decoder-only transformer: Llama, SmolLM2, Qwen2/2.5 and Qwen3."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ _REMAT_KEEPS = ("nothing", "products")
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How rotary frequencies are stretched beyond the context a model was first trained on.
+    """Stretches rotary frequencies beyond the context of the original training.
 
     Args:
-      kind: "linear" divides every frequency by `factor`; "llama3" does so for wavelengths longer
-        than `original_max_positions / low_freq_factor`, leaves those shorter than
-        `original_max_positions / high_freq_factor` alone, and blends in between.
-      factor: the stretch, at least 1.
+      kind: "linear" divides every frequency by `factor`; "llama3" divides the frequencies with
+        wavelengths above `original_max_positions / low_freq_factor`, keeps those with wavelengths
+        below `original_max_positions / high_freq_factor`, and blends in between.
+      factor: at least 1.
       low_freq_factor: llama3 only.
       high_freq_factor: llama3 only, greater than `low_freq_factor`.
-      original_max_positions: llama3 only, the context of the first training, in tokens.
+      original_max_positions: llama3 only, the context of the original training, in tokens.
 
     Raises:
-      ValueError: a value is impossible; the message names it.
+      ValueError: a value is invalid; the message names it.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model, hashable, so that it can be a static argument of a jitted function.
+    """A model's sizes; hashable, so that it can be a static argument of a jitted function.
 
     Args:
       vocab_size: V, rows of the embedding.
@@ -53,24 +53,24 @@ class ModelConfig:
       d_model: D, width of the residual stream.
       num_heads: query heads, a multiple of `num_kv_heads`.
       num_kv_heads: heads of keys and values; each is shared by num_heads / num_kv_heads queries.
-      head_dim: width of one head, even (rotary embeddings turn pairs).
+      head_dim: width of a head, even (rotary embeddings rotate pairs).
       d_ff: width of the SwiGLU.
       rope_theta: base of the rotary wavelengths.
       rope_scaling: None, or a RopeScaling.
       norm_eps: added to the mean square in RMSNorm.
-      tied_head: the unembedding is the embedding.
-      qkv_bias: queries, keys and values have biases (Qwen2).
-      qk_norm: RMSNorm over each head of queries and keys before the rotation (Qwen3).
+      tied_head: whether the unembedding is the embedding.
+      qkv_bias: whether queries, keys and values have biases (Qwen2).
+      qk_norm: whether RMSNorm is applied to each head of queries and keys, before the rotation
+        (Qwen3).
       max_positions: longest prompt plus completion, in tokens.
-      dtype: of activations and matrix products, "float32" or "bfloat16". Parameters, norms and
-        the softmax are float32 in both.
+      dtype: of activations and matmuls, "float32" or "bfloat16". Parameters, norms and the softmax
+        are float32 in both.
       remat: recompute each layer in the backward pass instead of keeping its activations. On a CPU
-        this is no slower: what it computes twice it need not write to memory and read again.
-      remat_keeps: "nothing", or "products": the matrix products of a layer with its weights are
-        kept, and what lies between them is recomputed.
+        this is no slower, since it saves memory traffic.
+      remat_keeps: what remat keeps: "nothing", or "products", a layer's matmuls with its weights.
 
     Raises:
-      ValueError: a value is impossible; the message names the field, the value and what is allowed.
+      ValueError: a value is invalid; the message names the field, its value and what is allowed.
     """
 
     vocab_size: int

@@ -1,8 +1,8 @@
-"""One token of every completion at a time, through layers that lie one after another.
+"""Single-token decoding with unstacked layers and a KV cache.
 
 Passes over many tokens scan over stacked layers. That copies the weights of a layer out of the
-stack before it multiplies by them, which is little beside products of hundreds of tokens and much
-beside those of one token of each completion. Here every layer has weights and a cache of its own.
+stack before its matmuls, which is cheap for hundreds of tokens and expensive for one token of each
+completion. Here each layer has its weights and its cache in separate arrays.
 
 Axes as in experiments.models.transformer.
 """
@@ -14,19 +14,19 @@ import jax
 import jax.numpy as jnp
 
 from experiments.models import layers, transformer
-from experiments.models.layers import Block, as_source, attention
+from experiments.models.layers import Block, arrange_kv, attention
 
 
-class Sources(NamedTuple):
-    """What every token is computed from; a tuple holds one item for each layer.
+class DecodeContext(NamedTuple):
+    """Inputs that all tokens share; tuples have an item for each layer.
 
     Attributes:
       params: as from init_params, but "layers" is a tuple of trees, with weights [out, in].
       keys: of the prompts, [P, Hkv, Dh, S] each.
       values: of the prompts, [P, Hkv, S, Dh] each.
       length: i32 [P], real tokens of the prompts.
-      angles: (cos, sin) of every position, [S + T, Dh/2] each. Computed for every token, XLA's CPU
-        backend would fuse them into every layer and compute them for each of its heads.
+      angles: (cos, sin) of all positions, [S + T, Dh/2] each. XLA:CPU would fuse angles of the
+        current token into every layer and compute them again for each head.
     """
 
     params: dict
@@ -37,10 +37,10 @@ class Sources(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of the completions sampled so far, one item for each layer.
+    """Keys and values of the completions; tuples have an item for each layer.
 
     Attributes:
-      keys: [P, G, Hkv, Dh, T] each; without G where there is one completion of each prompt.
+      keys: [P, G, Hkv, Dh, T] each; without G for one completion of each prompt.
       values: [P, G, Hkv, T, Dh] each; without G likewise.
     """
 
@@ -48,53 +48,57 @@ class Cache(NamedTuple):
     values: tuple[jax.Array, ...]
 
 
-def prepare(config, params, prefix, max_tokens):
-    """The Sources of all tokens, once.
+def make_decode_context(config, params, prompt_cache, max_tokens):
+    """Unstacks and transposes what `decode` reads for every token.
 
     Args:
       config: a ModelConfig.
       params: as from init_params.
-      prefix: from transformer.prefill.
+      prompt_cache: from transformer.prefill.
       max_tokens: T.
+
+    Returns:
+      A DecodeContext.
 
     Raises:
       ValueError: S + T exceeds config.max_positions.
     """
-    positions = prefix.keys.shape[-1] + max_tokens
+    positions = prompt_cache.keys.shape[-1] + max_tokens
     transformer.check_positions(config, positions)
 
-    def pieces(stacks):
-        layers = range(config.num_layers)
-        return tuple(jax.tree.map(operator.itemgetter(layer), stacks) for layer in layers)
+    def unstack(tree):
+        return tuple(
+            jax.tree.map(operator.itemgetter(layer), tree) for layer in range(config.num_layers)
+        )
 
-    def turned(x):
+    def transpose(x):
         return jnp.swapaxes(x, 1, 2) if x.ndim == 3 else x
 
-    return Sources(
-        params | {"layers": pieces(jax.tree.map(turned, params["layers"]))},
-        pieces(prefix.keys),
-        pieces(prefix.values),
-        prefix.length,
+    return DecodeContext(
+        params | {"layers": unstack(jax.tree.map(transpose, params["layers"]))},
+        unstack(prompt_cache.keys),
+        unstack(prompt_cache.values),
+        prompt_cache.length,
         layers.rotation(config, jnp.arange(positions)),
     )
 
 
 def empty_cache(config, prompts, group, max_tokens):
-    """Room for `group` completions of `max_tokens` tokens for each of `prompts` prompts."""
+    """Allocates a Cache for `group` completions of `max_tokens` tokens of each prompt."""
     heads = (prompts, *((group,) if group > 1 else ()), config.num_kv_heads)
 
-    def room(*shape):
+    def zeros(*shape):
         return tuple(jnp.zeros((*heads, *shape), config.dtype) for _ in range(config.num_layers))
 
-    return Cache(room(config.head_dim, max_tokens), room(max_tokens, config.head_dim))
+    return Cache(zeros(config.head_dim, max_tokens), zeros(max_tokens, config.head_dim))
 
 
-def decode(config, sources, cache, tokens, index):
-    """Feeds completion token number `index` of every completion.
+def decode(config, context, cache, tokens, index):
+    """Feeds token number `index` of every completion.
 
     Args:
       config: a ModelConfig.
-      sources: from prepare.
+      context: from make_decode_context.
       cache: holds the tokens before `index`.
       tokens: i32 [P, G].
       index: i32 [], from 0 to T - 1.
@@ -102,35 +106,37 @@ def decode(config, sources, cache, tokens, index):
     Returns:
       The hidden state [P, G, D], which predicts token index + 1, and the cache with this token.
     """
-    positions, max_tokens = sources.keys[0].shape[-1], cache.keys[0].shape[-1]
-    position = (sources.length + index)[:, None, None]
-    angles = tuple(table[position] for table in sources.angles)
-    masks = transformer.real(sources.length, positions), jnp.arange(max_tokens) <= index
-    block = Block(config, turned=True)
-    x = transformer.embed(config, sources.params, tokens[:, :, None])
+    positions, max_tokens = context.keys[0].shape[-1], cache.keys[0].shape[-1]
+    position = (context.length + index)[:, None, None]
+    cos, sin = (table[position] for table in context.angles)
+    masks = transformer.prompt_mask(context.length, positions), jnp.arange(max_tokens) <= index
+    block = Block(config, transposed=True)
+    x = transformer.embed(config, context.params["embedding"], tokens[:, :, None])
     written = []
-    for layer, *prefix, keys, values in zip(
-        sources.params["layers"], sources.keys, sources.values, *cache
+    for params, *prompt_kv, keys, values in zip(
+        context.params["layers"], context.keys, context.values, *cache
     ):
-        attend = _attend((keys, values), index, tuple(prefix), masks)
-        x, own = block.apply({"params": layer}, x, angles, attend)
-        written.append(own)
-    hidden = transformer.final_norm(config, sources.params, x)
+        attend = _make_attend((keys, values), index, tuple(prompt_kv), masks)
+        x, kv = block.apply({"params": params}, x, (cos, sin), attend)
+        written.append(kv)
+    hidden = transformer.final_norm(config, context.params["final_norm"], x)
     return hidden[:, :, 0], Cache(*zip(*written))
 
 
-def _attend(cache, index, prefix, masks):
-    """Block's `attend` to the prefix and one layer's cache, which comes out with the tokens."""
+def _make_attend(cache, index, prompt_kv, masks):
+    """Returns an Attend to the prompts and to a layer's cache; its second result is the cache."""
 
-    def write(own):
-        # Written before it is read, and laid out as the products take it: else XLA copies the whole
-        # cache for every token.
-        own = own if cache[0].ndim == 5 else tuple(x[:, 0] for x in own)
-        put = jax.lax.dynamic_update_slice_in_dim
-        return tuple(put(there, new, index, axis) for there, new, axis in zip(cache, own, (-1, -2)))
+    def write(kv):
+        # Written before it is read, in the layout of the matmuls: XLA would otherwise copy the
+        # whole cache for every token.
+        if cache[0].ndim == 4:
+            kv = tuple(x[:, 0] for x in kv)
+        update = jax.lax.dynamic_update_slice_in_dim
+        return tuple(update(old, new, index, axis) for old, new, axis in zip(cache, kv, (-1, -2)))
 
     def attend(query, key, value):
-        own = write(as_source(key, value))
-        return attention(query, [(*kv, mask) for kv, mask in zip((prefix, own), masks)]), own
+        kv = write(arrange_kv(key, value))
+        segments = [(*pair, mask) for pair, mask in zip((prompt_kv, kv), masks)]
+        return attention(query, segments), kv
 
     return attend

@@ -1,7 +1,8 @@
-"""GGUF files, dequantised to float32."""
+"""Reads GGUF files, dequantized to float32."""
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from experiments.models import weights
 from experiments.models.config import ModelConfig, RopeScaling
@@ -30,27 +31,27 @@ _NAMES = {
 
 
 def open_file(path):
-    """A gguf.GGUFReader of the file.
+    """Opens a GGUF file.
 
     Args:
-      path: of a GGUF file.
+      path: of the file.
 
     Returns:
-      The reader.
+      A gguf.GGUFReader.
 
     Raises:
-      ValueError: it is no GGUF file.
+      ValueError: the file is not GGUF.
     """
     from gguf import GGUFReader
 
     with Path(path).open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise ValueError(f"{path} is no GGUF file")
+            raise ValueError(f"{path} is not a GGUF file")
     return GGUFReader(path)
 
 
-def value(reader, key, default=None):
-    """The metadata field `key` of an open file, or `default` where it has none."""
+def value(reader, key, default=None) -> Any:
+    """Returns the metadata field `key` of an open file, or `default` if it is missing."""
     field = reader.get_field(key)
     return default if field is None else field.contents()
 
@@ -59,7 +60,7 @@ def load(path, **overrides):
     """Reads a model of the llama, qwen2 or qwen3 architecture.
 
     Args:
-      path: of a GGUF file, of any quantisation that the `gguf` package knows.
+      path: of a GGUF file, with any quantization that the `gguf` package supports.
       **overrides: fields of ModelConfig to set, such as dtype, remat or max_positions.
 
     Returns:
@@ -77,7 +78,8 @@ def load(path, **overrides):
     surplus = set(tensors) - weights.stored_names(config, _NAMES)
     if surplus:
         raise ValueError(
-            f"{path} holds tensors that a {family} model has not: {', '.join(sorted(surplus)[:5])}"
+            f"{path} holds tensors that are not part of a {family} model: "
+            f"{', '.join(sorted(surplus)[:5])}"
         )
 
     def read(name):
@@ -108,7 +110,9 @@ def _config(path, reader, family, tensors):
     head_dim = value(reader, f"{family}.attention.key_length", width // heads)
     rotated = value(reader, f"{family}.rope.dimension_count", head_dim)
     if rotated != head_dim:
-        raise ValueError(f"{path}: all {head_dim} dimensions of a head must turn; got {rotated}")
+        raise ValueError(
+            f"{path}: all {head_dim} dimensions of a head must be rotated; got {rotated}"
+        )
     embedding = tensors.get(_NAMES["embedding"])
     if embedding is None:
         raise ValueError(f"{path} holds no tensor {_NAMES['embedding']}")
@@ -122,7 +126,7 @@ def _config(path, reader, family, tensors):
         d_ff=field("feed_forward_length"),
         rope_theta=value(reader, f"{family}.rope.freq_base", 10_000.0),
         rope_scaling=_rope_scaling(path, reader, family, tensors),
-        # Stored in float32; its shortest decimal form is the number that was meant.
+        # Stored in float32: the shortest decimal form recovers the original number.
         norm_eps=float(f"{field('attention.layer_norm_rms_epsilon'):.7g}"),
         tied_head=_NAMES["head"] not in tensors,
         qkv_bias=family == "qwen2",
@@ -143,6 +147,6 @@ def _rope_scaling(path, reader, family, tensors):
 
 
 def _unpermute(array, heads):
-    """Undoes the interleaving of a head's two halves that the llama architecture stores."""
+    """Undoes the interleaving of a head's halves in files of the llama architecture."""
     paired = array.reshape(heads, -1, 2, *array.shape[1:])
     return paired.swapaxes(1, 2).reshape(array.shape)

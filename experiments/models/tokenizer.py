@@ -1,4 +1,4 @@
-"""Text to token ids and back, from tokenizer.json or from the metadata of a GGUF file."""
+"""Tokenizers from tokenizer.json or from the metadata of a GGUF file."""
 
 import json
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import Any
 
 from experiments.models import gguf
 
-# How a GGUF file's `tokenizer.ggml.pre` says text is split before the byte-pair merges: (pattern or
-# None for the GPT-2 split, digits one by one, Unicode normalisation to NFC, whole words first).
+# How text is split before the byte-pair merges, by a GGUF file's `tokenizer.ggml.pre`: (pattern, or
+# None for the GPT-2 split; single digits; Unicode normalization to NFC; whole words first).
 _QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -25,12 +25,12 @@ _CONTROL, _USER_DEFINED = 3, 4
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Text to token ids and back.
+    """Converts text to token ids and back.
 
     Args:
       backend: a tokenizers.Tokenizer.
-      eos_id: ends a completion.
-      pad_id: fills rows up; `eos_id` where the model has no other.
+      eos_id: the token that ends a completion.
+      pad_id: the padding token; `eos_id` if the model has no padding token.
     """
 
     backend: Any
@@ -39,15 +39,15 @@ class Tokenizer:
 
     @property
     def vocab_size(self):
-        """Token ids are below this."""
+        """Number of token ids."""
         return self.backend.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text):
-        """Token ids of `text`; no token is added, and no chat template is applied."""
+        """Returns the token ids of `text`, without added tokens or a chat template."""
         return self.backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids):
-        """Text of token ids, without the special tokens among them."""
+        """Returns the text of token ids, without special tokens."""
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=True)
 
     def save(self, directory):
@@ -74,8 +74,8 @@ def load(path):
       A Tokenizer.
 
     Raises:
-      FileNotFoundError: there is none.
-      ValueError: its kind is not supported, or it names no end-of-sequence token.
+      FileNotFoundError: there is no tokenizer at `path`.
+      ValueError: its kind is not supported, or it has no end-of-sequence token.
     """
     path = Path(path).expanduser()
     if path.is_dir():

@@ -1,70 +1,100 @@
-"""A decoder-only transformer whose prompt is computed once and shared by a group of completions.
+"""A decoder-only transformer that computes a prompt once for a whole group of completions.
 
 Axes: P prompts, G completions of each, S prompt positions (right-padded), T completion positions,
 L layers, D width, V vocabulary, Hkv heads of keys and values, R query heads to each of them, Dh
-width of a head. Completion token t of a prompt of `length` real tokens sits at position length + t.
+width of a head. Token t of a completion sits at position length + t, where `length` counts the real
+tokens of its prompt.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments import sharding
 from experiments.models.config import ModelConfig
-from experiments.models.layers import NAME, Block, as_source, attention, rms_norm, rotation
+from experiments.models.layers import (
+    MATMUL,
+    Attend,
+    Block,
+    arrange_kv,
+    attention,
+    parameter,
+    rms_norm,
+    rotation,
+    shard_prompts,
+)
 
 
-class Prefix(NamedTuple):
-    """Keys and values of the prompts, one copy per prompt whatever the size of the group."""
+class PromptCache(NamedTuple):
+    """Keys and values of the prompts, held once per prompt for any size of the group."""
 
     keys: jax.Array  # [L, P, Hkv, Dh, S]
     values: jax.Array  # [L, P, Hkv, S, Dh]
     length: jax.Array  # i32 [P], real tokens
 
 
-class _Parameters(nn.Module):
-    """Embedding, L layers whose parameters are stacked [L, ...], and the final norm."""
+# What the backward pass keeps of a layer that it recomputes, by ModelConfig.remat_keeps.
+_REMAT_POLICIES = {
+    "nothing": None,
+    "products": jax.checkpoint_policies.save_only_these_names(MATMUL),
+}
+
+
+class Transformer(nn.Module):
+    """Embedding, L layers with parameters stacked [L, ...], and the final norm."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self):
+    def __call__(self, tokens: jax.Array, positions: jax.Array, attend: Attend):
+        """Applies the model up to the output head.
+
+        Args:
+          tokens: i32 [P, G, Q].
+          positions: i32, broadcast against tokens.
+          attend: an Attend, the same for all layers.
+
+        Returns:
+          hidden [P, G, Q, D], and the second results of `attend`, stacked [L, ...].
+        """
         c = self.config
-        table = (c.vocab_size, c.d_model)
-        initializer = nn.initializers.normal(c.d_model**-0.5)
-        self.param("embedding", initializer, table, jnp.float32)
+        table = nn.initializers.normal(c.d_model**-0.5), (c.vocab_size, c.d_model)
+        embedding = parameter(self, "embedding", *table, ("vocab", "embed"))
         if not c.tied_head:
-            self.param("head", initializer, table, jnp.float32)
+            parameter(self, "head", *table, ("vocab", "embed"))
+        block: Any = Block
+        if c.remat:
+            policy = _REMAT_POLICIES[c.remat_keeps]
+            block = nn.remat(Block, prevent_cse=False, policy=policy, static_argnums=(3,))
+        broadcast: Any = nn.broadcast
         layers = nn.scan(
-            Block,
+            block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=nn.broadcast,
+            in_axes=broadcast,
             length=c.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
         )(c, name="layers")
-        angles = rotation(c, jnp.zeros((1, 1, 1), jnp.int32))
-        # Attention has no parameters of its own.
-        layers(jnp.zeros((1, 1, 1, c.d_model), c.dtype), angles, lambda query, *_: (query, None))
-        self.param("final_norm", nn.initializers.ones, (c.d_model,), jnp.float32)
+        x, out = layers(embed(c, embedding, tokens), rotation(c, positions), attend)
+        scale = parameter(self, "final_norm", nn.initializers.ones, (c.d_model,), ("embed",))
+        return final_norm(c, scale, x), out
 
 
-def embed(config, params, tokens):
-    """The embedding's rows [P, G, Q, D] of tokens [P, G, Q], in config.dtype."""
-    rows = jnp.asarray(params["embedding"])[tokens].astype(config.dtype)
-    return sharding.by_prompt(rows, None, None, None)
+def embed(config, embedding, tokens):
+    """Returns the rows [P, G, Q, D] of tokens [P, G, Q] in config.dtype."""
+    return shard_prompts(jnp.asarray(embedding)[tokens].astype(config.dtype))
 
 
-def final_norm(config, params, x):
-    """The norm after the last layer, of x [P, G, Q, D]."""
-    return sharding.by_prompt(rms_norm(x, params["final_norm"], config.norm_eps), None, None, None)
+def final_norm(config, scale, x):
+    """Returns the norm after the last layer, of x [P, G, Q, D]."""
+    return shard_prompts(rms_norm(x, scale, config.norm_eps))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def init_params(config, key):
-    """Fresh float32 parameters: normal with variance 1/fan-in, norms 1, biases 0.
+    """Draws float32 parameters: normal with variance 1/fan-in, norms 1, biases 0.
 
     Args:
       config: a ModelConfig.
@@ -73,45 +103,37 @@ def init_params(config, key):
     Returns:
       A nested dict of arrays; those of the layers are stacked [L, ...].
     """
-    return _Parameters(config).init(key)["params"]
+    return nn.unbox(_boxed_params(config, key))
 
 
-# What the backward pass of a rematerialised layer finds kept, by ModelConfig.remat_keeps.
-_KEPT = {
-    "nothing": None,
-    "products": jax.checkpoint_policies.save_only_these_names(NAME),
-}
-
-
-def _hidden(config, params, tokens, positions, attend):
-    """All layers, one after another, and the final norm.
+def abstract_params(config):
+    """Returns the tree of `init_params` with the shape and the logical axes of each parameter.
 
     Args:
       config: a ModelConfig.
-      params: as from init_params.
-      tokens: i32 [P, G, Q].
-      positions: i32, broadcast against tokens.
-      attend: as in Block.
 
     Returns:
-      hidden [P, G, Q, D], and what `attend` lets out, stacked [L, ...].
+      A nested dict of nn.LogicallyPartitioned that hold ShapeDtypeStructs. Axes are "vocab",
+      "embed", "layers", "heads", "kv_heads", "head_dim" and "mlp".
     """
-    angles = rotation(config, positions)
-    block = Block(config)
+    return jax.eval_shape(functools.partial(_boxed_params, config), jax.random.key(0))
 
-    def layer(x, weights):
-        return block.apply({"params": weights}, x, angles, attend)
 
-    if config.remat:
-        layer = jax.checkpoint(layer, prevent_cse=False, policy=_KEPT[config.remat_keeps])
-    x, out = jax.lax.scan(layer, embed(config, params, tokens), params["layers"])
-    return final_norm(config, params, x), out
+def _boxed_params(config, key):
+    token = jnp.zeros((1, 1, 1), jnp.int32)
+    return Transformer(config).init(key, token, token, _see_nothing)["params"]
+
+
+def _see_nothing(query, key, value):
+    """Stands in for attention, which has no parameters, in the initialization."""
+    del key, value
+    return query, None
 
 
 def prefill(config, params, tokens, length):
-    """One causal pass over the prompts, once each.
+    """Runs one causal pass over the prompts.
 
-    Padding sits after the real tokens, so that causality alone hides it from them.
+    Padding follows the real tokens, so causality hides it from them.
 
     Args:
       config: a ModelConfig.
@@ -120,35 +142,36 @@ def prefill(config, params, tokens, length):
       length: i32 [P], real tokens, from 1 to S.
 
     Returns:
-      The Prefix, and the hidden state [P, D] at each prompt's last real token.
+      The PromptCache, and the hidden state [P, D] at each prompt's last real token.
 
     Raises:
       ValueError: S exceeds config.max_positions.
     """
     check_positions(config, tokens.shape[1])
-    steps = jnp.arange(tokens.shape[1])
-    mask = _causal(steps)
+    positions = jnp.arange(tokens.shape[1])
+    mask = _causal_mask(positions)
 
     def attend(query, key, value):
-        own = as_source(key, value)
-        return attention(query, [(*own, mask)]), tuple(kv[:, 0] for kv in own)
+        kv = arrange_kv(key, value)
+        return attention(query, [(*kv, mask)]), tuple(x[:, 0] for x in kv)
 
-    hidden, kept = _hidden(config, params, tokens[:, None], steps[None, None], attend)
-    return Prefix(*kept, length), _at_last(hidden, length)
+    tokens, positions = tokens[:, None], positions[None, None]
+    hidden, (keys, values) = _apply(config, params, tokens, positions, attend)
+    return PromptCache(keys, values, length), _at_last(hidden, length)
 
 
 def forward(config, params, tokens, length, completions):
-    """One causal pass over the prompts, once each, and G completions of each; differentiable.
+    """Runs one differentiable causal pass over the prompts and G completions of each.
 
     A prompt and its completions go through the layers as one row of tokens, so that each weight has
-    one product with all of them and one gradient; only attention tells them apart.
+    one matmul with all of them and one gradient; only attention tells them apart.
 
     Args:
       config: a ModelConfig.
       params: as from init_params.
       tokens: i32 [P, S], right-padded prompts.
       length: i32 [P], real tokens of the prompts, from 1 to S.
-      completions: i32 [P, G, T]; what follows an end-of-sequence token changes nothing before it.
+      completions: i32 [P, G, T]; tokens after the end of a completion change nothing before it.
 
     Returns:
       The hidden state [P, D] at each prompt's last real token, and [P, G, T, D] at each completion
@@ -159,121 +182,84 @@ def forward(config, params, tokens, length, completions):
     """
     check_positions(config, tokens.shape[1] + completions.shape[2])
     (prompts, start), (group, count) = tokens.shape, completions.shape[1:]
-    of_prompt, of_completion = jnp.arange(start), jnp.arange(count)
-    causal, seen = _causal(of_prompt), (real(length, start), _causal(of_completion))
+    prompt_steps, completion_steps = jnp.arange(start), jnp.arange(count)
+    prompt_causal = _causal_mask(prompt_steps)
+    completion_masks = prompt_mask(length, start), _causal_mask(completion_steps)
 
-    def joined(prompt, completion):
+    def join(prompt, completion):
         """[P, S, ...] and [P, G, T, ...] to [P, 1, S + G T, ...]."""
         completion = completion.reshape(prompts, group * count, *completion.shape[3:])
         return jnp.concatenate([prompt, completion], axis=1)[:, None]
 
-    def parts(x):
-        """`joined`'s inverse, but the prompts have an axis for their group, of 1."""
+    def split(x):
+        """[P, 1, S + G T, ...] to [P, 1, S, ...] and [P, G, T, ...]."""
         completion = x[:, 0, start:].reshape(prompts, group, count, *x.shape[3:])
         return x[:, :, :start], completion
 
-    def attend(*projected):
-        (query, *prompt), (queries, *completion) = zip(*map(parts, projected))
-        prompt, completion = as_source(*prompt), as_source(*completion)
-        shared = tuple(kv[:, 0] for kv in prompt)
-        found = attention(query, [(*prompt, causal)])
-        of_group = attention(queries, [(*kv, mask) for kv, mask in zip((shared, completion), seen)])
-        return joined(found[:, 0], of_group), None
+    def attend(query, key, value):
+        (prompt_query, *prompt), (query, *completion) = zip(*map(split, (query, key, value)))
+        prompt, completion = arrange_kv(*prompt), arrange_kv(*completion)
+        shared = tuple(x[:, 0] for x in prompt)
+        of_prompt = attention(prompt_query, [(*prompt, prompt_causal)])
+        segments = [(*kv, mask) for kv, mask in zip((shared, completion), completion_masks)]
+        return join(of_prompt[:, 0], attention(query, segments)), None
 
-    positions = joined(
-        jnp.broadcast_to(of_prompt, tokens.shape),
-        jnp.broadcast_to(length[:, None, None] + of_completion, completions.shape),
+    positions = join(
+        jnp.broadcast_to(prompt_steps, tokens.shape),
+        jnp.broadcast_to(length[:, None, None] + completion_steps, completions.shape),
     )
-    hidden, _ = _hidden(config, params, joined(tokens, completions), positions, attend)
-    prompt, completion = parts(hidden)
+    hidden, _ = _apply(config, params, join(tokens, completions), positions, attend)
+    prompt, completion = split(hidden)
     return _at_last(prompt, length), completion
 
 
+def _apply(config, params, *arguments):
+    return Transformer(config).apply({"params": params}, *arguments)
+
+
 def _at_last(hidden, length):
-    """[P, D] at the last real tokens, of [P, 1, S, D]."""
+    """Hidden states [P, D] at the last real tokens, of [P, 1, S, D]."""
     return jnp.take_along_axis(hidden[:, 0], (length - 1)[:, None, None], axis=1)[:, 0]
 
 
 def unembedding(config, params):
-    """The output head's rows [V, D]: logits = hidden @ unembedding.T."""
+    """Returns the output head's rows [V, D]: logits = hidden @ unembedding.T."""
     return params["embedding" if config.tied_head else "head"]
 
 
-def sampling_copy(config, params):
-    """The parameters in the type that they are computed in, for many passes without an update.
+def cast_for_sampling(config, params):
+    """Casts the parameters to config.dtype once, for many passes without an update.
 
-    What comes out of a pass is the same: norms and the output head stay float32, and every other
-    parameter is cast where it is used.
+    Passes return the same bits: norms and the output head stay float32, and all other parameters
+    are cast at their use anyway.
 
     Args:
       config: a ModelConfig.
       params: as from init_params.
     """
-    kept = "embedding" if config.tied_head else "head"
+    head = "embedding" if config.tied_head else "head"
 
     def cast(path, leaf):
         name = path[-1].key
-        return leaf if name == kept or name.endswith("norm") else leaf.astype(config.dtype)
+        return leaf if name == head or name.endswith("norm") else leaf.astype(config.dtype)
 
     return jax.tree.map_with_path(cast, params)
 
 
-def _causal(steps):
+def _causal_mask(steps):
+    """Mask [Q, 1, N] for `attention`."""
     return (steps[:, None] >= steps)[:, None]
 
 
-def real(length, positions):
-    """Which of the prompts' `positions` tokens are real, a mask [P, 1, 1, 1, 1, S]."""
+def prompt_mask(length, positions):
+    """Returns which of a prompt's `positions` tokens are real, bool [P, 1, 1, 1, 1, S]."""
     return (jnp.arange(positions) < length[:, None])[:, None, None, None, None]
 
 
 def check_positions(config, positions):
-    """Raises a ValueError if a sequence of so many tokens exceeds config.max_positions."""
+    """Raises a ValueError if `positions` tokens exceed config.max_positions."""
     if positions > config.max_positions:
         raise ValueError(
             f"prompt and completion must fit in max_positions = {config.max_positions} tokens; "
             f"got room for {positions}"
         )
-
-
-_LAYER_AXES = {
-    "attention_norm": ("embed",),
-    "query": ("embed", "heads"),
-    "query_bias": ("heads",),
-    "query_norm": ("head_dim",),
-    "key": ("embed", "kv_heads"),
-    "key_bias": ("kv_heads",),
-    "key_norm": ("head_dim",),
-    "value": ("embed", "kv_heads"),
-    "value_bias": ("kv_heads",),
-    "output": ("heads", "embed"),
-    "mlp_norm": ("embed",),
-    "gate": ("embed", "mlp"),
-    "up": ("embed", "mlp"),
-    "down": ("mlp", "embed"),
-}
-_AXES = {
-    "embedding": ("vocab", "embed"),
-    "head": ("vocab", "embed"),
-    "final_norm": ("embed",),
-    "layers": {name: ("layers", *axes) for name, axes in _LAYER_AXES.items()},
-}
-
-
-def parameter_axes(params):
-    """The logical axes of every parameter, for sharding rules to map to a mesh.
-
-    Args:
-      params: as from init_params.
-
-    Returns:
-      The same nested dict with a tuple of axis names in each array's place: "vocab", "embed",
-      "layers", "heads", "kv_heads", "head_dim" or "mlp".
-    """
-    return _matching_axes(params, _AXES)
-
-
-def _matching_axes(params, axes):
-    if isinstance(params, dict):
-        return {name: _matching_axes(value, axes[name]) for name, value in params.items()}
-    return axes

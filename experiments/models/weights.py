@@ -1,6 +1,6 @@
-"""Weights of a file as the pytree of the transformer, as stacked layers, and back."""
+"""Converts between checkpoint tensors and the transformer's pytree with stacked layers."""
 
-import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,16 +16,16 @@ def stack(config, names, read):
     Args:
       config: a ModelConfig.
       names: {our name: the checkpoint's name}, with {layer} in the names of a layer's tensors.
-      read: from a checkpoint's name to an array; raises KeyError where it holds no such tensor.
+      read: from a checkpoint's name to an array; raises KeyError if it holds no such tensor.
 
     Returns:
       The parameters, numpy float32.
 
     Raises:
-      ValueError: a tensor is missing, or its shape is not what the config says.
+      ValueError: a tensor is missing, or its shape differs from the config.
     """
 
-    def one(name, template, shape, layer=None):
+    def read_tensor(name, template, shape, layer=None):
         stored = template.format(layer=layer)
         try:
             tensor = read(stored)
@@ -41,12 +41,12 @@ def stack(config, names, read):
     def layers(name, shape):
         out = np.empty(shape, np.float32)
         for layer in range(config.num_layers):
-            out[layer] = one(name, names[name], shape[1:], layer)
+            out[layer] = read_tensor(name, names[name], shape[1:], layer)
         return out
 
     shapes = _shapes(config)
-    params = {
-        name: np.asarray(one(name, names[name], value.shape), np.float32)
+    params: dict[str, Any] = {
+        name: np.asarray(read_tensor(name, names[name], value.shape), np.float32)
         for name, value in shapes.items()
         if name != "layers"
     }
@@ -55,7 +55,7 @@ def stack(config, names, read):
 
 
 def unstack(names, params):
-    """The inverse of `stack`: {the checkpoint's name: numpy float32 array}."""
+    """Inverts `stack`: returns {the checkpoint's name: numpy float32 array}."""
     stored = {
         names[name]: np.asarray(value, np.float32)
         for name, value in params.items()
@@ -63,13 +63,13 @@ def unstack(names, params):
     }
     for name, value in params["layers"].items():
         for layer, tensor in enumerate(np.asarray(value, np.float32)):
-            turned = np.ascontiguousarray(tensor.T if name in _TRANSPOSED else tensor)
-            stored[names[name].format(layer=layer)] = turned
+            transposed = np.ascontiguousarray(tensor.T if name in _TRANSPOSED else tensor)
+            stored[names[name].format(layer=layer)] = transposed
     return stored
 
 
 def stored_names(config, names):
-    """The set of names that a checkpoint of this model holds."""
+    """Returns the set of tensor names in a checkpoint of the model."""
     shapes = _shapes(config)
     layers = range(config.num_layers)
     return {names[name] for name in shapes if name != "layers"} | {
@@ -78,5 +78,4 @@ def stored_names(config, names):
 
 
 def _shapes(config):
-    init = functools.partial(transformer.init_params, config)
-    return jax.eval_shape(init, jax.random.key(0))
+    return jax.eval_shape(lambda: transformer.init_params(config, jax.random.key(0)))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.models.layers import linear, linear_of_few
+from experiments.models.layers import linear, linear_small_batch
 
 SHAPE, WIDTH = (2, 3, 65), 40
 ULP = {jnp.float32: 2.0**-20, jnp.bfloat16: 2.0**-8}
@@ -64,18 +64,18 @@ def test_vmap_is_a_loop(case):
 def test_of_few_tokens_matches_float64_with_a_turned_weight(case):
     dtype, x, weight, _ = case
     x, turned = jnp.asarray(x, dtype), jnp.asarray(weight.T, jnp.float32)
-    out = jax.jit(linear_of_few)(x, turned)
+    out = jax.jit(linear_small_batch)(x, turned)
     assert out.dtype == dtype
     close(out, np.float64(x) @ weight, dtype)
     weights = jnp.stack([turned, 2 * turned])
-    together = jax.vmap(linear_of_few, (None, 0))(x, weights)
+    together = jax.vmap(linear_small_batch, (None, 0))(x, weights)
     close(together, np.float64(x) @ np.stack([weight, 2 * weight])[:, None], dtype)
 
 
 def test_the_weight_stays_on_the_left_of_few_tokens():
     """XLA would turn the product round, which is slower."""
     x, weight = jnp.ones(SHAPE), jnp.ones((WIDTH, SHAPE[-1]))
-    text = jax.jit(linear_of_few).lower(x, weight).compile().as_text()
+    text = jax.jit(linear_small_batch).lower(x, weight).compile().as_text()
     results = re.findall(r"f32\[(\d+,\d+)\]\S* dot\(", text)
     assert results == [f"{WIDTH},{SHAPE[0] * SHAPE[1]}"]
 

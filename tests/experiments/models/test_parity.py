@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.models import decode, huggingface, tokenizer, transformer
-from experiments.models.load import load_model
+from experiments.models.huggingface import load_model
 from tests.experiments.models import smollm2
 from tests.experiments.models.checkpoints import write_gguf
 from tests.experiments.models.random_params import random_params
@@ -40,15 +40,15 @@ def our_greedy(config, params, ids, steps):
     """The cached decoder's most likely tokens."""
     head = transformer.unembedding(config, params)
     ids = jnp.array(ids, jnp.int32)
-    prefix, last = transformer.prefill(config, params, ids[None], jnp.array([len(ids)]))
+    prompt_cache, last = transformer.prefill(config, params, ids[None], jnp.array([len(ids)]))
 
     def step(carry, index):
         drawn, cache = carry
-        hidden, cache = decode.decode(config, sources, cache, drawn, index)
+        hidden, cache = decode.decode(config, context, cache, drawn, index)
         return (jnp.argmax(hidden @ head.T, axis=-1).astype(jnp.int32), cache), drawn
 
     first = jnp.argmax(last @ head.T, axis=-1)[:, None].astype(jnp.int32)
-    sources = decode.prepare(config, params, prefix, steps)
+    context = decode.make_decode_context(config, params, prompt_cache, steps)
     cache = decode.empty_cache(config, 1, 1, steps)
     _, greedy = jax.lax.scan(step, (first, cache), jnp.arange(steps))
     return greedy[:, 0, 0].tolist()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.models import decode, huggingface, transformer
-from experiments.models.load import load_model
+from experiments.models.huggingface import load_model
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CASES = sorted(path.parent.name for path in FIXTURES.glob("*/reference.npz"))
@@ -60,11 +60,11 @@ def test_cached_greedy_tokens(case):
 
     def step(carry, index):
         drawn, cache = carry
-        hidden, cache = decode.decode(config, sources, cache, drawn, index)
+        hidden, cache = decode.decode(config, context, cache, drawn, index)
         return (best(hidden), cache), drawn
 
-    prefix, last = transformer.prefill(config, params, tokens, length)
-    sources = decode.prepare(config, params, prefix, steps)
+    prompt_cache, last = transformer.prefill(config, params, tokens, length)
+    context = decode.make_decode_context(config, params, prompt_cache, steps)
     cache = decode.empty_cache(config, len(length), 1, steps)
     _, greedy = jax.lax.scan(step, (best(last)[:, None], cache), jnp.arange(steps))
     np.testing.assert_array_equal(greedy[:, :, 0].T, reference["greedy"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.models import decode, tokenizer, transformer
-from experiments.models.load import load_model
+from experiments.models.huggingface import load_model
 from tests.experiments.models import smollm2
 
 pytestmark = [
@@ -43,17 +43,17 @@ def outputs(reference):
     steps = reference["greedy_0"].size
 
     def run(params, prompts, length, completions):
-        prefix, last = transformer.prefill(config, params, prompts, length)
+        prompt_cache, last = transformer.prefill(config, params, prompts, length)
         first, rest = transformer.forward(config, params, prompts, length, completions[:, None])
         logits = jnp.concatenate([first[:, None], rest[:, 0]], axis=1) @ head.T
 
         def step(carry, index):
             drawn, cache = carry
-            now, cache = decode.decode(config, sources, cache, drawn, index)
+            now, cache = decode.decode(config, context, cache, drawn, index)
             return (jnp.argmax(now @ head.T, axis=-1).astype(jnp.int32), cache), drawn
 
         first = jnp.argmax(logits[:, :1], axis=-1).astype(jnp.int32)
-        sources = decode.prepare(config, params, prefix, steps)
+        context = decode.make_decode_context(config, params, prompt_cache, steps)
         cache = decode.empty_cache(config, COUNT, 1, steps)
         _, greedy = jax.lax.scan(step, (first, cache), jnp.arange(steps))
         return logits, greedy[:, :, 0].T

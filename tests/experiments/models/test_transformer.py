@@ -58,13 +58,13 @@ full = jax.jit(transformer.forward, static_argnums=0)
 
 @functools.partial(jax.jit, static_argnums=0)
 def cached(config, params, tokens, length, completions):
-    prefix, _ = transformer.prefill(config, params, tokens, length)
+    prompt_cache, _ = transformer.prefill(config, params, tokens, length)
     prompts, group, steps = completions.shape
-    sources = decode.prepare(config, params, prefix, steps)
+    context = decode.make_decode_context(config, params, prompt_cache, steps)
 
     def step(cache, inputs):
         drawn, index = inputs
-        hidden, cache = decode.decode(config, sources, cache, drawn, index)
+        hidden, cache = decode.decode(config, context, cache, drawn, index)
         return cache, hidden
 
     cache = decode.empty_cache(config, prompts, group, steps)
@@ -230,10 +230,10 @@ def test_blocks_of_queries_change_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_sampling_copy_gives_the_same_bits(tied):
+def test_cast_for_sampling_gives_the_same_bits(tied):
     config = dataclasses.replace(BASE, dtype="bfloat16", qkv_bias=True, tied_head=tied)
     params = random_params(config)
-    copy = transformer.sampling_copy(config, params)
+    copy = transformer.cast_for_sampling(config, params)
     assert copy["layers"]["query"].dtype == jnp.bfloat16
     assert copy["layers"]["attention_norm"].dtype == jnp.float32
     assert transformer.unembedding(config, copy).dtype == jnp.float32
@@ -273,11 +273,13 @@ def test_sharded_equals_one_device():
     )
 
 
-def test_prefix_is_held_once_per_prompt_and_the_cache_for_each_completion():
+def test_prompt_cache_is_held_once_per_prompt_and_the_cache_for_each_completion():
     params = random_params(BASE)
     tokens, length, _ = batch()
-    prefix, _ = jax.eval_shape(functools.partial(transformer.prefill, BASE), params, tokens, length)
-    assert prefix.keys.size == BASE.num_layers * PROMPTS * PROMPT_TOKENS * 2 * 6
+    prompt_cache, _ = jax.eval_shape(
+        functools.partial(transformer.prefill, BASE), params, tokens, length
+    )
+    assert prompt_cache.keys.size == BASE.num_layers * PROMPTS * PROMPT_TOKENS * 2 * 6
     cache = decode.empty_cache(BASE, PROMPTS, GROUP, TOKENS)
     assert sum(x.size for x in cache.keys) == BASE.num_layers * PROMPTS * GROUP * TOKENS * 2 * 6
 
@@ -291,12 +293,12 @@ def test_decoding_updates_the_cache_in_place(group):
     cache = decode.empty_cache(config, PROMPTS, group, 4000)
 
     def loop(cache):
-        prefix, _ = transformer.prefill(config, params, tokens, length)
-        sources = decode.prepare(config, params, prefix, 4000)
+        prompt_cache, _ = transformer.prefill(config, params, tokens, length)
+        context = decode.make_decode_context(config, params, prompt_cache, 4000)
 
         def step(carry):
             index, drawn, cache = carry
-            hidden, cache = decode.decode(config, sources, cache, drawn, index)
+            hidden, cache = decode.decode(config, context, cache, drawn, index)
             drawn = jnp.argmax(hidden @ params["embedding"].T, axis=-1).astype(jnp.int32)
             return index + 1, drawn, cache
 
@@ -348,11 +350,11 @@ def test_too_many_positions():
     params = random_params(config)
     tokens, length, completions = batch()
     keys, values = np.zeros((3, PROMPTS, 2, 6, 7)), np.zeros((3, PROMPTS, 2, 7, 6))
-    prefix = transformer.Prefix(keys, values, length)
+    prompt_cache = transformer.PromptCache(keys, values, length)
     for call in (
         lambda: transformer.prefill(config, params, np.tile(tokens, 2), length),
         lambda: transformer.forward(config, params, tokens, length, completions),
-        lambda: decode.prepare(config, params, prefix, TOKENS),
+        lambda: decode.make_decode_context(config, params, prompt_cache, TOKENS),
     ):
         with pytest.raises(ValueError, match=r"max_positions = 8 tokens; got room for 1[24]"):
             call()
