@@ -36,7 +36,7 @@ class WorkerError(RuntimeError):
 
 
 class Worker:
-    """One timed process; see experiments.benchmarks.worker for its side."""
+    """One timed process; see experiments.perf.worker for its side."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Worker:
         environment: Mapping[str, str],
     ):
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by `stop`
-        command = [python, "-m", f"experiments.benchmarks.{module}", json.dumps(work._asdict())]
+        command = [python, "-m", f"experiments.perf.{module}", json.dumps(work._asdict())]
         self._process = subprocess.Popen(
             pinned(command, core),
             stdin=subprocess.PIPE,

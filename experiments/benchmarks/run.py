@@ -22,8 +22,8 @@ from pathlib import Path
 from experiments.benchmarks import machine, processes
 from experiments.benchmarks.compare import Contender, compare, families
 from experiments.benchmarks.sweep import time_sweep
-from experiments.benchmarks.table import CLOCKS, NAMES, page
 from experiments.benchmarks.works import SWEEP, WORKS, Work
+from experiments.perf.benchmark import CLOCKS, NAMES, page
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -69,7 +69,7 @@ def contenders(flags: argparse.Namespace, on_cpu: bool) -> list[Contender]:
       flags: from `parse`.
       on_cpu: whether ours runs on the CPU; there the peers do.
     """
-    found = [Contender("ours", processes.own_python(), "ours")]
+    found = [Contender("ours", processes.own_python(), "fade_jax_worker")]
     if not flags.peers:
         return found
     elsewhere = None if on_cpu else "not timed on an accelerator"

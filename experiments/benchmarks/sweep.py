@@ -14,7 +14,7 @@ from pathlib import Path
 from experiments.benchmarks.processes import ONE_THREAD, Worker, pinned
 from experiments.benchmarks.works import SHAPES, Work
 
-CONFIG = Path(__file__).parent / "sweep_config.py"
+CONFIG = Path("configs/sweeps/benchmark.py").absolute()
 RUNS = 16
 # Only the steps are read: the worker makes its steps from the config.
 STEPS = Work("sweep_steps", "step", SHAPES["tiny"], 1, 1, 1, 1, steps=10)

@@ -8,8 +8,8 @@ import tokenizers
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from experiments.benchmarks.worker import Once, Stepper
 from experiments.benchmarks.works import Work
+from experiments.perf.worker import Once, Stepper
 
 
 def first_is_even(completion_ids, **_) -> list[float]:

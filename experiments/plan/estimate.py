@@ -5,8 +5,10 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from experiments.models.config import ModelConfig
-from experiments.plan import flops, lowering, memory, times
-from experiments.plan.collectives import bytes_by_kind, collectives
+from experiments.perf import flops as memory
+from experiments.perf import plan as lowering
+from experiments.perf.hlo import bytes_by_kind, collectives
+from experiments.plan import flops, times
 from experiments.plan.rates import DEVICES
 from experiments.plan.work import work_of
 

@@ -14,8 +14,9 @@ the sum with the smaller of collectives and products left out.
 from typing import NamedTuple
 
 from experiments.models import layers
-from experiments.plan import flops, memory, rates
-from experiments.plan.collectives import Collective
+from experiments.perf import flops as memory
+from experiments.perf.hlo import Collective
+from experiments.plan import flops, rates
 from experiments.plan.rates import Device
 from experiments.plan.work import Work
 

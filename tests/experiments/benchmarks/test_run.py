@@ -81,7 +81,7 @@ def test_from_flags_to_results(tmp_path):
 
 def test_a_process_that_fails_is_a_row_not_an_end():
     wrong = Work("rollout_x", "rollout", SHAPE._replace(kv_heads=3), 1, 1, 3, 2)
-    ours = Contender("ours", sys.executable, "ours")
+    ours = Contender("ours", sys.executable, "fade_jax_worker")
     (entry,) = compare([wrong], [ours], 1, None, lambda text: None)
     assert entry["status"].startswith("failed, exit code 1: ValueError")
     assert entry["seconds"] == []
@@ -95,7 +95,7 @@ def test_a_process_that_is_killed_is_tried_once_more_alone(tmp_path):
         f'exec {sys.executable} "$@"\n'
     )
     (tmp_path / "python").chmod(0o755)
-    ours = Contender("ours", str(tmp_path / "python"), "ours")
+    ours = Contender("ours", str(tmp_path / "python"), "fade_jax_worker")
     told = []
     (entry,) = compare([Work("head", "head", SHAPE, 2, 1, 3, 2)], [ours], 1, None, told.append)
     assert entry["status"] == "ok"
@@ -105,7 +105,7 @@ def test_a_process_that_is_killed_is_tried_once_more_alone(tmp_path):
 
 def test_last_words_of_a_process():
     worker = Worker(sys.executable, "nothing", TINIEST[0], core=None, environment={})
-    with pytest.raises(WorkerError, match=r"No module named experiments\.benchmarks\.nothing"):
+    with pytest.raises(WorkerError, match=r"No module named experiments\.perf\.nothing"):
         worker.answer()
     worker.stop()
 

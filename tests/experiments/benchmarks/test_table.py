@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments.benchmarks import run
-from experiments.benchmarks.table import main_table, page, ratios, sweep_table, values
+from experiments.perf.benchmark import main_table, page, ratios, sweep_table, values
 
 ROLLOUT = {"name": "rollout_x", "kind": "rollout", "title": "rollout, x"}
 ROLLOUT |= {"unit": "tokens/s", "amount": 600, "steps": 1}

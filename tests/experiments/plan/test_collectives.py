@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from experiments.plan.collectives import bytes_by_kind, collectives
-from experiments.plan.lowering import partitioned
+from experiments.perf.hlo import bytes_by_kind, collectives
+from experiments.perf.plan import partitioned
 
 
 def test_scan_with_all_kinds_has_the_known_bytes():

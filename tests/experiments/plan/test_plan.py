@@ -11,8 +11,9 @@ import pytest
 from experiments.config import ConfigError
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
-from experiments.plan import lowering, memory
-from experiments.plan.collectives import collectives
+from experiments.perf import flops as memory
+from experiments.perf import plan as lowering
+from experiments.perf.hlo import collectives
 from experiments.plan.estimate import Plan
 from experiments.plan.meshes import device_count, with_mesh
 from experiments.plan.rates import DEVICES, link_rate

@@ -15,12 +15,12 @@ import numpy as np
 
 from experiments import advantages
 from experiments.benchmarks import head
-from experiments.benchmarks.worker import Once, serve
 from experiments.benchmarks.works import Work, tokens_of
 from experiments.config import default_config
 from experiments.experiment import Parts, make_program, starting_params
 from experiments.learner import hyperparameters
 from experiments.models.config import ModelConfig
+from experiments.perf.worker import Once, serve
 from experiments.plan.flops import learn_flops, sample_flops
 from experiments.plan.work import work_of
 from experiments.rollout import Rollouts

@@ -12,8 +12,8 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from trl.trainer.utils import add_fused_lm_head, entropy_from_logits, selective_log_softmax
 
 from experiments.benchmarks.torch_trainer import trainer_stepper
-from experiments.benchmarks.worker import Once, fastest, serve
 from experiments.benchmarks.works import Work, tokens_of
+from experiments.perf.worker import Once, fastest, serve
 
 
 def make_model(work: Work) -> LlamaForCausalLM:

@@ -5,11 +5,11 @@ All methods are in the program, as in a sweep.
 
 import jax
 
-from experiments.benchmarks.sweep_config import METHODS, get_config
-from experiments.benchmarks.worker import Once, serve
+from configs.sweeps.benchmark import METHODS, get_config
 from experiments.benchmarks.works import Work
 from experiments.experiment import starting_params
 from experiments.learner import hyperparameters
+from experiments.perf.worker import Once, serve
 from experiments.train import compile_for
 
 

@@ -22,8 +22,8 @@ from tunix.generate.sampler import CacheConfig, Sampler
 from tunix.models.llama3.model import Llama3, ModelConfig
 from tunix.rl import common
 
-from experiments.benchmarks.worker import Once, Stepper, serve
 from experiments.benchmarks.works import Work, tokens_of
+from experiments.perf.worker import Once, Stepper, serve
 
 
 class Numbers:
