@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from experiments.plan.rates import DEVICES
+from experiments.perf.flops import DEVICES
 
 NAMES = {
     "ours": "fade_jax",

@@ -20,9 +20,8 @@ from experiments.config import default_config
 from experiments.experiment import Parts, make_program, starting_params
 from experiments.learner import hyperparameters
 from experiments.models.config import ModelConfig
+from experiments.perf.flops import learn_flops, sample_flops, work_of
 from experiments.perf.worker import Once, serve
-from experiments.plan.flops import learn_flops, sample_flops
-from experiments.plan.work import work_of
 from experiments.rollout import Rollouts
 from experiments.sharding import make_mesh
 from experiments.tasks.base import Prompts
