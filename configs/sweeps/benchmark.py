@@ -1,11 +1,18 @@
-"""The 16 short runs that the benchmark of sweeps makes: 4 methods x 4 seeds of the graph task.
+"""The cost of a sweep beside its steps: 4 methods x 4 seeds of short runs of the graph task.
 
-Sizes and learning rate are those of configs/graph.py. No warm start, and one small evaluation: what
-is to be seen is what a sweep costs beside its steps.
+Timed by `python -m experiments.perf.benchmark --workload=sweep`. Sizes and learning rate are those
+of configs/graph.py; no warm start and one small evaluation, to keep the rest of a run small.
+
+    python -m experiments.run --config=configs/sweeps/benchmark.py --workdir=runs/sweeps/benchmark
+    python -m experiments.run --config=configs/sweeps/benchmark.py:smoke \
+        --workdir=runs/smoke/benchmark
+
+16 runs of 50 steps each, under a minute each on one core.
 """
 
-from experiments.config import default_config
-from experiments.grid import axis, methods, product
+from configs import graph
+from experiments.config import with_mode
+from experiments.grid import methods, product, seeds
 
 METHODS = {
     "grpo": ("grpo", {}),
@@ -15,23 +22,22 @@ METHODS = {
 }
 
 
-def get_config():
-    """Returns what the runs share."""
-    config = default_config()
+def get_config(mode: str = ""):
+    """Returns what the runs share; `mode` is empty or "smoke"."""
+    config = graph.get_config()
+    config.advantage.kwargs = {}
     config.steps = 50
-    config.optimizer.learning_rate = 6e-4
-    config.learner.microbatches = 4
     config.warm_start.steps = 0
     config.evaluation.every = 50
     config.evaluation.prompts = 4
-    config.evaluation.prompts_per_call = 4
     config.evaluation.samples = 4
     config.evaluation.ks = (1, 4)
     config.checkpoint.every = 50
     config.checkpoint.keep = 1
-    return config
+    config.sweep.seeds = 4
+    return with_mode(config, mode)
 
 
 def sweep(config):
     """Returns the overrides of each run, by name."""
-    return product(methods(METHODS), axis("seed", range(4)))
+    return product(methods(METHODS), seeds(config))
