@@ -1,7 +1,9 @@
 """The benchmark from its flags to its tables, at the smallest sizes; no time is asserted."""
 
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from experiments.perf.worker import (
     workload_from_json,
 )
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 SHAPE = Shape(num_layers=1, d_model=8, num_heads=2, num_kv_heads=1, d_ff=8, vocab_size=11)
 HEAD = Workload("head_x", "head", SHAPE, 2, 1, 3, 2)
 OURS = Implementation("fade_jax", sys.executable, "fade_jax_worker")
@@ -228,3 +231,8 @@ def test_sweep_table_values():
     # 40 s beside the steps are a tenth of 16 x 250 steps of 0.1 s.
     assert list(table.loc[1]) == ["one program", "120.0", "1.50", "250"]
     assert list(table.loc[2]) == ["commands", "failed, no", "", ""]
+
+
+def test_worker_imports_the_standard_library_only():
+    code = "import experiments.perf.worker"  # -S: without site-packages
+    subprocess.run([sys.executable, "-S", "-c", code], cwd=REPOSITORY, check=True)
