@@ -32,13 +32,7 @@ from experiments.command import one_line_errors
 from experiments.config import ConfigError
 from experiments.perf.fade_jax_worker import time_sweep
 from experiments.perf.flops import DEVICES
-from experiments.perf.worker import (
-    WORKLOADS,
-    Shape,
-    Worker,
-    Workload,
-    describe_machine,
-)
+from experiments.perf.worker import WORKLOADS, Shape, Worker, Workload, describe_machine
 
 SWEEP = "sweep"  # beside the workloads, with a table of its own
 CLOCKS = {"wall": "seconds", "cpu": "cpu_seconds"}
@@ -304,20 +298,20 @@ def measure(
 
 def report(results: Mapping, clock: str = "wall") -> str:
     """Formats the results as Markdown."""
-    as_text = {"index": False, "disable_numparse": True}
-    parts = [", ".join(f"{name} {value}" for name, value in results["machine"].items())]
+    about = {"device": results["device"]} | results["machine"]
+    parts = [", ".join(f"{name} {value}" for name, value in about.items())]
     if results["workloads"]:
         parts.append(
             f"Median [lowest, highest] of {results['repeats']} repetitions by the {clock} clock;"
             " peak of resident memory; seconds to compile. Speed and memory are relative to the"
             " fastest baseline: above 1 in speed, below 1 in memory, is better."
         )
-        parts.append(main_table(results, clock).to_markdown(**as_text))
+        parts.append(main_table(results, clock).to_markdown(index=False, disable_numparse=True))
     versions = {e["implementation"]: e["versions"] for e in results["entries"] if "versions" in e}
     for name, packages in versions.items():
         parts.append(f"{name}: " + ", ".join(f"{k} {v}" for k, v in packages.items()))
     if "sweep" in results:
-        parts.append(sweep_table(results["sweep"]).to_markdown(**as_text))
+        parts.append(sweep_table(results["sweep"]).to_markdown(index=False, disable_numparse=True))
     return "\n\n".join(parts)
 
 
@@ -354,11 +348,9 @@ def main(argv):
     def log(text):
         print(f"{datetime.now():%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
-    results = {
-        "command": "python -m experiments.perf.benchmark " + shlex.join(sys.argv[1:]),
-        "device": kind,
-    }
-    results |= measure(workloads, implementations, FLAGS.repeats, core, log)
+    results = measure(workloads, implementations, FLAGS.repeats, core, log)
+    results["command"] = "python -m experiments.perf.benchmark " + shlex.join(sys.argv[1:])
+    results["device"] = kind
     if not FLAGS.workload or SWEEP in FLAGS.workload.split(","):
         results["sweep"] = time_sweep(FLAGS.sweep_steps, FLAGS.repeats, core, log)
     if out is not None:

@@ -206,11 +206,7 @@ def _rows_head(hidden, unembedding, targets):
     return log_prob.reshape(-1), entropy.reshape(-1)
 
 
-_HEADS = {
-    "": partial(log_prob_and_entropy, chunk=512),
-    "rows": _rows_head,
-    "logits": _logits_head,
-}
+_HEADS = {"": partial(log_prob_and_entropy, chunk=512), "rows": _rows_head, "logits": _logits_head}
 # Products of the size of the logits: forward, two backward, and the logits again if not stored.
 _HEAD_PRODUCTS = {"": 4, "rows": 4, "logits": 3}
 

@@ -225,7 +225,6 @@ def make_plan(name: str, config: ConfigDict, architecture: ModelConfig | None) -
 
 
 _GB, _TERA = 1e9, 1e12
-_AS_TEXT = {"index": False, "disable_numparse": True}
 _STEPS = {"sample": "rollout", "learn": "train"}
 _RESIDENT = {
     "weights": "weights, float32 (exact)",
@@ -271,7 +270,7 @@ def plan_tables(plans: Sequence[Plan]) -> str:
     def by_step(label: str) -> dict:
         return {step: f"{name} step: {label}" for step, name in _STEPS.items()}
 
-    parts = {
+    products = {
         (step, part): f"{name} step: {part}, TFLOP"
         for step, name in _STEPS.items()
         for part in flops.Flops._fields
@@ -297,7 +296,7 @@ def plan_tables(plans: Sequence[Plan]) -> str:
             *rows(temporary, lambda p, step: p.compiled[step]["temporary"]),
         ],
         "Work of one device in one step": [
-            *rows(parts, lambda p, key: p.flops[key[0]][key[1]], _TERA),
+            *rows(products, lambda p, key: p.flops[key[0]][key[1]], _TERA),
             *rows(by_step("seconds to compile"), lambda p, step: p.compiled[step]["seconds"], 1),
         ],
         "Bytes that one device sends in one step, GB": rows(
@@ -306,10 +305,11 @@ def plan_tables(plans: Sequence[Plan]) -> str:
         "Estimated seconds of one step": rows(seconds, lambda p, key: p.seconds[key[0]][key[1]], 1),
     }
     columns = ["", *(plan.title for plan in plans)]
-    return "\n\n".join(
-        f"{title}:\n\n{pd.DataFrame(cells, columns=columns).to_markdown(**_AS_TEXT)}"
-        for title, cells in sections.items()
-    )
+    parts = []
+    for title, cells in sections.items():
+        table = pd.DataFrame(cells, columns=columns)
+        parts += [f"{title}:", table.to_markdown(index=False, disable_numparse=True)]
+    return "\n\n".join(parts)
 
 
 def _number(value: float) -> str:

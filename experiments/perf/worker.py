@@ -34,10 +34,7 @@ class Shape(NamedTuple):
     vocab_size: int
 
 
-SHAPES = {
-    "smollm2": Shape(30, 576, 9, 3, 1536, 49152),
-    "tiny": Shape(4, 128, 4, 4, 512, 64),
-}
+SHAPES = {"smollm2": Shape(30, 576, 9, 3, 1536, 49152), "tiny": Shape(4, 128, 4, 4, 512, 64)}
 
 
 class Workload(NamedTuple):

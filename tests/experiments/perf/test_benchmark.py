@@ -109,7 +109,7 @@ def test_measure_runs_every_kind():
         else:
             assert entry["status"] == "not installed"
     assert len(results["workloads"]) == 6
-    assert benchmark.report(results).count("| not installed ") == 6
+    assert benchmark.report(results | {"device": "cpu"}).count("| not installed ") == 6
 
 
 def test_run_interleaved_reports_a_failed_process():
@@ -162,6 +162,7 @@ def entry(workload, implementation, seconds, peak, **more):
 
 ABSENT = {"workload": "rollout_x", "implementation": "torch", "status": "not installed"}
 RESULTS = {
+    "device": "cpu",
     "machine": {"cpu": "A processor"},
     "repeats": 3,
     "implementations": ["fade_jax", "google-tunix", "torch"],
