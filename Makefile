@@ -62,7 +62,7 @@ parity: $(VENV)/.installed-parity smollm2  ## live comparison with torch and tra
 tunix: $(TUNIX)/.installed  ## live runs of google-tunix with our advantages
 	$(TUNIX)/bin/python -m pytest -m tunix tests/fade_jax/integrations
 
-peers: $(TUNIX)/.installed $(PEERS)/.installed  ## install the baselines of experiments.benchmarks.run --peers
+peers: $(TUNIX)/.installed $(PEERS)/.installed  ## install the baselines of experiments.perf.benchmark --peers
 
 clean:  ## remove the virtual environments
 	rm -rf $(VENV) $(TUNIX) $(PEERS) build *.egg-info

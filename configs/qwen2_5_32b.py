@@ -2,7 +2,7 @@
 
 All but the model is the run of configs/qwen2_5_7b.py.
 
-    python -m experiments.plan --config=configs/qwen2_5_32b.py --mesh=fsdp=8,tensor=8
+    python -m experiments.perf.plan --config=configs/qwen2_5_32b.py --mesh=fsdp=8,tensor=8
     python -m experiments.run --config=configs/qwen2_5_32b.py --config.mesh.fsdp=8 \
         --config.mesh.tensor=8 --config.model.path=DIR --workdir=runs/qwen2_5_32b
 """

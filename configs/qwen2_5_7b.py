@@ -3,7 +3,7 @@
 The plan needs neither weights nor data; the run reads the weights from a Hugging Face directory
 and the data as configs/smollm2_gsm8k.py does.
 
-    python -m experiments.plan --config=configs/qwen2_5_7b.py --mesh=fsdp=8
+    python -m experiments.perf.plan --config=configs/qwen2_5_7b.py --mesh=fsdp=8
     python -m experiments.run --config=configs/qwen2_5_7b.py --config.mesh.fsdp=8 \
         --config.model.path=DIR --workdir=runs/qwen2_5_7b
 """

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from experiments.plan.collectives import bytes_by_kind, collectives
-from experiments.plan.lowering import partitioned
+from experiments.perf.hlo import bytes_by_kind, collectives, partitioned
 
 
-def test_scan_with_all_kinds_has_the_known_bytes():
+def test_collectives_bytes_of_all_kinds_in_nested_scans():
     """5 trips of each kind over an axis of 4, and 3 more sums over one of 2 inside each."""
     mesh = jax.make_mesh((2, 4), ("a", "b"), devices=jax.devices()[:8])
 
@@ -49,7 +48,7 @@ def test_scan_with_all_kinds_has_the_known_bytes():
     }
 
 
-def test_partitioner_gathers_a_sharded_weight_once_for_each_layer():
+def test_collectives_count_one_gather_per_layer():
     mesh = jax.make_mesh((8,), ("b",), (AxisType.Auto,), devices=jax.devices()[:8])
     rows = NamedSharding(mesh, PartitionSpec("b", None))
 
@@ -115,14 +114,14 @@ ENTRY %main (x: bf16[10], n: s32[]) -> bf16[10] {{
         ("mesh['x'=2,'y'=2], device_ids=(3,1,2,0) {'x'}", (3, 2)),
     ],
 )
-def test_groups_and_a_loop_that_starts_at_two(groups, group):
+def test_collectives_groups_and_trip_counts(groups, group):
     (found,) = collectives(PROGRAM.format(groups=groups, bound="constant(9)"))
     members = len(group)
     assert (found.kind, found.times, found.group, found.dtype) == ("all-reduce", 7, group, "bf16")
     np.testing.assert_allclose(found.moved, 2 * (members - 1) / members * 20)
 
 
-def test_loop_without_a_constant_bound():
+def test_collectives_need_trips_of_unbounded_loops():
     text = PROGRAM.format(groups="{{0,1}}", bound="get-tuple-element(%q), index=0")
     with pytest.raises(ValueError, match="no constant bound of the loop body"):
         collectives(text)

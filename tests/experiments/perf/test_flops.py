@@ -6,8 +6,7 @@ import pytest
 
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
-from experiments.plan.flops import forward, learn_flops, sample_flops
-from experiments.plan.work import Work
+from experiments.perf.flops import DEVICES, Work, forward, learn_flops, link_rate, sample_flops
 from experiments.rollout import completion_log_probs, sample
 
 MODEL = ModelConfig(
@@ -53,7 +52,7 @@ def prompts():
     [{"remat": True}, {"remat": True, "remat_keeps": "products"}, {"remat": False}],
     ids=["remat", "products_kept", "no_remat"],
 )
-def test_train_step(options):
+def test_learn_flops_equals_compiler_count(options):
     model = ModelConfig(**(MODEL.__dict__ | options))
     completions = jax.ShapeDtypeStruct((2, 2, 129), jnp.int32)
 
@@ -66,7 +65,7 @@ def test_train_step(options):
     assert flops == pytest.approx(learn_flops(work(model, 129)).total, rel=0.05)
 
 
-def test_rollout_step_of_one_decoded_token():
+def test_sample_flops_equals_compiler_count():
     def draw(params, tokens, length):
         key = jax.random.key(0)
         limits = {"group_size": 2, "max_tokens": 2, "eos_id": 1, "pad_id": 0}
@@ -76,7 +75,7 @@ def test_rollout_step_of_one_decoded_token():
     assert flops == pytest.approx(sample_flops(work(MODEL, 2)).total, rel=0.05)
 
 
-def test_tensor_axis_shares_the_work_and_layers_multiply_it():
+def test_learn_flops_scales_with_layers_and_tensor_axis():
     one = learn_flops(work(MODEL, 129))
     deep = learn_flops(work(ModelConfig(**(MODEL.__dict__ | {"num_layers": 3})), 129))
     half = learn_flops(work(MODEL, 129)._replace(tensor=2))
@@ -84,7 +83,7 @@ def test_tensor_axis_shares_the_work_and_layers_multiply_it():
     assert half.total == pytest.approx(one.total / 2)
 
 
-def test_blocks_of_queries_are_computed_once_more_in_the_backward_pass():
+def test_learn_flops_recomputes_blocks_of_queries():
     """Of the prompts and of the completions each by its own length; 512 queries are one block."""
     by_score = 4 * MODEL.num_heads * MODEL.head_dim
     for prompt, completion in ((512, 513), (513, 513), (512, 514), (1024, 1025)):
@@ -93,3 +92,12 @@ def test_blocks_of_queries_are_computed_once_more_in_the_backward_pass():
         over_completions = 2 * 2 * (completion - 1) * (prompt + completion - 1) * by_score
         expected = over_prompts * (4 + (prompt > 512)) + over_completions * (4 + (completion > 513))
         assert learn_flops(sizes).attention == pytest.approx(expected)
+
+
+def test_link_rate_shares_network_ports_beyond_the_island():
+    h100, v5p = DEVICES
+    assert link_rate(h100, tuple(range(8))) == 450e9
+    assert link_rate(h100, tuple(range(16))) == 8 * 50e9
+    assert link_rate(h100, (0, 4, 8, 12)) == 2 * 50e9
+    assert link_rate(h100, (0, 8, 16)) == 50e9
+    assert link_rate(v5p, tuple(range(256))) == v5p.link_rate

@@ -1,0 +1,301 @@
+"""The fade_jax side of the benchmark: step functions of a run in a timed process, and sweeps.
+
+The end token is outside the vocabulary, so no completion ends early. The update reads the exact
+entropies that sampling has stored in the rollouts.
+"""
+
+import dataclasses
+import math
+import os
+import runpy
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import advantages
+from experiments.config import default_config
+from experiments.experiment import Parts, make_program, starting_params
+from experiments.learner import hyperparameters
+from experiments.models.config import ModelConfig
+from experiments.perf.flops import learn_flops, sample_flops, work_of
+from experiments.perf.worker import ONE_THREAD, SHAPES, RunOnce, Worker, Workload, pinned, serve
+from experiments.rollout import Rollouts
+from experiments.sharding import make_mesh
+from experiments.tasks.base import Prompts
+from experiments.train import compile_for
+from fade_jax.entropies import log_prob_and_entropy
+
+SWEEP_CONFIG = "configs/sweeps/benchmark.py"
+SWEEP_RUNS = 16
+_SWEEP_STEPS = Workload("sweep_steps", "sweep_steps", SHAPES["tiny"], 1, 1, 1, 1, steps=10)
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[],
+    meta_fields=["vocab_size", "max_prompt", "max_completion"],
+)
+@dataclasses.dataclass(frozen=True)
+class RandomTask:
+    """Random prompts; a completion succeeds if its first token is even."""
+
+    vocab_size: int
+    max_prompt: int
+    max_completion: int
+
+    on_device = True
+    pad_id = 0
+
+    @property
+    def eos_id(self) -> int:
+        """A token that is never sampled."""
+        return self.vocab_size
+
+    def train_prompts(self, seed, step, count: int) -> Prompts:
+        """Returns the prompts of a step, all of full length."""
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        tokens = jax.random.randint(key, (count, self.max_prompt), 0, self.vocab_size, jnp.int32)
+        return Prompts(tokens, jnp.full(count, self.max_prompt, jnp.int32), ())
+
+    def verify(self, facts, tokens, mask) -> jax.Array:
+        """Returns rewards [P, G]."""
+        return (tokens[..., 0] % 2 == 0).astype(jnp.float32)
+
+
+def make_parts(workload: Workload) -> Parts:
+    """Returns the parts of a run with the sizes of `workload`, all else by default."""
+    config, shape = default_config(), workload.shape
+    config.prompts, config.group_size = workload.prompts, workload.group_size
+    config.steps_per_call = workload.steps
+    # With one rollout per group, an advantage relative to the group would be 0.
+    config.advantage = {"name": "grpo" if workload.group_size > 1 else "reinforce", "kwargs": {}}
+    config.warm_start.steps = 0
+    config.learner.head_rank = workload.kind != "update"  # the baselines do not measure it
+    if workload.kind == "rollout":
+        config.optimizer.name = "sgd"  # the samplers of the baselines hold no optimizer state
+    model = ModelConfig(
+        vocab_size=shape.vocab_size,
+        num_layers=shape.num_layers,
+        d_model=shape.d_model,
+        num_heads=shape.num_heads,
+        num_kv_heads=shape.num_kv_heads,
+        head_dim=shape.d_model // shape.num_heads,
+        d_ff=shape.d_ff,
+        tied_head=True,
+        max_positions=workload.tokens,
+        dtype=config.model.dtype,
+        remat=config.model.remat,
+        remat_keeps="products" if workload.variant == "kept" else "nothing",
+    )
+    task = RandomTask(shape.vocab_size, workload.prompt, workload.completion)
+    return Parts(config, make_mesh(config.mesh), task, model, None)
+
+
+class Call(NamedTuple):
+    """A jitted step function and its arguments.
+
+    Attributes:
+      function: of experiments.experiment.Program.
+      arguments: the train state first.
+      carries: whether the state is donated, and replaced by the first result.
+      notes: to report.
+    """
+
+    function: Callable
+    arguments: tuple
+    carries: bool
+    notes: dict
+
+
+def call_of(workload: Workload) -> Call:
+    """Returns the call of a rollout, an update or a whole step of `workload`."""
+    parts = make_parts(workload)
+    members = advantages.members_of([(parts.config.advantage.name, {})])
+    program = make_program(parts, members)
+    hyper = hyperparameters(parts.config, members)
+    state = program.init(hyper, starting_params(parts))
+    prompts = parts.task.train_prompts(0, 0, workload.prompts)
+    notes = {"remat": parts.model.remat}
+    if workload.kind == "rollout":
+        notes["flop"] = sample_flops(work_of(parts)).total
+        return Call(program.sample, (state, prompts), False, notes)
+    if workload.kind == "update":
+        notes["flop"] = learn_flops(work_of(parts)).total
+        rollouts = random_rollouts(workload)
+        rewards = parts.task.verify((), rollouts.tokens, rollouts.token_mask)
+        return Call(program.learn, (state, hyper, prompts, rollouts, rewards), True, notes)
+    return Call(program.advance, (state, parts.task, hyper, workload.steps), True, notes)
+
+
+def repeated(call: Call) -> RunOnce:
+    """Returns a function that makes the call and waits for its results."""
+    arguments = list(call.arguments)
+
+    def run_once():
+        results = jax.block_until_ready(call.function(*arguments))
+        if call.carries:
+            arguments[0] = results[0]
+
+    return run_once
+
+
+def random_rollouts(workload: Workload) -> Rollouts:
+    """Returns completions [P, G, T] with nearly uniform log-probs, as of a random policy."""
+    rng = np.random.default_rng(0)
+    shape = (workload.prompts, workload.group_size, workload.completion)
+    nats = np.float32(np.log(workload.shape.vocab_size))
+    noise = rng.normal(0, 0.01, shape).astype(np.float32)
+    return Rollouts(
+        jnp.asarray(rng.integers(0, workload.shape.vocab_size, shape, np.int32)),
+        jnp.ones(shape),
+        jnp.asarray(noise - nats),
+        jnp.full(shape, nats),
+    )
+
+
+def prepare(workload: Workload) -> tuple[RunOnce, dict]:
+    """Prepares a workload for `serve`."""
+    device = jax.devices()[0]
+    notes = {"backend": jax.default_backend(), "device": device.device_kind}
+    makers = {"product": _product, "head": _head, "sweep_steps": _sweep_steps}
+    if workload.kind in makers:
+        run_once, more = makers[workload.kind](workload)
+        return run_once, notes | more
+    call = call_of(workload)
+    return repeated(call), notes | call.notes
+
+
+def device_peak() -> dict:
+    """Returns the peak of the accelerator's memory; None on a CPU."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    return {"device_bytes": statistics.get("peak_bytes_in_use")}
+
+
+def _product(workload: Workload) -> tuple[RunOnce, dict]:
+    matrix = jnp.ones((workload.prompt, workload.prompt))
+    product = jax.jit(jnp.matmul)
+    return lambda: product(matrix, matrix).block_until_ready(), {}
+
+
+def _logits_head(hidden, unembedding, targets):
+    """The head with the logits of all tokens at once."""
+    log_p = jax.nn.log_softmax(hidden @ unembedding.T)
+    log_prob = jnp.take_along_axis(log_p, targets[:, None], axis=1)[:, 0]
+    return log_prob, -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+
+
+def _rows_head(hidden, unembedding, targets):
+    """The head with the logits of 128 tokens at a time, computed again in the backward pass."""
+    rows = math.gcd(128, targets.size)
+
+    @jax.checkpoint
+    def block(hidden_and_targets):
+        return _logits_head(hidden_and_targets[0], unembedding, hidden_and_targets[1])
+
+    blocks = hidden.reshape(-1, rows, hidden.shape[1]), targets.reshape(-1, rows)
+    log_prob, entropy = jax.lax.map(block, blocks)
+    return log_prob.reshape(-1), entropy.reshape(-1)
+
+
+_HEADS = {"": partial(log_prob_and_entropy, chunk=512), "rows": _rows_head, "logits": _logits_head}
+# Products of the size of the logits: forward, two backward, and the logits again if not stored.
+_HEAD_PRODUCTS = {"": 4, "rows": 4, "logits": 3}
+
+
+def _head(workload: Workload) -> tuple[RunOnce, dict]:
+    """Log-prob, entropy and the gradients of both inputs."""
+    tokens, shape = workload.sequences * workload.tokens, workload.shape
+    rng = np.random.default_rng(0)
+    hidden = rng.standard_normal((tokens, shape.d_model), np.float32)
+    unembedding = rng.standard_normal((shape.vocab_size, shape.d_model), np.float32)
+    unembedding *= 2 / shape.d_model**0.5
+    targets = rng.integers(0, shape.vocab_size, tokens)
+    inputs = tuple(map(jnp.asarray, (hidden, unembedding, targets)))
+
+    def loss(hidden, unembedding, targets):
+        log_prob, entropy = _HEADS[workload.variant](hidden, unembedding, targets)
+        return jnp.mean(log_prob) + 0.1 * jnp.mean(entropy)
+
+    step = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    products = _HEAD_PRODUCTS[workload.variant]
+    flop = products * 2 * tokens * shape.d_model * shape.vocab_size
+    return lambda: jax.block_until_ready(step(*inputs)), {"flop": flop}
+
+
+def _sweep_steps(workload: Workload) -> tuple[RunOnce, dict]:
+    """Steps of one run of the benchmark's sweep, by the program of all its methods."""
+    file = runpy.run_path(SWEEP_CONFIG)
+    config = file["get_config"]()
+    parts, members, program, _ = compile_for(config, list(file["METHODS"].values()))
+    hyper = hyperparameters(config, members)
+    call = Call(
+        program.advance,
+        (program.init(hyper, starting_params(parts)), parts.task, hyper, workload.steps),
+        carries=True,
+        notes={},
+    )
+    return repeated(call), {}
+
+
+def time_sweep(steps: int, repeats: int, core: int | None, log: Callable[[str], None]) -> dict:
+    """Times the pure steps of a run, and each way to run the benchmark's sweep once.
+
+    Args:
+      steps: of each run, a multiple of 10.
+      repeats: of the pure steps.
+      core: that all of it runs on; None for no pinning.
+      log: shows progress.
+
+    Raises:
+      RuntimeError: if the pure steps fail.
+    """
+    log("sweep: pure steps")
+    worker = Worker(sys.executable, "fade_jax_worker", _SWEEP_STEPS, core)
+    try:
+        for word in ["", *["go"] * repeats]:
+            worker.request(word)
+    finally:
+        worker.stop()
+    if not worker.result["seconds"]:
+        raise RuntimeError(f"the steps of the sweep {worker.result['status']}")
+    step_s = statistics.median(worker.result["seconds"]) / _SWEEP_STEPS.steps
+    base = [sys.executable, "-m", "experiments.run", f"--config={SWEEP_CONFIG}", "--noreport"]
+    base += [f"--config.steps={steps}", f"--config.evaluation.every={steps}"]
+    base += [f"--config.checkpoint.every={steps}"]
+    ways = {
+        "one vmapped program": (["--config.sweep.mode=vmap"], 1),
+        "a process for each core": (["--config.sweep.mode=processes"], 1),
+        # One of them is timed, since all take as long.
+        f"{SWEEP_RUNS} commands": (
+            ["--config.sweep.mode=serial", f"--shard=0/{SWEEP_RUNS}"],
+            SWEEP_RUNS,
+        ),
+    }
+    modes = []
+    for title, (more, factor) in ways.items():
+        log(f"sweep: {title}")
+        with tempfile.TemporaryDirectory() as workdir:
+            command = pinned([*base, *more, f"--workdir={workdir}"], core)
+            start = time.perf_counter()
+            done = subprocess.run(
+                command, env=os.environ | ONE_THREAD, capture_output=True, text=True
+            )
+        mode = {"title": title, "seconds": (time.perf_counter() - start) * factor}
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            mode |= {"seconds": None, "status": f"failed, exit code {done.returncode}: {last}"}
+        modes.append(mode)
+    return {"runs": SWEEP_RUNS, "steps": steps, "step_s": step_s, "modes": modes}
+
+
+if __name__ == "__main__":
+    serve(prepare, ("jax", "jaxlib", "flax", "optax", "numpy"), at_end=device_peak)

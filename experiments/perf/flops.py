@@ -1,0 +1,364 @@
+"""FLOP, memory and time of one device in one training step, by formula.
+
+For a token, with L layers, D width, H query heads and Hkv key heads of width d, F the SwiGLU's
+width, V the vocabulary, and K keys whose scores are computed:
+
+    projections  2 L (2 D H d + 2 D Hkv d + 3 D F)
+    attention    4 L H d K
+    head         2 D V
+
+K counts masked keys too: the scores of the whole square are computed. Elementwise operations are
+left out. The tensor axis of the mesh splits all three.
+
+The size of the train state is exact, from its shardings. Activations and caches are estimated: the
+compiler for CPU fuses, widens and schedules otherwise than that of a GPU or a TPU.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+
+from experiments.experiment import Parts
+from experiments.learner import TrainState
+from experiments.models.config import ModelConfig
+from experiments.models.layers import QUERIES, query_blocks
+from experiments.perf.hlo import Collective
+
+_FLOAT32 = 4
+_HEAD_CHUNK = 1024  # rows of the vocabulary at a time, of fade_jax.entropies
+
+
+class Work(NamedTuple):
+    """The work of one device in one step.
+
+    Attributes:
+      model: sizes of the model.
+      prompts: P of this device; the tensor axis shares them.
+      group: G.
+      prompt: S, tokens.
+      completion: T, tokens; every completion is counted at full length.
+      tensor: devices that split heads, SwiGLU and vocabulary.
+      updates: optimizer updates.
+      microbatches: parts of an update.
+      epochs: passes over the prompts.
+      item: bytes of an activation.
+    """
+
+    model: ModelConfig
+    prompts: int
+    group: int
+    prompt: int
+    completion: int
+    tensor: int
+    updates: int
+    microbatches: int
+    epochs: int
+    item: int
+
+
+def work_of(parts: Parts) -> Work:
+    """Returns the work of one device of a run."""
+    config, mesh = parts.config, parts.mesh
+    return Work(
+        parts.model,
+        prompts=config.prompts // (mesh.shape["data"] * mesh.shape["fsdp"]),
+        group=config.group_size,
+        prompt=parts.task.max_prompt,
+        completion=parts.task.max_completion,
+        tensor=mesh.shape["tensor"],
+        updates=config.learner.epochs * config.learner.minibatches,
+        microbatches=config.learner.microbatches,
+        epochs=config.learner.epochs,
+        item=2 if parts.model.dtype == "bfloat16" else 4,
+    )
+
+
+class Flops(NamedTuple):
+    """FLOP on one device in one step."""
+
+    projections: float
+    attention: float
+    head: float
+
+    @property
+    def total(self) -> float:
+        """The sum of all three."""
+        return sum(self)
+
+
+def layer_products(model: ModelConfig) -> float:
+    """FLOP of one token in the projections and the SwiGLU of one layer."""
+    width = (2 * model.num_heads + 2 * model.num_kv_heads) * model.head_dim
+    return 2 * model.d_model * (width + 3 * model.d_ff)
+
+
+def _scores(model: ModelConfig, queries: float, keys: float) -> float:
+    return 4 * model.num_layers * model.num_heads * model.head_dim * queries * keys
+
+
+def attention(work: Work) -> tuple[float, float]:
+    """FLOP of attention in one forward pass of `learn`: over the prompts, over the completions."""
+    inputs = work.completion - 1  # the last token predicts nothing
+    queries = work.prompts * work.prompt, work.prompts * work.group * inputs
+    return (
+        _scores(work.model, queries[0], work.prompt) / work.tensor,
+        _scores(work.model, queries[1], work.prompt + inputs) / work.tensor,
+    )
+
+
+def forward(work: Work) -> Flops:
+    """FLOP of one forward pass of `learn` over prompts and completions, log-probs included."""
+    model, sequences = work.model, work.prompts * work.group
+    tokens = work.prompts * work.prompt + sequences * (work.completion - 1)
+    return Flops(
+        model.num_layers * layer_products(model) * tokens / work.tensor,
+        sum(attention(work)),
+        2 * model.d_model * model.vocab_size * sequences * work.completion / work.tensor,
+    )
+
+
+def learn_flops(work: Work) -> Flops:
+    """FLOP of the train step: forward, backward (twice that) and rematerialization.
+
+    With remat the backward pass computes attention again, and the products of a layer but its last,
+    `down`, unless they are kept; attention once more where queries are cut into blocks; and the
+    logits.
+    """
+    model, once = work.model, forward(work)
+    down = 2 * model.d_model * model.d_ff / layer_products(model)
+    again = 1 - down if model.remat and model.remat_keeps == "nothing" else 0
+    lengths = work.prompt, work.completion - 1
+    passes = [3 + model.remat + (query_blocks(length) > 1) for length in lengths]
+    return Flops(
+        once.projections * (3 + again) * work.epochs,
+        sum(flops * count for flops, count in zip(attention(work), passes)) * work.epochs,
+        once.head * 4 * work.epochs,
+    )
+
+
+def sample_flops(work: Work) -> Flops:
+    """FLOP of the rollout step: prompts once, then each token over the whole of its cache."""
+    model, sequences = work.model, work.prompts * work.group
+    steps = work.completion - 1
+    tokens = work.prompts * work.prompt + sequences * steps
+    scores = _scores(model, work.prompts * work.prompt, work.prompt)
+    scores += _scores(model, sequences * steps, work.prompt + work.completion + 1)
+    return Flops(
+        model.num_layers * layer_products(model) * tokens / work.tensor,
+        scores / work.tensor,
+        2 * model.d_model * model.vocab_size * (work.prompts + sequences * steps) / work.tensor,
+    )
+
+
+def shard_bytes(tree) -> int:
+    """Returns the bytes on one device of arrays that have shardings."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def state_bytes(state: TrainState) -> dict[str, int]:
+    """Bytes of the train state on one device, without PRNG keys.
+
+    "rest" is the head before RL, past parameters and the state of the advantage.
+    """
+    rest = state.step, state.advantage_state, state.initial_head, state.past_params
+    parts = {"weights": state.params, "optimizer": state.opt_state, "rest": rest}
+    return {name: shard_bytes(tree) for name, tree in parts.items()}
+
+
+def learn_bytes(work: Work, state: TrainState) -> dict[str, float]:
+    """Bytes that the train step needs beside the state, for its largest microbatch.
+
+    gradients  2 x the shards of the parameters: the sum and the addend
+    residuals  L x tokens x D, the inputs that remat keeps; with products kept also q, k, v, the
+               output of attention and 2 arrays of width F
+    layer      the current layer: 6 arrays of width D, of which 2 in float32, and twice (with their
+               gradients) q, k, v and 3 arrays of width F; the gathered weights of two layers
+    attention  4 arrays of float32 scores of a block of queries
+    head       4 chunks of logits, the hidden states and their float32 gradient
+    """
+    model, prompts = work.model, work.prompts * work.epochs / (work.updates * work.microbatches)
+    completions = prompts * work.group * work.completion
+    tokens = completions + prompts * work.prompt
+    kept = model.num_layers * _kept_width(work) if model.remat else 0
+    width = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim + 3 * model.d_ff
+    inner = completions * (
+        model.d_model * (4 * work.item + 2 * _FLOAT32) + 2 * width / work.tensor * work.item
+    )
+    layers = 1 if model.remat else model.num_layers
+    queries = work.completion - 1
+    if query_blocks(queries) > 1:
+        queries = min(queries, QUERIES)
+    scores = prompts * work.group * model.num_heads / work.tensor * queries
+    scores *= work.prompt + work.completion
+    chunk = min(_HEAD_CHUNK, model.vocab_size / work.tensor)
+    return {
+        "gradients": (1 + (work.microbatches > 1)) * shard_bytes(state.params),
+        "residuals": kept * tokens * work.item,
+        "layer": layers * inner + 2 * _layer_bytes(work),
+        "attention": layers * 4 * scores * _FLOAT32,
+        "head": completions * (4 * chunk * _FLOAT32 + model.d_model * (work.item + _FLOAT32)),
+    }
+
+
+def sample_bytes(work: Work) -> dict[str, float]:
+    """Bytes that the rollout step needs beside the state.
+
+    copy    parameters in the compute dtype, the head in float32, split over the tensor axis only
+    apart   the layers again, unstacked for decoding; the prompts need them stacked
+    cache   2 L Hkv d for each token of every prompt and completion
+    logits  4 float32 arrays [P, G, V]
+    """
+    logits = work.prompts * work.group * work.model.vocab_size / work.tensor
+    return {
+        "copy": copy_bytes(work),
+        "apart": work.model.num_layers * _layer_bytes(work),
+        "cache": cache_bytes(work),
+        "logits": 4 * _FLOAT32 * logits,
+    }
+
+
+def copy_bytes(work: Work) -> float:
+    """Bytes of the parameters that decoding reads for each token."""
+    model = work.model
+    head = model.vocab_size * model.d_model / work.tensor
+    embedding = 0 if model.tied_head else head * work.item
+    return model.num_layers * _layer_bytes(work) + head * _FLOAT32 + embedding
+
+
+def cache_bytes(work: Work) -> float:
+    """Bytes of cached keys and values; the tensor axis splits the heads."""
+    model = work.model
+    tokens = work.prompts * (work.prompt + work.group * work.completion)
+    token = 2 * model.num_layers * model.num_kv_heads * model.head_dim * work.item
+    return tokens * token / work.tensor
+
+
+def _kept_width(work: Work) -> float:
+    """Numbers of a token that remat keeps in each layer."""
+    model = work.model
+    if model.remat_keeps == "nothing":
+        return model.d_model
+    heads = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim
+    return 2 * model.d_model + (heads + 2 * model.d_ff) / work.tensor
+
+
+def _layer_bytes(work: Work) -> float:
+    model = work.model
+    width = (2 * model.num_heads + 2 * model.num_kv_heads) * model.head_dim + 3 * model.d_ff
+    return model.d_model * width * work.item / work.tensor
+
+
+class Device(NamedTuple):
+    """Published peak rates of an accelerator.
+
+    Attributes:
+      name: as in the tables.
+      flops: dense bfloat16 products, FLOP/s.
+      memory: bytes.
+      memory_rate: bytes/s.
+      link_rate: to the devices of the same island, bytes/s each way.
+      island: devices joined by those links.
+      outer_rate: of one device to other islands, bytes/s each way.
+    """
+
+    name: str
+    flops: float
+    memory: float
+    memory_rate: float
+    link_rate: float
+    island: int
+    outer_rate: float
+
+
+DEVICES = (
+    # NVIDIA H100 data sheet: 989 TFLOP/s without sparsity, 3.35 TB/s, NVLink 900 GB/s both ways;
+    # DGX H100: one 400 Gb/s network port for each GPU.
+    Device("H100 SXM", 989.4e12, 80e9, 3.35e12, link_rate=450e9, island=8, outer_rate=50e9),
+    # cloud.google.com/tpu/docs/v5p: 459 TFLOP/s, 95 GiB, 2765 GB/s, interconnect 1200 GB/s both
+    # ways. A collective over one mesh axis is taken to run along one axis of the 3D torus, a third
+    # of the six links of a chip: 1200 / 2 / 3 GB/s each way.
+    Device("TPU v5p", 459e12, 95 * 2**30, 2765e9, link_rate=200e9, island=8960, outer_rate=200e9),
+)
+
+# Fractions of the peak rates that well-tuned programs reach; assumptions, not measurements.
+OF_FLOPS = 0.5
+OF_MEMORY_RATE = 0.8
+OF_LINK_RATE = 0.8
+LATENCY = 10e-6  # seconds of each collective beside its bytes
+
+# Float32 passes over the scores: 4 in each forward computation (write; read for the maximum and
+# the exponential; write; read for the mix), 8 in the backward one.
+_FORWARD_PASSES, _BACKWARD_PASSES = 4, 8
+
+
+def step_seconds(
+    device: Device, work: Work, sample: list[Collective], learn: list[Collective]
+) -> dict[str, float]:
+    """Predicts the seconds of one step.
+
+    products     FLOP / (peak x OF_FLOPS)
+    scores       bytes of attention scores in the train step / (memory rate x OF_MEMORY_RATE):
+                 XLA without a fused kernel writes and reads them
+    decode       per token the larger of its products and its reads: the weights and the cache once
+    collectives  bytes / (link rate x OF_LINK_RATE) + LATENCY each
+
+    "learn" adds all of the train step; "learn_overlapped" hides the smaller of collectives and
+    products behind the larger.
+
+    Args:
+      device: one of DEVICES.
+      work: of one device.
+      sample: collectives of the rollout step.
+      learn: collectives of the train step.
+    """
+    speed, reading = device.flops * OF_FLOPS, device.memory_rate * OF_MEMORY_RATE
+    prefill = sample_flops(work._replace(completion=1)).total
+    bytes_read = (work.completion - 1) * (copy_bytes(work) + cache_bytes(work))
+    parts = {
+        "prefill": prefill / speed,
+        "decode": max((sample_flops(work).total - prefill) / speed, bytes_read / reading),
+        "sample_collectives": transfer_seconds(device, sample),
+        "products": learn_flops(work).total / speed,
+        "scores": score_bytes(work) / reading,
+        "learn_collectives": transfer_seconds(device, learn),
+    }
+    products, transfers = parts["products"], parts["learn_collectives"]
+    return parts | {
+        "rollout": parts["prefill"] + parts["decode"] + parts["sample_collectives"],
+        "learn": products + parts["scores"] + transfers,
+        "learn_overlapped": max(products, transfers) + parts["scores"],
+    }
+
+
+def score_bytes(work: Work) -> float:
+    """Bytes of attention scores that one device moves in the train step."""
+    model, inputs = work.model, work.completion - 1
+    scores = work.prompts * work.prompt**2
+    scores += work.prompts * work.group * inputs * (work.prompt + inputs)
+    scores *= work.epochs * model.num_layers * model.num_heads / work.tensor
+    forwards = 1 + model.remat + (query_blocks(inputs) > 1)
+    return _FLOAT32 * scores * (_FORWARD_PASSES * forwards + _BACKWARD_PASSES)
+
+
+def link_rate(device: Device, group: tuple[int, ...]) -> float:
+    """Bytes/s each way of one device in a ring over `group`; ids are consecutive in an island.
+
+    Beyond an island, its k members of the group share k network ports: the ring crosses each border
+    once, with the bytes of one member.
+    """
+    island = group[0] // device.island
+    inside = sum(member // device.island == island for member in group)
+    if inside == len(group):
+        return device.link_rate
+    return min(device.link_rate, inside * device.outer_rate)
+
+
+def transfer_seconds(device: Device, found: list[Collective]) -> float:
+    """Seconds of all collectives, one after the other."""
+    return sum(
+        c.times * (c.moved / (link_rate(device, c.group) * OF_LINK_RATE) + LATENCY) for c in found
+    )

@@ -1,0 +1,353 @@
+"""Plans a run on devices that are not here, by compiling it for fake ones.
+
+    python -m experiments.perf.plan --config=configs/qwen2_5_7b.py --mesh=data=1,fsdp=8,tensor=1
+    python -m experiments.perf.plan --config=configs/qwen2_5_7b.py --mesh=fsdp=8 \
+        --mesh=fsdp=16,tensor=4,learner.microbatches=4 --out=plan.json
+
+Each --mesh is a column: the axes of the mesh, and with a dot any field of the config that changes
+with it. Nothing is allocated. A config file with a function architecture() needs neither weights
+nor data. --out writes all numbers as JSON.
+
+Measured are the sizes of the arguments and the collectives, in the partitioned program of the
+jitted rollout and train steps; memory, FLOP and time are estimated by experiments.perf.flops.
+"""
+
+import ast
+import dataclasses
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pandas as pd
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from experiments import advantages, experiment, sharding
+from experiments.command import config_module, one_line_errors
+from experiments.config import ConfigError, validate
+from experiments.learner import hyperparameters
+from experiments.models.config import ModelConfig
+from experiments.perf import flops
+from experiments.perf.hlo import CompiledStep, bytes_by_kind, collectives, compile_step
+from experiments.rollout import Rollouts
+from experiments.tasks.base import Prompts
+
+
+def with_mesh(config: ConfigDict, text: str) -> ConfigDict:
+    """Returns a copy of the config with the mesh of `text`.
+
+    Args:
+      config: of the run.
+      text: comma-separated `name=value`. A name is an axis of the mesh (1 if missing) or, with a
+        dot, any field of the config, such as learner.microbatches.
+
+    Raises:
+      ConfigError: for text that cannot be parsed, or an unknown axis or field.
+    """
+    config = config.copy_and_resolve_references()
+    config.mesh.update(dict.fromkeys(sharding.MESH_AXES, 1))
+    for part in text.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        path = name.split(".") if "." in name else ["mesh", name]
+        section = config
+        for step in path[:-1]:
+            section = section.get(step) if isinstance(section, ConfigDict) else None
+        if not isinstance(section, ConfigDict) or path[-1] not in section:
+            raise ConfigError(
+                "--mesh must be like data=1,fsdp=8,tensor=1 or learner.microbatches=4,"
+                f" got {part!r}"
+            )
+        try:
+            section[path[-1]] = ast.literal_eval(value)
+        except (ValueError, SyntaxError, TypeError) as error:
+            raise ConfigError(f"--mesh: {name} cannot be {value!r}") from error
+    for axis in sharding.MESH_AXES:
+        size = config.mesh[axis]
+        if not isinstance(size, int) or size < 1:
+            raise ConfigError(f"--mesh: {axis} must be a whole number >= 1, got {size!r}")
+    return config
+
+
+class TaskSizes(NamedTuple):
+    """The attributes of a task that the step functions read; stands in for missing data."""
+
+    max_prompt: int
+    max_completion: int
+    eos_id: int = 1
+    pad_id: int = 0
+
+
+def abstract_parts(config: ConfigDict, architecture: ModelConfig | None) -> experiment.Parts:
+    """Builds the parts of a run, without weights and data if the architecture is given.
+
+    Args:
+      config: with mesh sizes as of `with_mesh`.
+      architecture: of the model at config.model.path; None if the config has the sizes.
+
+    Raises:
+      ConfigError: for a value that cannot run, or a mesh that the batch does not divide over.
+    """
+    config = config.copy_and_resolve_references()
+    if architecture is None:
+        return experiment.prepare(config)
+    config.model.path = ""  # neither read nor needed
+    validate(config)
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batches(mesh, config)
+    task = TaskSizes(config.task.kwargs.max_prompt, config.task.kwargs.max_completion)
+    options = {name: config.model[name] for name in ("dtype", "remat", "remat_keeps")}
+    model = dataclasses.replace(architecture, **options)
+    return experiment.Parts(config, mesh, task, model, None)
+
+
+def abstract_state(parts: experiment.Parts):
+    """Returns (members, hyper, state) of a run; the state holds ShapeDtypeStructs."""
+    config = parts.config
+    members = advantages.members_of([(config.advantage.name, config.advantage.kwargs.to_dict())])
+    hyper = hyperparameters(config, members)
+    return members, hyper, experiment.abstract_state(parts, members, hyper)
+
+
+def compile_steps(parts: experiment.Parts) -> dict[str, CompiledStep]:
+    """Compiles the rollout step, "sample", and the train step, "learn", of abstract arrays."""
+    members, hyper, state = abstract_state(parts)
+    steps = experiment.make_program(parts, members)
+    place = sharding.batch_sharding(parts.mesh)
+
+    def array(dtype, *shape):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+    count, group, tokens = parts.config.prompts, parts.config.group_size, parts.task.max_completion
+    prompts = Prompts(
+        array(jnp.int32, count, parts.task.max_prompt), array(jnp.int32, count), facts=()
+    )
+    floats = array(jnp.float32, count, group, tokens)
+    rollouts = Rollouts(array(jnp.int32, count, group, tokens), floats, floats, floats)
+    rewards = array(jnp.float32, count, group)
+    return {
+        "sample": compile_step(steps.sample, state, prompts),
+        "learn": compile_step(steps.learn, state, hyper, prompts, rollouts, rewards),
+    }
+
+
+class Plan(NamedTuple):
+    """All numbers of one device: bytes, FLOP and seconds, as dicts that JSON can hold.
+
+    Attributes:
+      name: of the config.
+      mesh: sizes of the axes.
+      options: settings that the memory depends on.
+      resident: bytes of the train state (exact).
+      learning: bytes of the train step beside it (estimated).
+      sampling: bytes of the rollout step beside it (estimated).
+      flops: of "sample" and "learn" (formula).
+      collectives: bytes of "sample" and "learn" by kind (counted in the partitioned program).
+      compiled: CompiledStep of "sample" and "learn" without the text (measured, CPU).
+      seconds: by device name (estimated).
+    """
+
+    name: str
+    mesh: dict
+    options: dict
+    resident: dict
+    learning: dict
+    sampling: dict
+    flops: dict
+    collectives: dict
+    compiled: dict
+    seconds: dict
+
+    @property
+    def peak_bytes(self) -> float:
+        """Bytes of the state and of the larger of the rollout step and the train step."""
+        step = max(sum(self.learning.values()), sum(self.sampling.values()))
+        return sum(self.resident.values()) + step
+
+    @property
+    def title(self) -> str:
+        """`64 devices: data 1, fsdp 16, tensor 4; 4 microbatches`."""
+        axes = ", ".join(f"{axis} {size}" for axis, size in self.mesh.items())
+        count = math.prod(self.mesh.values())
+        return f"{count} devices: {axes}; {self.options['microbatches']} microbatches"
+
+
+def make_plan(name: str, config: ConfigDict, architecture: ModelConfig | None) -> Plan:
+    """Compiles, counts and estimates.
+
+    Args:
+      name: of the config.
+      config: with the mesh of the plan.
+      architecture: see `abstract_parts`.
+    """
+    parts = abstract_parts(config, architecture)
+    work = flops.work_of(parts)
+    state = abstract_state(parts)[2]
+    compiled = compile_steps(parts)
+    found = {
+        "sample": collectives(compiled["sample"].partitioned),
+        # The loop over microbatches ends early where all advantages are 0: counted in full.
+        "learn": collectives(compiled["learn"].partitioned, unknown_trips=work.microbatches),
+    }
+    counts = {"sample": flops.sample_flops(work), "learn": flops.learn_flops(work)}
+    reports = {step: report._asdict() for step, report in compiled.items()}
+    for report in reports.values():
+        del report["partitioned"]
+    return Plan(
+        name,
+        mesh=dict(parts.mesh.shape),
+        options={
+            "prompts": config.prompts,
+            "group_size": config.group_size,
+            "microbatches": config.learner.microbatches,
+            "prompt": work.prompt,
+            "completion": work.completion,
+            "dtype": parts.model.dtype,
+            "remat": parts.model.remat,
+            "remat_keeps": parts.model.remat_keeps,
+        },
+        resident=flops.state_bytes(state),
+        learning=flops.learn_bytes(work, state),
+        sampling=flops.sample_bytes(work),
+        flops={step: count._asdict() for step, count in counts.items()},
+        collectives={step: bytes_by_kind(found[step]) for step in found},
+        compiled=reports,
+        seconds={
+            device.name: flops.step_seconds(device, work, found["sample"], found["learn"])
+            for device in flops.DEVICES
+        },
+    )
+
+
+_GB, _TERA = 1e9, 1e12
+_STEPS = {"sample": "rollout", "learn": "train"}
+_RESIDENT = {
+    "weights": "weights, float32 (exact)",
+    "optimizer": "optimizer state (exact)",
+    "rest": "head before RL and small states (exact)",
+}
+_LEARNING = {
+    "gradients": "train step: gradients",
+    "residuals": "train step: activations kept by remat",
+    "layer": "train step: current layer",
+    "attention": "train step: scores of a block of queries",
+    "head": "train step: head, chunks of logits",
+}
+_SAMPLING = {
+    "copy": "rollout step: weights, gathered over fsdp",
+    "apart": "rollout step: unstacked layers, for decoding",
+    "cache": "rollout step: cache of keys and values",
+    "logits": "rollout step: logits",
+}
+_SECONDS = {
+    "prefill": "rollout: prompts",
+    "decode": "rollout: decoding",
+    "sample_collectives": "rollout: collectives",
+    "products": "train: products",
+    "scores": "train: attention scores through memory",
+    "learn_collectives": "train: collectives",
+    "rollout": "**rollout step**",
+    "learn": "**train step**, nothing overlapped",
+    "learn_overlapped": "**train step**, collectives overlapped",
+}
+
+
+def plan_tables(plans: Sequence[Plan]) -> str:
+    """Formats the plans of one config as Markdown tables, one column per mesh."""
+    devices = flops.DEVICES
+
+    def rows(labels: dict, value: Callable[[Plan, Any], float], scale: float = _GB) -> list:
+        return [
+            [label, *(_number(value(plan, key) / scale) for plan in plans)]
+            for key, label in labels.items()
+        ]
+
+    def by_step(label: str) -> dict:
+        return {step: f"{name} step: {label}" for step, name in _STEPS.items()}
+
+    products = {
+        (step, part): f"{name} step: {part}, TFLOP"
+        for step, name in _STEPS.items()
+        for part in flops.Flops._fields
+    }
+    kinds = {
+        (step, kind): f"{name} step: {kind}"
+        for step, name in _STEPS.items()
+        for kind in plans[0].collectives[step]
+        if any(plan.collectives[step][kind] >= 1e6 for plan in plans)
+    }
+    seconds = {(d.name, key): f"{d.name}, {t}" for d in devices for key, t in _SECONDS.items()}
+    shares = {d.memory: f"**peak**, % of the memory of one {d.name}" for d in devices}
+    arguments = {"learn": "arguments of the compiled train step (measured)"}
+    temporary = by_step("temporary, compiler for CPU (measured)")
+    sections = {
+        "Memory of one device, GB": [
+            *rows(_RESIDENT, lambda p, key: p.resident[key]),
+            *rows(arguments, lambda p, step: p.compiled[step]["arguments"]),
+            *rows(_LEARNING, lambda p, key: p.learning[key]),
+            *rows(_SAMPLING, lambda p, key: p.sampling[key]),
+            *rows({"": "**peak** (estimated)"}, lambda p, _: p.peak_bytes),
+            *rows(shares, lambda p, memory: p.peak_bytes / memory, 0.01),
+            *rows(temporary, lambda p, step: p.compiled[step]["temporary"]),
+        ],
+        "Work of one device in one step": [
+            *rows(products, lambda p, key: p.flops[key[0]][key[1]], _TERA),
+            *rows(by_step("seconds to compile"), lambda p, step: p.compiled[step]["seconds"], 1),
+        ],
+        "Bytes that one device sends in one step, GB": rows(
+            kinds, lambda p, key: p.collectives[key[0]][key[1]]
+        ),
+        "Estimated seconds of one step": rows(seconds, lambda p, key: p.seconds[key[0]][key[1]], 1),
+    }
+    columns = ["", *(plan.title for plan in plans)]
+    parts = []
+    for title, cells in sections.items():
+        table = pd.DataFrame(cells, columns=columns)
+        parts += [f"{title}:", table.to_markdown(index=False, disable_numparse=True)]
+    return "\n\n".join(parts)
+
+
+def _number(value: float) -> str:
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2g}"
+
+
+def main(argv):
+    """Compiles, counts and prints."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    FLAGS = flags.FLAGS
+    out = Path(FLAGS.out) if FLAGS.out else None
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise ConfigError(f"--out must be a file in a directory that is there, got {str(out)!r}")
+    configs = [with_mesh(FLAGS.config, mesh) for mesh in FLAGS.mesh]
+    # Before the first use of a device, which starts the backend.
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", max(math.prod(c.mesh.values()) for c in configs))
+    architecture = getattr(config_module(), "architecture", None)
+    if architecture is None and FLAGS.config.model.path:
+        raise ConfigError(
+            "a plan of config.model.path needs a function architecture() in the config file, as in"
+            " configs/qwen2_5_7b.py: it does not read the weights"
+        )
+    name = Path(config_flags.get_config_filename(FLAGS["config"]).split(":")[0]).stem
+    plans = [make_plan(name, config, architecture and architecture()) for config in configs]
+    if out is not None:
+        command = "python -m experiments.perf.plan " + shlex.join(sys.argv[1:])
+        saved = {"command": command, "plans": [plan._asdict() for plan in plans]}
+        out.write_text(json.dumps(saved, indent=1) + "\n")
+    print(plan_tables(plans))
+
+
+if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "Config file of the run.")
+    flags.DEFINE_multi_string("mesh", None, "data=1,fsdp=8,tensor=1; may be repeated.")
+    flags.DEFINE_string("out", None, "File for the numbers, as JSON.")
+    flags.mark_flags_as_required(["config", "mesh"])
+    one_line_errors(main)

@@ -1,1 +1,0 @@
-"""Memory, work and time of a run on devices that are not here; see __main__."""
