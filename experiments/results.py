@@ -13,6 +13,8 @@ import json
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from experiments.config import leaves
 from experiments.metric_writer import replacing
 from experiments.report.runs import load_runs
@@ -44,9 +46,11 @@ def write_results(workdir: Path) -> Path:
     for run in load_runs(workdir):  # in the order of the sweep
         config = dict(leaves(run.config))
         own = {"run": run.name, "method": run.method} | {f: config.get(f) for f in fields}
-        for line in run.evaluations:
-            figures = {k.removeprefix("eval/"): v for k, v in line.items() if k != "eval/seconds"}
-            rows.append(own | {"step": figures.pop("step")} | figures)
+        evaluations = run.evaluations.drop(columns="eval/seconds", errors="ignore")
+        evaluations = evaluations.rename(columns=lambda key: key.removeprefix("eval/"))
+        for step, figures in evaluations.to_dict("index").items():
+            logged = {key: value for key, value in figures.items() if pd.notna(value)}
+            rows.append(own | {"step": step} | logged)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     table = workdir / "results.csv"
     with replacing(table) as temporary, temporary.open("w", newline="") as file:

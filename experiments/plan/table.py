@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from experiments.plan import rates
 from experiments.plan.estimate import Plan
-from experiments.report.table import Table, as_markdown
 
 _GB, _TERA = 1e9, 1e12
 
@@ -23,8 +24,13 @@ def plan_tables(plans: Sequence[Plan]) -> str:
         ("Predicted seconds of one step", _second_rows(plans)),
     )
     return "\n\n".join(
-        f"{title}:\n\n{as_markdown(Table(head, tuple(rows), ''))}" for title, rows in sections
+        f"{title}:\n\n{_as_markdown(pd.DataFrame(rows, columns=head))}" for title, rows in sections
     )
+
+
+def _as_markdown(table: pd.DataFrame) -> str:
+    aligned = ["left", *["right"] * (table.shape[1] - 1)]
+    return table.to_markdown(index=False, disable_numparse=True, colalign=aligned)
 
 
 def mesh_name(plan: Plan) -> str:
