@@ -50,7 +50,7 @@ class Run:
     @property
     def started(self) -> bool:
         """Whether the run has logged a line."""
-        return not (self.train.empty and self.evaluations.empty)
+        return len(self.train) + len(self.evaluations) > 0
 
     @property
     def finished(self) -> bool:

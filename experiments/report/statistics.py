@@ -5,7 +5,7 @@ Aggregates the runs of `runs.py`; `plots.py`, `write.py` and notebooks/04_replic
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,9 +32,9 @@ class Estimate(NamedTuple):
       num_seeds: in the mean.
     """
 
-    value: np.ndarray | float
-    low: np.ndarray | float
-    high: np.ndarray | float
+    value: Any
+    low: Any
+    high: Any
     num_seeds: int
 
 

@@ -1,5 +1,3 @@
-"""Synthetic workdirs, made once; a test may write their report/, and nothing else."""
-
 import pytest
 
 from tests.experiments.report import synthetic
@@ -7,15 +5,10 @@ from tests.experiments.report import synthetic
 
 @pytest.fixture(scope="session")
 def two_seeds(tmp_path_factory):
-    """Three methods by two seeds; the last run of fade was killed."""
-    return synthetic.write_sweep(tmp_path_factory.mktemp("two"), seeds=2)
+    """Three methods with two seeds each; the last run of fade was killed at step 73."""
+    return synthetic.write_sweep(tmp_path_factory.mktemp("two"), seeds=2, truncate=True)
 
 
 @pytest.fixture(scope="session")
 def four_seeds(tmp_path_factory):
     return synthetic.write_sweep(tmp_path_factory.mktemp("four"), seeds=4, truncate=False)
-
-
-@pytest.fixture(scope="session")
-def single_run(tmp_path_factory):
-    return synthetic.write_run(tmp_path_factory.mktemp("single") / "run", "fade", 3)
