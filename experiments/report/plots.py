@@ -38,25 +38,24 @@ STYLE: dict[Any, Any] = {
     "savefig.dpi": 100,
 }
 # Okabe and Ito's palette for color-blind readers, without yellow, with gray for black.
-_VERMILION, _BLUE, _GREEN, _ORANGE = "#D55E00", "#1A80C4", "#009E73", "#E69F00"
-_PURPLE, _SKY, _GRAY = "#CC79A7", "#56B4E9", "#7F7F7F"
-_COLORS = (_VERMILION, _BLUE, _GREEN, _ORANGE, _PURPLE, _SKY, _GRAY)
 _COLOR_OF_ADVANTAGE = {
-    "fade": _VERMILION,
-    "grpo": _BLUE,
-    "dr_grpo": _BLUE,
-    "power": _GREEN,
-    "asym_grpo": _ORANGE,
-    "power_asym": _PURPLE,
-    "rloo": _SKY,
-    "reinforce": _GRAY,
+    "fade": "#D55E00",
+    "grpo": "#1A80C4",
+    "dr_grpo": "#1A80C4",
+    "power": "#009E73",
+    "asym_grpo": "#E69F00",
+    "power_asym": "#CC79A7",
+    "rloo": "#56B4E9",
+    "reinforce": "#7F7F7F",
 }
+_COLORS = tuple(dict.fromkeys(_COLOR_OF_ADVANTAGE.values()))
 _LINE_STYLES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
 _LINES = (
     "Line: mean over seeds. Band: its 95% t interval, or, for held-out metrics of a single run, "
     "the 95% interval over prompts. Thin: the runs themselves if there are two, and runs that "
-    "stopped early, left out of the mean."
+    "stopped early, left out of the mean. Training metrics but α, δ and the rank-one fraction: "
+    "running mean over a thirtieth of the run."
 )
 _HISTOGRAM_TIMES = 40  # columns of the solve-rate histogram, each a mean over several steps
 
@@ -117,7 +116,7 @@ def entropies(runs: Sequence[Run]) -> Captioned | None:
         ("entropy_failure", "of failures", look),
     ]
     caption = "Mean token entropy of the sampled rollouts: all, successful and failed ones."
-    return _plot_panels(runs, panels, caption + _explain_window(runs))
+    return _plot_panels(runs, panels, caption)
 
 
 def schedules(runs: Sequence[Run]) -> Captioned | None:
@@ -150,39 +149,38 @@ def training(runs: Sequence[Run]) -> Captioned | None:
         "succeed, which most advantages ignore; gradient norm before clipping; share of the head's "
         "update since the start in its first singular direction (σ₁² / Σσ²)."
     )
-    return _plot_panels(runs, panels, caption + _explain_window(runs))
+    return _plot_panels(runs, panels, caption)
 
 
 def masses(runs: Sequence[Run]) -> Captioned | None:
     """Plots m_S and m_F of each method: exact as functions of p, and measured over steps."""
     exact = {method: exact_masses(members) for method, members in by_method(runs).items()}
     has_exact = any(exact.values())
-    measured = [key for key in ("mass_success", "mass_failure") if _has(runs, key)]
-    if not has_exact and not measured:
+    has_measured = _has(runs, "mass_success") and _has(runs, "mass_failure")
+    if not has_exact and not has_measured:
         return None
-    figure, grid = _subplots(2 * has_exact + len(measured))
+    figure, grid = _subplots(2 * (has_exact + has_measured))
     styles, window = method_styles(runs), smoothing_window(runs)
-    if has_exact:
-        grid[1].sharey(grid[0])
-        for axes, side in zip(grid, ("success", "failure")):
-            title = f"{side}: $m_{side[0].upper()}(p)$, exact"
-            axes.set(title=title, xlabel="solve rate p", ylabel="mass")
+    for left, right in zip(grid[::2], grid[1::2]):
+        right.sharey(left)
+    for i, (side, symbol) in enumerate((("success", "m_S"), ("failure", "m_F"))):
+        if has_exact:
+            title = f"{side}: ${symbol}(p)$, exact"
+            grid[i].set(title=title, xlabel="solve rate p", ylabel="mass")
             for method, pairs in exact.items():
                 for pair in pairs:
                     alpha = 1.0 if pair is pairs[-1] else 0.45
-                    axes.plot(SOLVE_RATES, getattr(pair, side), **styles[method], alpha=alpha)
-    for axes, key in zip(grid[2 * has_exact :], measured):
-        axes.sharey(grid[2 * has_exact])
-        side = key.removeprefix("mass_")
-        title = f"{side}: $m_{side[0].upper()}$ of the batches"
-        _plot_metric(axes, runs, key, title, ylabel="mass", window=window)
+                    grid[i].plot(SOLVE_RATES, getattr(pair, side), **styles[method], alpha=alpha)
+        if has_measured:
+            title = f"{side}: ${symbol}$ of the batches"
+            _plot_metric(grid[i - 2], runs, f"mass_{side}", title, ylabel="mass", window=window)
     _add_legend(figure, styles)
     sizes = sorted({setting(run.config, "group_size", 0) for run in runs} - {0})
     caption = (
         "Exact: total advantage of successes, E[(K/G) w_S(K)], and of failures, "
         f"E[(1-K/G) w_F(K)], K ~ Binomial(G, p), G = {' / '.join(map(str, sizes))}; where α or δ "
         "move, with those of the first seed at the first step (pale) and at the last. "
-        f"Of the batches: measured over training.{_explain_window(runs)} {_LINES}"
+        f"Of the batches: measured over training. {_LINES}"
     )
     missing = [method for method, pairs in exact.items() if not pairs]
     if missing:
@@ -335,8 +333,3 @@ def _add_legend(figure: Figure, styles: dict[str, dict[str, Any]]) -> None:
     columns = max(1, min(len(handles), int(figure.get_figwidth() / (0.65 + 0.075 * widest))))
     figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // columns))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns)
-
-
-def _explain_window(runs: Sequence[Run]) -> str:
-    window = smoothing_window(runs)
-    return f" Running mean over {window} logged steps." if window > 1 else ""
