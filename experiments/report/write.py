@@ -84,11 +84,11 @@ def write_report(workdir: Path | str, out: Path | str | None = None) -> Path:
                 figure, caption = found
                 figure.savefig(out / f"{name}.png")
                 sections.append(Section(title, caption, png=f"{name}.png"))
-    equal = "All other settings are equal."
+    digest = "parameters: first 16 digits of the SHA-256 of the final parameters."
     sections += [
-        Section("Methods", equal, methods_table(runs)),
-        Section("Setup", "Several values: the runs differ.", setup_table(runs)),
-        Section("Runs", "parameters: first digits of the SHA-256 at the end.", runs_table(runs)),
+        Section("Methods", "All other settings are equal.", methods_table(runs)),
+        Section("Setup", "Values separated by / differ between runs.", setup_table(runs)),
+        Section("Runs", digest, runs_table(runs)),
     ]
     methods = list(by_method(runs))
     names = ", ".join(methods) if len(methods) <= 4 else f"{len(methods)} methods"

@@ -12,7 +12,6 @@ from experiments.report.statistics import (
     exact_masses,
     final_estimate,
     matched,
-    mean_over_seeds,
     method_curve,
     start_estimate,
     t_interval,
@@ -88,12 +87,6 @@ def test_bootstrap_interval_of_one_seed_is_absent():
     found = bootstrap_interval(np.array([[0.4], [0.3], [0.5]]), np.ones((3, 1)))
     assert found.value == 0.4
     assert np.isnan(found.low)
-
-
-def test_mean_over_seeds_skips_nan():
-    statistic = np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, np.nan]])
-    seeds = np.array([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
-    np.testing.assert_allclose(mean_over_seeds(statistic, seeds), [5 / 3, np.nan])
 
 
 def test_matched_interpolates_hand_made_lines():
