@@ -14,7 +14,7 @@ MOVED = {
     "experiments.gallery": "notebooks/01_decomposition.ipynb and docs/advantages.md",
     "experiments.models.fetch_smollm2": "python -m experiments.models.smollm2",
     "experiments.plan": "python -m experiments.perf.plan",
-    "experiments.results": "python -m experiments.run, which writes results.csv of a sweep",
+    "experiments.results": "python -m experiments.report, which writes results.csv of a sweep",
     "experiments.theory": "notebooks/04_replication.ipynb",
 }
 

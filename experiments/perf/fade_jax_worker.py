@@ -21,9 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import advantages
 from experiments.config import default_config
-from experiments.experiment import Parts, make_program, starting_params
+from experiments.experiment import Experiment, assemble, build_experiment, initial_params
 from experiments.learner import hyperparameters
 from experiments.models.config import ModelConfig
 from experiments.perf.flops import learn_flops, sample_flops, work_of
@@ -31,7 +30,6 @@ from experiments.perf.worker import ONE_THREAD, SHAPES, RunOnce, Worker, Workloa
 from experiments.rollout import Rollouts
 from experiments.sharding import make_mesh
 from experiments.tasks.base import Prompts
-from experiments.train import compile_for
 from fade_jax.entropies import log_prob_and_entropy
 
 SWEEP_CONFIG = "configs/sweeps/benchmark.py"
@@ -66,13 +64,13 @@ class RandomTask:
         tokens = jax.random.randint(key, (count, self.max_prompt), 0, self.vocab_size, jnp.int32)
         return Prompts(tokens, jnp.full(count, self.max_prompt, jnp.int32), ())
 
-    def verify(self, facts, tokens, mask) -> jax.Array:
+    def verify(self, verifier_inputs, tokens, mask) -> jax.Array:
         """Returns rewards [P, G]."""
         return (tokens[..., 0] % 2 == 0).astype(jnp.float32)
 
 
-def make_parts(workload: Workload) -> Parts:
-    """Returns the parts of a run with the sizes of `workload`, all else by default."""
+def make_experiment(workload: Workload) -> Experiment:
+    """Returns an experiment with the sizes of `workload`, all else by default."""
     config, shape = default_config(), workload.shape
     config.prompts, config.group_size = workload.prompts, workload.group_size
     config.steps_per_call = workload.steps
@@ -97,14 +95,14 @@ def make_parts(workload: Workload) -> Parts:
         remat_keeps="products" if workload.variant == "kept" else "nothing",
     )
     task = RandomTask(shape.vocab_size, workload.prompt, workload.completion)
-    return Parts(config, make_mesh(config.mesh), task, model, None)
+    return assemble(config, make_mesh(config.mesh), task, model)
 
 
 class Call(NamedTuple):
     """A jitted step function and its arguments.
 
     Attributes:
-      function: of experiments.experiment.Program.
+      function: of experiments.step_functions.RLFns.
       arguments: the train state first.
       carries: whether the state is donated, and replaced by the first result.
       notes: to report.
@@ -118,22 +116,21 @@ class Call(NamedTuple):
 
 def call_of(workload: Workload) -> Call:
     """Returns the call of a rollout, an update or a whole step of `workload`."""
-    parts = make_parts(workload)
-    members = advantages.members_of([(parts.config.advantage.name, {})])
-    program = make_program(parts, members)
-    hyper = hyperparameters(parts.config, members)
-    state = program.init(hyper, starting_params(parts))
-    prompts = parts.task.train_prompts(0, 0, workload.prompts)
-    notes = {"remat": parts.model.remat}
+    experiment = make_experiment(workload)
+    rl, task = experiment.rl, experiment.task
+    hyper = hyperparameters(experiment.config, experiment.methods)
+    state = rl.init(hyper, initial_params(experiment))
+    prompts = task.train_prompts(0, 0, workload.prompts)
+    notes = {"remat": experiment.model.remat}
     if workload.kind == "rollout":
-        notes["flop"] = sample_flops(work_of(parts)).total
-        return Call(program.sample, (state, prompts), False, notes)
+        notes["flop"] = sample_flops(work_of(experiment)).total
+        return Call(rl.sample, (state, prompts), False, notes)
     if workload.kind == "update":
-        notes["flop"] = learn_flops(work_of(parts)).total
+        notes["flop"] = learn_flops(work_of(experiment)).total
         rollouts = random_rollouts(workload)
-        rewards = parts.task.verify((), rollouts.tokens, rollouts.token_mask)
-        return Call(program.learn, (state, hyper, prompts, rollouts, rewards), True, notes)
-    return Call(program.advance, (state, parts.task, hyper, workload.steps), True, notes)
+        rewards = task.verify((), rollouts.tokens, rollouts.token_mask)
+        return Call(rl.update, (state, hyper, prompts, rollouts, rewards), True, notes)
+    return Call(rl.train_steps, (state, task, hyper, workload.steps), True, notes)
 
 
 def repeated(call: Call) -> RunOnce:
@@ -235,11 +232,12 @@ def _sweep_steps(workload: Workload) -> tuple[RunOnce, dict]:
     """Steps of one run of the benchmark's sweep, by the program of all its methods."""
     file = runpy.run_path(SWEEP_CONFIG)
     config = file["get_config"]()
-    parts, members, program, _ = compile_for(config, list(file["METHODS"].values()))
-    hyper = hyperparameters(config, members)
+    experiment = build_experiment(config, list(file["METHODS"].values()))
+    hyper = hyperparameters(config, experiment.methods)
+    state = experiment.rl.init(hyper, initial_params(experiment))
     call = Call(
-        program.advance,
-        (program.init(hyper, starting_params(parts)), parts.task, hyper, workload.steps),
+        experiment.rl.train_steps,
+        (state, experiment.task, hyper, workload.steps),
         carries=True,
         notes={},
     )

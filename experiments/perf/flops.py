@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import jax
 
-from experiments.experiment import Parts
+from experiments.experiment import Experiment
 from experiments.learner import TrainState
 from experiments.models.config import ModelConfig
 from experiments.models.layers import QUERIES, query_blocks
@@ -57,20 +57,20 @@ class Work(NamedTuple):
     item: int
 
 
-def work_of(parts: Parts) -> Work:
+def work_of(experiment: Experiment) -> Work:
     """Returns the work of one device of a run."""
-    config, mesh = parts.config, parts.mesh
+    config, mesh = experiment.config, experiment.mesh
     return Work(
-        parts.model,
+        experiment.model,
         prompts=config.prompts // (mesh.shape["data"] * mesh.shape["fsdp"]),
         group=config.group_size,
-        prompt=parts.task.max_prompt,
-        completion=parts.task.max_completion,
+        prompt=experiment.task.max_prompt,
+        completion=experiment.task.max_completion,
         tensor=mesh.shape["tensor"],
         updates=config.learner.epochs * config.learner.minibatches,
         microbatches=config.learner.microbatches,
         epochs=config.learner.epochs,
-        item=2 if parts.model.dtype == "bfloat16" else 4,
+        item=2 if experiment.model.dtype == "bfloat16" else 4,
     )
 
 

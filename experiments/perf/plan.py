@@ -28,9 +28,10 @@ import pandas as pd
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import advantages, experiment, sharding
+from experiments import sharding
 from experiments.command import config_module, one_line_errors
-from experiments.config import ConfigError, validate
+from experiments.config import Config, ConfigError, validate
+from experiments.experiment import Experiment, abstract_state, assemble, build_experiment
 from experiments.learner import hyperparameters
 from experiments.models.config import ModelConfig
 from experiments.perf import flops
@@ -39,7 +40,7 @@ from experiments.rollout import Rollouts
 from experiments.tasks.base import Prompts
 
 
-def with_mesh(config: ConfigDict, text: str) -> ConfigDict:
+def with_mesh(config: Config, text: str) -> Config:
     """Returns a copy of the config with the mesh of `text`.
 
     Args:
@@ -83,8 +84,8 @@ class TaskSizes(NamedTuple):
     pad_id: int = 0
 
 
-def abstract_parts(config: ConfigDict, architecture: ModelConfig | None) -> experiment.Parts:
-    """Builds the parts of a run, without weights and data if the architecture is given.
+def abstract_experiment(config: Config, architecture: ModelConfig | None) -> Experiment:
+    """Builds an experiment, without weights and data if the architecture is given.
 
     Args:
       config: with mesh sizes as of `with_mesh`.
@@ -95,7 +96,7 @@ def abstract_parts(config: ConfigDict, architecture: ModelConfig | None) -> expe
     """
     config = config.copy_and_resolve_references()
     if architecture is None:
-        return experiment.prepare(config)
+        return build_experiment(config)
     config.model.path = ""  # neither read nor needed
     validate(config)
     mesh = sharding.make_mesh(config.mesh)
@@ -103,36 +104,29 @@ def abstract_parts(config: ConfigDict, architecture: ModelConfig | None) -> expe
     task = TaskSizes(config.task.kwargs.max_prompt, config.task.kwargs.max_completion)
     options = {name: config.model[name] for name in ("dtype", "remat", "remat_keeps")}
     model = dataclasses.replace(architecture, **options)
-    return experiment.Parts(config, mesh, task, model, None)
+    return assemble(config, mesh, task, model)
 
 
-def abstract_state(parts: experiment.Parts):
-    """Returns (members, hyper, state) of a run; the state holds ShapeDtypeStructs."""
-    config = parts.config
-    members = advantages.members_of([(config.advantage.name, config.advantage.kwargs.to_dict())])
-    hyper = hyperparameters(config, members)
-    return members, hyper, experiment.abstract_state(parts, members, hyper)
-
-
-def compile_steps(parts: experiment.Parts) -> dict[str, CompiledStep]:
+def compile_steps(experiment: Experiment) -> dict[str, CompiledStep]:
     """Compiles the rollout step, "sample", and the train step, "learn", of abstract arrays."""
-    members, hyper, state = abstract_state(parts)
-    steps = experiment.make_program(parts, members)
-    place = sharding.batch_sharding(parts.mesh)
+    hyper = hyperparameters(experiment.config, experiment.methods)
+    state = abstract_state(experiment, hyper)
+    place = sharding.batch_sharding(experiment.mesh)
 
     def array(dtype, *shape):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
-    count, group, tokens = parts.config.prompts, parts.config.group_size, parts.task.max_completion
+    config, task = experiment.config, experiment.task
+    count, group, tokens = config.prompts, config.group_size, task.max_completion
     prompts = Prompts(
-        array(jnp.int32, count, parts.task.max_prompt), array(jnp.int32, count), facts=()
+        array(jnp.int32, count, task.max_prompt), array(jnp.int32, count), verifier_inputs=()
     )
     floats = array(jnp.float32, count, group, tokens)
     rollouts = Rollouts(array(jnp.int32, count, group, tokens), floats, floats, floats)
     rewards = array(jnp.float32, count, group)
     return {
-        "sample": compile_step(steps.sample, state, prompts),
-        "learn": compile_step(steps.learn, state, hyper, prompts, rollouts, rewards),
+        "sample": compile_step(experiment.rl.sample, state, prompts),
+        "learn": compile_step(experiment.rl.update, state, hyper, prompts, rollouts, rewards),
     }
 
 
@@ -177,18 +171,18 @@ class Plan(NamedTuple):
         return f"{count} devices: {axes}; {self.options['microbatches']} microbatches"
 
 
-def make_plan(name: str, config: ConfigDict, architecture: ModelConfig | None) -> Plan:
+def make_plan(name: str, config: Config, architecture: ModelConfig | None) -> Plan:
     """Compiles, counts and estimates.
 
     Args:
       name: of the config.
       config: with the mesh of the plan.
-      architecture: see `abstract_parts`.
+      architecture: see `abstract_experiment`.
     """
-    parts = abstract_parts(config, architecture)
-    work = flops.work_of(parts)
-    state = abstract_state(parts)[2]
-    compiled = compile_steps(parts)
+    experiment = abstract_experiment(config, architecture)
+    work = flops.work_of(experiment)
+    state = abstract_state(experiment, hyperparameters(config, experiment.methods))
+    compiled = compile_steps(experiment)
     found = {
         "sample": collectives(compiled["sample"].partitioned),
         # The loop over microbatches ends early where all advantages are 0: counted in full.
@@ -200,16 +194,16 @@ def make_plan(name: str, config: ConfigDict, architecture: ModelConfig | None) -
         del report["partitioned"]
     return Plan(
         name,
-        mesh=dict(parts.mesh.shape),
+        mesh=dict(experiment.mesh.shape),
         options={
             "prompts": config.prompts,
             "group_size": config.group_size,
             "microbatches": config.learner.microbatches,
             "prompt": work.prompt,
             "completion": work.completion,
-            "dtype": parts.model.dtype,
-            "remat": parts.model.remat,
-            "remat_keeps": parts.model.remat_keeps,
+            "dtype": experiment.model.dtype,
+            "remat": experiment.model.remat,
+            "remat_keeps": experiment.model.remat_keeps,
         },
         resident=flops.state_bytes(state),
         learning=flops.learn_bytes(work, state),

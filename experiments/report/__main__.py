@@ -1,26 +1,34 @@
-"""The command `python -m experiments.report --workdir=DIR [--out=DIR]`."""
+"""Writes the report of a run or a sweep, and results.csv of a sweep.
 
-import argparse
+python -m experiments.report --workdir=DIR [--out=DIR]
+"""
+
 import sys
 from pathlib import Path
 
-from experiments.report.table import main_table
-from experiments.report.write import write_report
+from absl import app, flags, logging
+
+from experiments.report import main_table, write_report
+from experiments.results import write_results
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run or a sweep.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Directory of the report (default: WORKDIR/report).")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Writes the report, prints the main table and says where the page is."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__)
-    parser.add_argument("--workdir", type=Path, required=True, help="of a run or a sweep")
-    parser.add_argument("--out", type=Path, help="where the page goes (default: WORKDIR/report)")
-    options = parser.parse_args(arguments)
+def main(argv):
+    """Writes the report and prints the main table and the path of the page."""
+    logging.set_verbosity(logging.WARNING)
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
     try:
-        page = write_report(options.workdir, options.out)
-        print(main_table(options.workdir))
+        page = write_report(_WORKDIR.value, _OUT.value)
+        if (Path(_WORKDIR.value) / "sweep.json").exists():
+            write_results(Path(_WORKDIR.value))
+        print(main_table(_WORKDIR.value))
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(f"\nreport: {page}")
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)

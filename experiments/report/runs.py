@@ -1,84 +1,65 @@
-"""Reading the workdir of a run or of a sweep, finished or not."""
+"""Reads the workdir of a run or of a sweep, finished or not, into pandas.
+
+Reads what `experiments.train` and `experiments.sweep` write; `statistics.py` aggregates it.
+"""
 
 import json
+import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from experiments.grid import method_of_run
 from experiments.metric_writer import read_lines
 
-SEED = re.compile(r"[-_,]?seed[=_-]?\d+")
-_PASS = re.compile(r"eval/pass@(\d+)")
+logger = logging.getLogger(__name__)
+
+_PASS_AT_K = re.compile(r"eval/pass@(\d+)")
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What one run left on disk.
+    """Files of one run.
 
-    `train` and `evaluations` are the lines of metrics.jsonl, in the order of their steps.
+    Attributes:
+      name: of the run in its sweep; of a single run, the name of its advantage.
+      method: the name without the seed; the runs of one method differ only in their seed.
+      config: from config.json, nested.
+      train: the training lines of metrics.jsonl, a row per step, indexed by step.
+      evaluations: the evaluation lines, likewise.
+      result: from result.json; None until the run is finished.
     """
 
     name: str
-    method: str  # the name without its seed; runs of one method differ in their seed alone
+    method: str
     config: dict[str, Any]
-    train: tuple[dict[str, Any], ...]
-    evaluations: tuple[dict[str, Any], ...]
+    train: pd.DataFrame
+    evaluations: pd.DataFrame
     result: dict[str, Any] | None
 
     @property
     def last_step(self) -> int:
-        """The number of updates logged."""
-        return max((line["step"] for line in (*self.train, *self.evaluations)), default=0)
+        """The last step logged, 0 without any."""
+        return max((0, *self.train.index, *self.evaluations.index))
+
+    @property
+    def started(self) -> bool:
+        """Whether the run has logged a line."""
+        return len(self.train) + len(self.evaluations) > 0
 
     @property
     def finished(self) -> bool:
-        """Whether the run reached its end."""
+        """Whether the run reached its last step."""
         return self.result is not None or 0 < setting(self.config, "steps", 0) <= self.last_step
 
 
-def setting(config: dict[str, Any], field: str, default: Any = None) -> Any:
-    """The value of a dotted field of a config read from JSON, or `default`."""
-    value: Any = config
-    for part in field.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return default
-        value = value[part]
-    return value
-
-
-def series(lines: Iterable[dict[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """The steps and values of a key, without the lines where it is absent, null or not finite."""
-    pairs = [(line["step"], line[key]) for line in lines if _is_finite_number(line.get(key))]
-    steps, values = zip(*pairs) if pairs else ((), ())
-    return np.asarray(steps, np.int64), np.asarray(values, np.float64)
-
-
-def pass_ks(runs: Sequence[Run]) -> list[int]:
-    """The k of every pass@k that some run evaluated, ascending."""
-    keys = {key for run in runs for line in run.evaluations for key in line}
-    return sorted(int(match[1]) for key in keys if (match := _PASS.fullmatch(key)))
-
-
-def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by method, in the order of the sweep."""
-    methods: dict[str, list[Run]] = {}
-    for run in runs:
-        methods.setdefault(run.method, []).append(run)
-    return methods
-
-
-def furthest(runs: Sequence[Run]) -> list[Run]:
-    """The runs that got furthest; only these are averaged, so that no mean changes its members."""
-    last = max(run.last_step for run in runs)
-    return [run for run in runs if run.last_step == last]
-
-
-def load_runs(workdir: Path) -> list[Run]:
-    """Reads every run of a workdir; runs that have not started yet have no lines.
+def load_runs(workdir: Path | str) -> list[Run]:
+    """Reads every run of a workdir; a run that has not started has no rows.
 
     Args:
       workdir: of one run (metrics.jsonl) or of a sweep (sweep.json and runs/).
@@ -87,7 +68,7 @@ def load_runs(workdir: Path) -> list[Run]:
       The runs, in the order of the sweep.
 
     Raises:
-      FileNotFoundError: no workdir, or nothing of a run in it.
+      FileNotFoundError: if no run in the workdir has logged a line.
     """
     workdir = Path(workdir)
     if (workdir / "metrics.jsonl").exists():
@@ -97,11 +78,57 @@ def load_runs(workdir: Path) -> list[Run]:
         present = sorted(path.name for path in workdir.glob("runs/*") if path.is_dir())
         names = dict.fromkeys([name for name in listed if name] + present)
         runs = [_load_run(workdir / "runs" / name, name) for name in names]
-    if not any(run.train or run.evaluations for run in runs):
+    if not any(run.started for run in runs):
         raise FileNotFoundError(
             f"no metrics in {workdir}: a run logs metrics.jsonl there, a sweep in runs/*/"
         )
     return runs
+
+
+def to_frame(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Returns lines as a DataFrame sorted by step; a repeated step keeps its last line."""
+    frame = pd.DataFrame(list(lines))
+    if frame.empty:
+        return pd.DataFrame(index=pd.Index([], dtype=np.int64, name="step"))
+    return frame.drop_duplicates("step", keep="last").set_index("step").sort_index()
+
+
+def series(frame: pd.DataFrame, key: str) -> pd.Series:
+    """Returns the finite values of a column by step; empty without the column."""
+    if key not in frame:
+        return pd.Series(index=frame.index[:0], dtype=np.float64)
+    values = pd.Series(pd.to_numeric(frame[key], errors="coerce"), dtype=np.float64)
+    return values.replace([np.inf, -np.inf], np.nan).dropna()
+
+
+def setting(config: Mapping[str, Any], field: str, default: Any = None) -> Any:
+    """Returns the value of a dotted config field, or `default`."""
+    value: Any = config
+    for part in field.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return default
+        value = value[part]
+    return value
+
+
+def pass_ks(runs: Sequence[Run]) -> list[int]:
+    """Returns the k of every pass@k that a run evaluated, ascending."""
+    keys = {key for run in runs for key in run.evaluations}
+    return sorted(int(match[1]) for key in keys if (match := _PASS_AT_K.fullmatch(key)))
+
+
+def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Groups runs by method, in the order of the sweep."""
+    methods: dict[str, list[Run]] = {}
+    for run in runs:
+        methods.setdefault(run.method, []).append(run)
+    return methods
+
+
+def furthest(runs: Sequence[Run]) -> list[Run]:
+    """Returns the runs with the largest last step: means are over these, at every step."""
+    last = max(run.last_step for run in runs)
+    return [run for run in runs if run.last_step == last]
 
 
 def _load_run(directory: Path, name: str) -> Run:
@@ -110,31 +137,27 @@ def _load_run(directory: Path, name: str) -> Run:
     lines = read_lines(directory / "metrics.jsonl")
     return Run(
         name=name or advantage,
-        method=SEED.sub("", name) or advantage,
+        method=method_of_run(name) or advantage,
         config=config,
-        train=_ordered(line for line in lines if not _is_evaluation(line)),
-        evaluations=_ordered(line for line in lines if _is_evaluation(line)),
+        train=to_frame(line for line in lines if not _is_evaluation(line)),
+        evaluations=to_frame(line for line in lines if _is_evaluation(line)),
         result=_read_json(directory / "result.json") or None,
     )
 
 
-def _is_evaluation(line: dict[str, Any]) -> bool:
+def _is_evaluation(line: Mapping[str, Any]) -> bool:
     return any(key.startswith("eval/") for key in line)
 
 
-def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, int | float) and bool(np.isfinite(value))
-
-
-def _ordered(lines: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """By step; the last line of a step wins, since a resumed run may log a step again."""
-    by_step = {line["step"]: line for line in lines}
-    return tuple(by_step[step] for step in sorted(by_step))
-
-
 def _read_json(path: Path) -> dict[str, Any]:
+    """Returns the JSON object of a file; {} without the file, or with a warning if damaged."""
+    if not path.exists():
+        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        logger.warning("%s is damaged and is left out", path)
         return {}
-    return content if isinstance(content, dict) else {}
+    return content

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from experiments.advantages import check_gradient, factory_of
 from experiments.config import ConfigError
-from experiments.report.pictures.masses import exact_masses
-from experiments.report.runs import Run
+from experiments.report.runs import Run, to_frame
+from experiments.report.statistics import exact_masses
 from tests.conftest import COMPILATION_CACHE
 from tests.experiments.conftest import REPOSITORY
 from tests.experiments.tiny_config import get_config as tiny_config
@@ -172,7 +172,7 @@ def test_what_cannot_be_an_advantage(name, kwargs, message):
 
 def run_of(name, kwargs, train=()):
     config = {"group_size": 8, "advantage": {"name": name, "kwargs": kwargs}}
-    return Run("x", "x", config, tuple(train), (), None)
+    return Run("x", "x", config, to_frame(train), to_frame(()), None)
 
 
 def test_the_report_draws_its_masses():

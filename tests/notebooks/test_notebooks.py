@@ -123,7 +123,7 @@ def fade_quickstart(executed):
     assert "| before training |" in executed.output
     assert executed.output.count("PngImageFile") == 3
     workdir = executed.directory / "runs" / "notebook_fade"
-    assert (workdir / "report" / "report.html").exists()
+    assert (workdir / "report" / "index.html").exists()
     assert json.loads((workdir / "result.json").read_text())["step"] == 4
 
 

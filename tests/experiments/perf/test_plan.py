@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.config import ConfigError
+from experiments.experiment import abstract_state
+from experiments.learner import hyperparameters
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.perf import flops, plan
@@ -39,14 +41,18 @@ def config(mesh):
     return plan.with_mesh(config, mesh)
 
 
-@pytest.fixture(scope="module", name="parts")
-def parts_fixture():
-    return plan.abstract_parts(config("data=1,fsdp=4,tensor=2,learner.microbatches=2"), MODEL)
+def abstract_state_of(experiment):
+    return abstract_state(experiment, hyperparameters(experiment.config, experiment.methods))
+
+
+@pytest.fixture(scope="module", name="experiment")
+def experiment_fixture():
+    return plan.abstract_experiment(config("data=1,fsdp=4,tensor=2,learner.microbatches=2"), MODEL)
 
 
 @pytest.fixture(scope="module", name="compiled")
-def compiled_fixture(parts):
-    return plan.compile_steps(parts)
+def compiled_fixture(experiment):
+    return plan.compile_steps(experiment)
 
 
 def parameters_by_hand(fsdp, tensor):
@@ -58,8 +64,8 @@ def parameters_by_hand(fsdp, tensor):
     return matrices // (fsdp * tensor) + norms // fsdp + L * biases // tensor
 
 
-def test_state_bytes_equal_shards_and_program_arguments(parts, compiled):
-    state = plan.abstract_state(parts)[2]
+def test_state_bytes_equal_shards_and_program_arguments(experiment, compiled):
+    state = abstract_state_of(experiment)
     resident = flops.state_bytes(state)
     shard = 4 * parameters_by_hand(4, 2)
     assert resident["weights"] == shard
@@ -73,9 +79,9 @@ def test_state_bytes_equal_shards_and_program_arguments(parts, compiled):
     assert compiled["learn"].outputs < 1024  # the state is donated
 
 
-def test_rollout_step_gathers_the_weights_once(parts, compiled):
+def test_rollout_step_gathers_the_weights_once(experiment, compiled):
     found = collectives(compiled["sample"].partitioned)
-    work = flops.work_of(parts)
+    work = flops.work_of(experiment)
     matrices = L * (D * (2 * HEADS + 2 * KV_HEADS) * HEAD + 3 * D * F)
     copy = (2 * matrices + 2 * V * D + 4 * V * D) // 2  # bfloat16, the head float32; tensor = 2
     assert flops.copy_bytes(work) == copy
@@ -106,9 +112,9 @@ def test_memory_estimate_within_factor_two_of_compiler(monkeypatch):
     wide = config("fsdp=8,learner.microbatches=2,model.dtype='float32'")
     wide.task.kwargs.max_completion = 200
     model = ModelConfig(**(MODEL.__dict__ | {"max_positions": 256, "num_heads": 4}))
-    parts = plan.abstract_parts(wide, model)
-    compiled = plan.compile_steps(parts)
-    work, state = flops.work_of(parts), plan.abstract_state(parts)[2]
+    experiment = plan.abstract_experiment(wide, model)
+    compiled = plan.compile_steps(experiment)
+    work, state = flops.work_of(experiment), abstract_state_of(experiment)
     for step, modelled in (
         ("learn", sum(flops.learn_bytes(work, state).values())),
         ("sample", sum(flops.sample_bytes(work).values())),
@@ -132,7 +138,7 @@ def test_memory_estimate_within_factor_two_of_compiler(monkeypatch):
 )
 def test_with_mesh_rejects_bad_meshes(mesh, message):
     with pytest.raises(ConfigError) as error:
-        plan.compile_steps(plan.abstract_parts(config(mesh), MODEL))
+        plan.compile_steps(plan.abstract_experiment(config(mesh), MODEL))
     assert message in str(error.value)
 
 

@@ -1,124 +1,86 @@
-import io
 import json
 import re
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from experiments.report import write_report
+from experiments.report import main_table, write_report
+from experiments.report.plots import method_styles
+from experiments.report.runs import Run, load_runs, to_frame
+from experiments.report.write import methods_table, results_caption, results_table
 
 REPOSITORY = Path(__file__).parents[3]
-PICTURES = (
-    "alpha_delta",
-    "entropy",
-    "masses",
-    "overview",
-    "pass_at_k",
-    "solve_rates",
-    "tradeoff",
-    "training",
-)
+FIGURES = {
+    "alpha_delta.png",
+    "entropy.png",
+    "masses.png",
+    "overview.png",
+    "pass_at_k.png",
+    "solve_rates.png",
+    "tradeoff.png",
+    "training.png",
+}
 
 
-@pytest.fixture(scope="module")
-def report(two_seeds, tmp_path_factory):
-    return write_report(two_seeds, tmp_path_factory.mktemp("report")).parent
+def test_results_table_equals_values_by_hand(two_seeds):
+    runs = load_runs(two_seeds)
+    start, grpo, _, fade = results_table(runs).to_dict("records")
+    assert start["method"] == "before training"
+    assert start["pass@1, %"] == "10.0 [2.5, 17.5]"  # 0.1 ± 2 √(0.1·0.9/64)
+    a, b = (100 * run.evaluations.loc[120, "eval/pass@10"] for run in runs[:2])
+    half = 12.7062 * abs(a - b) / 2  # t of 1 degree; s/√2 is half the difference
+    mean = (a + b) / 2
+    assert grpo["pass@10, %"] == f"{mean:.1f} [{mean - half:.1f}, {mean + half:.1f}]"
+    assert (grpo["seeds"], grpo["steps"]) == ("2", "120")
+    assert grpo["min"] == "0.6"  # 120 steps of 0.3 s
+    entropy = runs[4].evaluations.loc[120, "eval/entropy"]
+    assert (fade["seeds"], fade["entropy, nats"]) == ("1 of 2", f"{entropy:.2f}")
+    assert "fade-seed1 (step" in results_caption(runs)
 
 
-def test_the_files_of_a_sweep(report):
-    names = {path.name for path in report.iterdir()}
-    assert names == {"report.md", "report.html", *(f"{name}.png" for name in PICTURES)}
+def test_results_table_of_unfinished_and_unstarted_runs(tmp_path):
+    run = tmp_path / "runs" / "grpo-seed0"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text('{"steps": 50}')
+    (run / "metrics.jsonl").write_text('{"step": 1, "reward": 0.5}\n')
+    names = ("grpo-seed0", "fade-seed0")
+    (tmp_path / "sweep.json").write_text(json.dumps({"runs": [{"name": name} for name in names]}))
+    (row,) = results_table(load_runs(tmp_path)).to_dict("records")
+    assert (row["steps"], row["entropy, nats"]) == ("1 of 50", "–")
+    assert "Not started: fade-seed0" in results_caption(load_runs(tmp_path))
 
 
-def test_pictures_are_small_and_the_overview_fits_a_readme(report):
-    for path in report.glob("*.png"):
-        assert path.stat().st_size < 80_000, path.name
-    assert Image.open(report / "overview.png").size == (1200, 350)
+def test_methods_table_lists_differing_settings(two_seeds, tmp_path):
+    rows = methods_table(load_runs(two_seeds)).set_index("method")
+    assert rows.loc["power3"].tolist() == ["power(alpha=3.0)", "0, 1", "–"]
+    for name, rate in (("a", 0.1), ("b", 0.2)):
+        run = tmp_path / "runs" / f"{name}-seed0"
+        run.mkdir(parents=True)
+        (run / "metrics.jsonl").write_text('{"step": 1}\n')
+        config = {"optimizer": {"learning_rate": rate, "name": "sgd"}, "seed": len(name)}
+        (run / "config.json").write_text(json.dumps(config))
+    assert methods_table(load_runs(tmp_path))["other settings"].tolist() == [
+        "optimizer.learning_rate=0.1",
+        "optimizer.learning_rate=0.2",
+    ]
 
 
-def test_no_picture_is_blank_and_every_method_is_in_it(report):
-    for name in ("overview", "pass_at_k", "tradeoff", "entropy", "training", "masses"):
-        colours = Image.open(report / f"{name}.png").convert("RGB").getcolors(1 << 24)
-        shades = [colour for _, colour in colours]
-        for method in ((0xD5, 0x5E, 0x00), (0x1A, 0x80, 0xC4), (0x00, 0x9E, 0x73)):
-            nearest = min(max(abs(a - b) for a, b in zip(method, shade)) for shade in shades)
-            assert nearest < 8, (name, method)
-
-
-def test_markdown_shows_every_picture_but_the_readmes(report):
-    text = (report / "report.md").read_text()
-    shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
-    assert sorted(shown) == sorted(f"{name}.png" for name in PICTURES if name != "overview")
-    assert "| fade " in text
-
-
-class _Tags(HTMLParser):
-    """Checks that tags are balanced, and collects what the page would load."""
-
-    void = ("meta", "line", "rect", "br", "hr", "img")
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.loads = [], []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in self.void:
-            self.open.append(tag)
-        self.loads += [
-            value for name, value in attrs if name in ("src", "href", "xlink:href", "data")
-        ]
-
-    def handle_startendtag(self, tag, attrs):
-        self.loads += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
-def test_the_page_is_well_formed_and_loads_nothing(report):
-    text = (report / "report.html").read_text()
-    tags = _Tags()
-    tags.feed(text)
-    assert tags.open == []
-    assert all(load.startswith(("#", "data:image/png")) for load in tags.loads)
-    assert "url(http" not in text
-    assert "@import" not in text
-    for reference in re.findall(r"url\(#([^)]+)\)", text):
-        assert f'id="{reference}"' in text
-    assert 'name="viewport"' in text
-    assert "prefers-color-scheme: dark" in text
-
-
-def test_panels_are_valid_svg_in_the_colours_of_the_page(report):
-    panels = re.findall(r"<svg role=.*?</svg>", (report / "report.html").read_text(), re.DOTALL)
-    assert len(panels) == 3 + 2 + 3 + 2 + 4 + 4 + 3
-    for panel in panels:
-        root = ElementTree.fromstring(panel)
-        assert root.get("viewBox")
-        assert root.get("width") is None
-        assert "currentColor" in panel
-        assert "#24272b" not in panel
-
-
-def test_the_same_workdir_gives_the_same_bytes(report, two_seeds, tmp_path):
-    again = write_report(two_seeds, tmp_path).parent
-    for path in report.iterdir():
-        old, new = path.read_bytes(), (again / path.name).read_bytes()
-        if path.suffix != ".png":
-            old, new = (text.replace(str(report).encode(), b"") for text in (old, new))
-            new = new.replace(str(tmp_path).encode(), b"")
-        assert old == new, path.name
-
-
-def test_a_single_run_and_its_default_place(single_run):
-    page = write_report(single_run)
-    assert page == single_run / "report" / "report.html"
-    assert "One run, seed 3" in page.read_text()
+def test_write_report_writes_tables_and_figures(two_seeds, tmp_path):
+    page = write_report(two_seeds, tmp_path)
+    assert page == tmp_path / "index.html"
+    written = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert written.keys() == {"report.md", "index.html", *FIGURES}
+    assert min(written.values()) > 1000
+    markdown, html = (tmp_path / "report.md").read_text(), page.read_text()
+    assert set(re.findall(r"!\[[^\]]+\]\(([^)]+)\)", markdown)) == FIGURES
+    assert set(re.findall(r'<img src="([^"]+)"', html)) == FIGURES
+    assert main_table(two_seeds) in markdown
+    table = results_table(load_runs(two_seeds))
+    for cell in table.to_numpy().flat:
+        assert f"<td>{cell}</td>" in html
+        assert not cell or f" {cell} " in markdown
 
 
 @pytest.mark.parametrize(
@@ -131,12 +93,14 @@ def test_a_single_run_and_its_default_place(single_run):
         ['{"step": 1, "solve_rate_histogram": [0, 0, 0]}', '{"step": 2, "gradient_norm": 1.0}'],
     ],
 )
-def test_a_run_that_has_hardly_begun_has_a_page(tmp_path, lines):
+def test_write_report_of_the_first_lines_of_a_run(tmp_path, lines):
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    assert "Results" in write_report(tmp_path).read_text()
+    page = write_report(tmp_path)
+    assert page == tmp_path / "report" / "index.html"
+    assert "Results" in page.read_text()
 
 
-def test_names_are_escaped(tmp_path):
+def test_write_report_escapes_names(tmp_path):
     run = tmp_path / "runs" / "a<b>&-seed0"
     run.mkdir(parents=True)
     line = {"step": 1, "entropy": 1.0, "solve_rate_histogram": [1, 2]}
@@ -146,24 +110,33 @@ def test_names_are_escaped(tmp_path):
     assert "a<b>" not in text
 
 
-def test_the_command_prints_the_table_and_the_place(single_run, tmp_path):
-    command = [sys.executable, "-m", "experiments.report", f"--workdir={single_run}"]
-    done = subprocess.run(
-        [*command, f"--out={tmp_path}"], capture_output=True, text=True, cwd=REPOSITORY, check=True
+def _styles(*pairs):
+    nothing = to_frame(())
+    return method_styles(
+        [Run(x, x, {"advantage": {"name": name}}, nothing, nothing, None) for x, name in pairs]
     )
-    assert done.stdout.startswith("| method")
-    assert done.stdout.strip().endswith(f"report: {tmp_path / 'report.html'}")
-    with Image.open(io.BytesIO((tmp_path / "overview.png").read_bytes())) as image:
-        assert image.format == "PNG"
 
 
-def test_a_missing_workdir_is_one_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.report", f"--workdir={tmp_path / 'none'}"],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-    )
+def test_method_styles_are_distinct_and_keep_the_color_of_an_advantage():
+    pairs = [(f"power{i}", "power") for i in range(20)] + [("fade", "fade"), ("new", "new")]
+    styles = _styles(*pairs)
+    assert list(styles) == [method for method, _ in pairs]
+    assert len({tuple(style.values()) for style in styles.values()}) == len(pairs)
+    assert styles["fade"] == _styles(("fade", "fade"))["fade"]
+
+
+def _command(*arguments):
+    command = [sys.executable, "-m", "experiments.report", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+
+
+def test_command_prints_the_table_and_the_path(two_seeds, tmp_path):
+    done = _command(f"--workdir={two_seeds}", f"--out={tmp_path}")
+    assert done.stdout == f"{main_table(two_seeds)}\n\nreport: {tmp_path / 'index.html'}\n"
+
+
+def test_command_reports_a_missing_workdir_in_one_line(tmp_path):
+    done = _command(f"--workdir={tmp_path / 'none'}")
     assert done.returncode == 1
     assert done.stderr.startswith("error: no metrics in")
     assert len(done.stderr.strip().splitlines()) == 1

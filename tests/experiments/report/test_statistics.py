@@ -1,0 +1,196 @@
+import math
+
+import numpy as np
+import pytest
+
+from experiments.report.runs import Run, by_method, load_runs, series, to_frame
+from experiments.report.statistics import (
+    SOLVE_RATES,
+    bootstrap_difference,
+    bootstrap_interval,
+    bootstrap_weights,
+    exact_masses,
+    final_estimate,
+    matched,
+    method_curve,
+    start_estimate,
+    t_interval,
+)
+
+
+def test_t_interval_of_three_values_by_hand():
+    mean, low, high, num_seeds = t_interval([1.0, 2.0, 6.0])
+    half = 4.302653 * math.sqrt(7) / math.sqrt(3)  # t of 2 degrees; variance (4 + 1 + 9) / 2
+    assert (mean, num_seeds) == (3.0, 3)
+    assert low == pytest.approx(3 - half, abs=1e-5)
+    assert high == pytest.approx(3 + half, abs=1e-5)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.99])
+def test_t_interval_has_the_closed_form_of_one_and_two_degrees(level):
+    # The standard error of (-1, 1) is 1, that of (-√3, 0, √3) as well.
+    assert t_interval([-1, 1], level).high == pytest.approx(math.tan(math.pi * level / 2))
+    expected = level * math.sqrt(2 / (1 - level**2))
+    assert t_interval([-math.sqrt(3), 0, math.sqrt(3)], level).high == pytest.approx(expected)
+
+
+def test_t_interval_without_spread_and_of_one_value():
+    assert t_interval([0.4, 0.4, 0.4])[1:3] == pytest.approx((0.4, 0.4))
+    one = t_interval([0.4])
+    assert one.value == 0.4
+    assert np.isnan([one.low, one.high]).all()
+
+
+def test_t_interval_coverage():
+    draws = np.random.default_rng(0).normal(2.0, 3.0, (4, 2000))
+    _, low, high, _ = t_interval(draws)
+    assert np.mean((low <= 2.0) & (high >= 2.0)) == pytest.approx(0.95, abs=0.015)
+
+
+def _difference(counts_a, counts_b, samples, resamples=400):
+    weights = bootstrap_weights(*counts_a.shape, resamples)
+    a, b = (weights.prompts @ (counts / samples).T for counts in (counts_a, counts_b))
+    return bootstrap_difference(a, b, weights.seeds)
+
+
+def test_bootstrap_difference_coverage_of_known_binomials():
+    """Seeds, prompts and samples all vary."""
+    random = np.random.default_rng(0)
+    seeds, prompts, samples, trials = 10, 40, 16, 300
+    covered = 0
+    for _ in range(trials):
+        prompt = random.uniform(-0.15, 0.15, prompts)
+        gain = random.normal(0.05, 0.05, (seeds, 1)) + random.normal(0, 0.05, prompts)
+        base = random.binomial(samples, 0.4 + prompt, (seeds, prompts))
+        other = random.binomial(samples, np.clip(0.4 + prompt + gain, 0, 1))
+        found = _difference(other, base, samples)
+        covered += found.low <= 0.05 <= found.high
+    # 95% of 300 trials are 285 ± 8; 10 seeds cost a little, the noise of the cells returns it.
+    assert 0.89 <= covered / trials <= 0.985
+
+
+def test_bootstrap_difference_pairs_prompts():
+    """Prompts differ far more than methods do; the difference is the same for each prompt."""
+    counts = np.tile(np.repeat([5, 90], 20), (5, 1))
+    assert _difference(counts + 5, counts, 100)[:3] == pytest.approx((0.05, 0.05, 0.05))
+
+
+def test_bootstrap_difference_skips_a_seed_that_lacks_a_value():
+    weights = bootstrap_weights(3, 1, 100)
+    found = bootstrap_difference(
+        np.array([[1.0, 2.0, np.nan]]), np.array([[0.5, 1.5, 9.0]]), weights.seeds
+    )
+    assert found == pytest.approx((0.5, 0.5, 0.5, 2))
+
+
+def test_bootstrap_interval_of_one_seed_is_absent():
+    found = bootstrap_interval(np.array([[0.4], [0.3], [0.5]]), np.ones((3, 1)))
+    assert found.value == 0.4
+    assert np.isnan(found.low)
+
+
+def test_matched_interpolates_hand_made_lines():
+    steps = [0, 10, 20, 30]
+    curves = np.array(
+        [
+            [0.1, 0.2, 0.4, 0.3],  # 0.3 half way from 10 to 20
+            [0.3, 0.1, 0.1, 0.1],  # starts there
+            [0.0, 0.3, 0.3, 0.3],  # exactly there, at an evaluation
+            [0.1, 0.1, 0.2, 0.29],  # never
+        ]
+    )
+    at_level = matched(steps, curves, 0.3, np.array(steps))
+    np.testing.assert_allclose(at_level, [15, 0, 10, np.nan], rtol=1e-12)
+    others = np.array([0.9, 0.8, 0.6, 0.5])
+    np.testing.assert_allclose(matched(steps, curves, 0.3, others), [0.7, 0.9, 0.8, np.nan])
+    with pytest.raises(ValueError, match="must have 4 evaluations, got 3"):
+        matched(steps, curves[:, :3], 0.3, others)
+
+
+def test_method_curve_of_four_seeds_has_a_t_band(four_seeds):
+    runs = by_method(load_runs(four_seeds))["grpo"]
+    table, single = method_curve(runs, "eval/pass@1")
+    values = np.stack([series(run.evaluations, "eval/pass@1") for run in runs])
+    half = 3.182446 * values.std(0, ddof=1) / 2  # t of 3 degrees, √4 seeds
+    np.testing.assert_allclose(table["mean"], values.mean(0))
+    np.testing.assert_allclose(table["high"] - table["mean"], half, rtol=1e-5)
+    np.testing.assert_allclose(table["mean"] - table["low"], half, rtol=1e-5)
+    assert single == []
+
+
+@pytest.mark.parametrize("window", [1, 3, 7])
+def test_method_curve_of_two_seeds_is_a_running_mean(two_seeds, window):
+    runs = by_method(load_runs(two_seeds))["grpo"]
+    table, single = method_curve(runs, "entropy", window)
+    values = np.mean([series(run.train, "entropy") for run in runs], 0)
+    half = window // 2
+    expected = [values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))]
+    np.testing.assert_allclose(table["mean"], expected)
+    assert table["low"].isna().all()
+    assert len(single) == 2
+
+
+def test_method_curve_leaves_a_stopped_run_out(two_seeds):
+    complete, killed = by_method(load_runs(two_seeds))["fade"]
+    table, (stopped,) = method_curve([complete, killed], "eval/pass@10")
+    for column, key in (("mean", "eval/pass@10"), ("low", "eval/pass@10_low")):
+        np.testing.assert_allclose(table[column], series(complete.evaluations, key))
+    assert stopped.index[-1] < 120
+
+
+def test_estimates_of_a_missing_metric_are_none(two_seeds):
+    runs = by_method(load_runs(two_seeds))["grpo"]
+    assert method_curve(runs, "alpha") is None
+    assert final_estimate(runs, "eval/pass@7") is None
+
+
+def test_start_estimate_counts_a_shared_warm_start_once(two_seeds):
+    half = 2 * math.sqrt(0.9 * 0.1 / 64)  # of the evaluation before training, pass@100 = 0.9
+    start = start_estimate(load_runs(two_seeds), "eval/pass@100")
+    assert start == pytest.approx((0.9, 0.9 - half, 0.9 + half, 1))
+
+
+def _run(name, kwargs, train=(), group=8):
+    config = {"group_size": group, "advantage": {"name": name, "kwargs": kwargs}}
+    return Run("x", "x", config, to_frame(train), to_frame(()), None)
+
+
+def _binomial_masses(weight_success, weight_failure, group):
+    """E[(K/G) w_S(K)] and E[(1-K/G) w_F(K)], summed over K in float64."""
+    p, success, failure = SOLVE_RATES, 0.0, 0.0
+    for k in range(group + 1):
+        chance = math.comb(group, k) * p**k * (1 - p) ** (group - k)
+        success += chance * k / group * (weight_success(k / group) if k else 0)
+        failure += chance * (1 - k / group) * (weight_failure(k / group) if k < group else 0)
+    return success, failure
+
+
+def test_exact_masses_of_dr_grpo_and_power():
+    (pair,) = exact_masses([_run("dr_grpo", {})])
+    for mass in pair:
+        expected = SOLVE_RATES * (1 - SOLVE_RATES) * (1 - 1 / 8)
+        np.testing.assert_allclose(mass, expected, atol=1e-6)
+    (pair,) = exact_masses([_run("power", {"alpha": 2.0})])
+    expected = _binomial_masses(lambda r: (1 - r) ** 2, lambda r: (1 - r) * r, 8)
+    np.testing.assert_allclose(pair, expected, atol=1e-6)
+
+
+def test_exact_masses_of_fade_at_its_first_and_last_step():
+    readings = ((3.0, 1.0), (2.5, 0.8), (1.5, 0.5))
+    train = [{"step": i, "alpha": a, "delta": d} for i, (a, d) in enumerate(readings, 1)]
+    pairs = exact_masses([_run("fade", {}, train)])
+    for pair, (alpha, delta) in zip(pairs, (readings[0], readings[-1]), strict=True):
+        expected = _binomial_masses(
+            lambda r, a=alpha: (1 - r) ** a,
+            lambda r, a=alpha, d=delta: (1 - r) ** (a - 1) * r / d,
+            8,
+        )
+        np.testing.assert_allclose(pair, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [_run("no_such_advantage", {}), _run("fade", {}), _run("grpo", {}, group=0), _run("clip", {})],
+)
+def test_exact_masses_are_empty_if_unknown(run):
+    assert exact_masses([run]) == []
