@@ -317,10 +317,12 @@ def test_registered_predictions_are_reproduced(sweep, counts):
         rows = list(csv.DictReader(file))
     a, b = float(rows[0]["prior_a"]), float(rows[0]["prior_b"])
     solve_rates, weights = [], []
-    for count in correct:  # p given the count is Beta(a + K, b + N - K)
-        nodes, weight = roots_jacobi(16, b + samples - count - 1, a + count - 1)
+    # p given the count is Beta(a + K, b + N - K). The share on solved prompts has a threshold, so
+    # that it depends on the number of nodes: 32, as registered.
+    for count, prompts in zip(*np.unique(correct, return_counts=True), strict=True):
+        nodes, weight = roots_jacobi(32, b + samples - count - 1, a + count - 1)
         solve_rates.append((1 + nodes) / 2)
-        weights.append(weight / weight.sum() / len(correct))
+        weights.append(weight / weight.sum() * prompts / len(correct))
     start = np.clip(np.concatenate(solve_rates), 1e-7, 1 - 1e-7), np.concatenate(weights)
     methods = {"asym0.5": transforms.asym_grpo(delta=0.5), "power3": transforms.power(alpha=3.0)}
     for name, transformation in methods.items():
