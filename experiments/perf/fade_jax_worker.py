@@ -24,6 +24,7 @@ import numpy as np
 from experiments import advantages
 from experiments.config import default_config
 from experiments.experiment import Parts, make_program, starting_params
+from experiments.experiment import prepare as prepare_parts
 from experiments.learner import hyperparameters
 from experiments.models.config import ModelConfig
 from experiments.perf.flops import learn_flops, sample_flops, work_of
@@ -31,7 +32,6 @@ from experiments.perf.worker import ONE_THREAD, SHAPES, RunOnce, Worker, Workloa
 from experiments.rollout import Rollouts
 from experiments.sharding import make_mesh
 from experiments.tasks.base import Prompts
-from experiments.train import compile_for
 from fade_jax.entropies import log_prob_and_entropy
 
 SWEEP_CONFIG = "configs/sweeps/benchmark.py"
@@ -235,7 +235,10 @@ def _sweep_steps(workload: Workload) -> tuple[RunOnce, dict]:
     """Steps of one run of the benchmark's sweep, by the program of all its methods."""
     file = runpy.run_path(SWEEP_CONFIG)
     config = file["get_config"]()
-    parts, members, program, _ = compile_for(config, list(file["METHODS"].values()))
+    parts = prepare_parts(config)
+    default = config.advantage.name, config.advantage.kwargs.to_dict()
+    members = advantages.members_of([*file["METHODS"].values(), default])
+    program = make_program(parts, members)
     hyper = hyperparameters(config, members)
     call = Call(
         program.advance,
