@@ -21,7 +21,7 @@ from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.rollout import Rollouts, completion_log_probs
 from fade_jax import losses
-from fade_jax.decomposition import empirical_masses
+from fade_jax.diagnostics import batch_metrics
 from fade_jax.losses import Total, constant_length_mean, sequence_mean, token_mean
 
 
@@ -124,9 +124,9 @@ def to_checkpoint(state: TrainState, hyper: Hyperparameters) -> TrainState:
 
 
 def behavior_params(settings, state: TrainState):
-    """The parameters that sample the rollouts of a step: those of `learner.staleness` steps ago.
+    """Returns the parameters that sample the rollouts: those of `learner.staleness` steps ago.
 
-    Until so many steps have been made they are the initial ones.
+    In the first steps they are the initial ones.
     """
     lag = settings.learner.staleness
     if not lag:
@@ -135,7 +135,7 @@ def behavior_params(settings, state: TrainState):
 
 
 def push_past_params(settings, state: TrainState):
-    """Past parameters after a step: the present ones take the place of the oldest."""
+    """Returns the past parameters after a step: the current ones replace the oldest."""
     lag = settings.learner.staleness
     if not lag:
         return ()
@@ -154,7 +154,7 @@ def policy_update(
     rollouts: Rollouts,
     rewards: jax.Array,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Advantages, then epochs of minibatch updates on one batch of rollouts.
+    """Computes advantages, then makes epochs of minibatch updates on one batch of rollouts.
 
     Args:
       model: static model config.
@@ -228,8 +228,9 @@ def policy_update(
         carry, metrics = jax.lax.scan(update, carry, orders.reshape(updates, -1))
         metrics = jax.tree.map(jnp.mean, metrics)
     clipped = metrics.pop("clipped") * settings.learner.minibatches / jnp.sum(mask)
-    metrics |= rollout_metrics(rollouts, rewards, weights) | readings
-    metrics |= {"entropy": entropy, "clip_fraction": clipped}
+    logged = batch_metrics(rewards, weights, rollouts.entropies, where=mask)._asdict()
+    metrics |= {name: value for name, value in logged.items() if value is not None}
+    metrics |= readings | {"entropy": entropy, "clip_fraction": clipped}
     state = state._replace(
         step=state.step + 1,
         params=carry[0],
@@ -248,13 +249,13 @@ def sft_optimizer(settings) -> optax.GradientTransformation:
 
 
 def sft_update(model: ModelConfig, settings, params, opt_state, demonstrations):
-    """One supervised update: the policy gradient with weight 1 on demonstrated completions.
+    """Makes one supervised update: a policy gradient with weight 1 on demonstrations.
 
     Args:
       model: static model config.
       settings: the run's config; its warm_start and optimizer are read.
       params: parameters.
-      opt_state: of the warm start's optimiser.
+      opt_state: of the warm start's optimizer.
       demonstrations: P prompts with one completion each.
 
     Returns:
@@ -300,7 +301,7 @@ def gradient_update(
     denominator: jax.Array,
     microbatches: int,
 ):
-    """One optimiser update of sum(loss) / denominator, accumulated over microbatches.
+    """Makes one optimizer update of sum(loss) / denominator, accumulated over microbatches.
 
     Args:
       loss: (params, batch) -> (sum over the batch, number of clipped tokens).
@@ -343,7 +344,7 @@ def gradient_update(
 
 
 def make_optimizer(settings, learning_rate) -> optax.GradientTransformation:
-    """Returns the optimiser of `config.optimizer`, the learning rate warmed up linearly.
+    """Returns the optimizer of `config.optimizer`, the learning rate warmed up linearly.
 
     Args:
       settings: config.optimizer.
@@ -370,49 +371,3 @@ def make_optimizer(settings, learning_rate) -> optax.GradientTransformation:
         links.append(optax.add_decayed_weights(settings.weight_decay))
         links.append(optax.sgd(rate, momentum=settings.momentum or None))
     return optax.chain(*links)
-
-
-def _ratio(numerator, denominator):
-    """numerator / denominator, NaN where the denominator is 0: there is nothing to average."""
-    return jnp.where(denominator > 0, numerator / jnp.maximum(denominator, 1e-30), jnp.nan)
-
-
-def rollout_metrics(rollouts, rewards: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:
-    """Metrics of a batch of rollouts and its advantages.
-
-    Args:
-      rollouts: [P, G, T].
-      rewards: float32 [P, G].
-      weights: float32 [P, G] advantages.
-
-    Returns:
-      reward: mean.
-      solve_rate: fraction of rollouts with a reward above 1/2.
-      entropy_success, entropy_failure: mean token entropy of each, nats; NaN if there is none.
-      mass_success, mass_failure: empirical gradient masses m_S and m_F; sign_ratio: m_S / m_F.
-      zero_variance_fraction: groups whose rewards are all equal.
-      length: mean tokens of a completion, the end token included.
-      solve_rate_histogram: [G+1], groups by number of successes.
-    """
-    success = (rewards > 0.5).astype(jnp.float32)
-    lengths = jnp.sum(rollouts.token_mask, axis=-1)
-    entropies = jnp.sum(rollouts.entropies, axis=-1)
-    masses = empirical_masses(weights, rewards)
-    counts = jnp.sum(success, axis=-1).astype(jnp.int32)
-    group = rewards.shape[-1]
-    return {
-        "reward": jnp.mean(rewards),
-        "solve_rate": jnp.mean(success),
-        "entropy_success": _ratio(jnp.sum(entropies * success), jnp.sum(lengths * success)),
-        "entropy_failure": _ratio(
-            jnp.sum(entropies * (1 - success)), jnp.sum(lengths * (1 - success))
-        ),
-        "mass_success": masses.success,
-        "mass_failure": masses.failure,
-        "sign_ratio": _ratio(masses.success, masses.failure),
-        "zero_variance_fraction": jnp.mean(
-            (jnp.max(rewards, axis=-1) == jnp.min(rewards, axis=-1)).astype(jnp.float32)
-        ),
-        "length": jnp.mean(lengths),
-        "solve_rate_histogram": jnp.zeros(group + 1, jnp.int32).at[counts.reshape(-1)].add(1),
-    }

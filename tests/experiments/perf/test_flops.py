@@ -23,19 +23,11 @@ MODEL = ModelConfig(
 )
 
 
+ONE_DEVICE = {"tensor": 1, "updates": 1, "microbatches": 1, "epochs": 1, "item": 4}
+
+
 def work(model, completion):
-    return Work(
-        model,
-        prompts=2,
-        group=2,
-        prompt=64,
-        completion=completion,
-        tensor=1,
-        updates=1,
-        microbatches=1,
-        epochs=1,
-        item=4,
-    )
+    return Work(model, prompts=2, group=2, prompt=64, completion=completion, **ONE_DEVICE)
 
 
 def counted(function, *shapes):

@@ -181,25 +181,23 @@ def test_command_prints_plan_or_one_line_error(command, tmp_path):
 
 
 def test_plan_tables_values():
-    state = {"weights": 1e9, "optimizer": 2e9, "rest": 0}
-    steps = {"sample": {"all-gather": 7e9}, "learn": {"all-gather": 9.5e9}}
     work = {"projections": 1e12, "attention": 2e12, "head": 3e12}
     keys = ["prefill", "decode", "sample_collectives", "products", "scores", "learn_collectives"]
     seconds = dict.fromkeys([*keys, "rollout", "learn", "learn_overlapped"], 4.25)
     compiled = {"arguments": 3e9, "outputs": 0, "temporary": 1e9, "seconds": 12.0}
     toy = plan.Plan(
         "toy",
-        {"data": 1, "fsdp": 8, "tensor": 2},
-        {"microbatches": 2},
-        state,
-        {"gradients": 5e9, "residuals": 6e9, "layer": 0, "attention": 0, "head": 0},
-        {"copy": 1e9, "apart": 1e9, "cache": 2e9, "logits": 0},
-        {"sample": work, "learn": work},
-        steps,
-        {"sample": compiled, "learn": compiled},
-        {device.name: seconds for device in flops.DEVICES},
+        mesh={"data": 1, "fsdp": 8, "tensor": 2},
+        options={"microbatches": 2},
+        resident={"weights": 1e9, "optimizer": 2e9, "rest": 0},
+        learning=dict.fromkeys(["gradients", "residuals", "layer", "attention", "head"], 2.2e9),
+        sampling={"copy": 1e9, "apart": 1e9, "cache": 2e9, "logits": 0},
+        flops={"sample": work, "learn": work},
+        collectives={"sample": {"all-gather": 7e9}, "learn": {"all-gather": 9.5e9}},
+        compiled={"sample": compiled, "learn": compiled},
+        seconds={device.name: seconds for device in flops.DEVICES},
     )
-    assert toy.peak_bytes == 14e9
+    assert toy.peak_bytes == pytest.approx(14e9)
     text = plan.plan_tables([toy])
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     assert ["", "16 devices: data 1, fsdp 8, tensor 2; 2 microbatches"] in rows
