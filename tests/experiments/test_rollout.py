@@ -1,4 +1,4 @@
-"""The sampler against the full forward pass, and its distribution against the softmax."""
+"""Sampling against the forward pass, and its distribution against the softmax."""
 
 import unittest.mock
 from functools import partial
@@ -46,13 +46,13 @@ def draw(params, prompts, seed=0, **kwargs):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_log_probs_are_those_of_the_full_forward_pass(params, prompts, temperature):
+def test_sample_log_probs_equal_forward(params, prompts, temperature):
     rollouts = draw(params, prompts, temperature=temperature)
     full = completion_log_probs(MODEL, params, *prompts, rollouts.tokens, temperature=temperature)
     np.testing.assert_allclose(rollouts.log_probs, full * rollouts.token_mask, rtol=1e-4, atol=1e-5)
 
 
-def test_entropies_are_those_of_float64_softmax(params, prompts):
+def test_sample_entropies_match_float64(params, prompts):
     rollouts = draw(params, prompts, group_size=4)
     tokens, length = prompts
     last, hidden = transformer.forward(MODEL, params, tokens, length, rollouts.tokens[..., :-1])
@@ -66,7 +66,7 @@ def test_entropies_are_those_of_float64_softmax(params, prompts):
     np.testing.assert_allclose(rollouts.entropies, expected, atol=2e-5)
 
 
-def test_mask_ends_with_the_first_end_token_and_padding_follows(params, prompts):
+def test_sample_mask_ends_at_eos(params, prompts):
     rollouts = jax.device_get(draw(params, prompts))
     ended = 0
     for tokens, mask in zip(rollouts.tokens.reshape(-1, 6), rollouts.token_mask.reshape(-1, 6)):
@@ -78,18 +78,18 @@ def test_mask_ends_with_the_first_end_token_and_padding_follows(params, prompts)
     assert 0 < ended < rollouts.tokens.shape[0] * rollouts.tokens.shape[1]
 
 
-def test_first_tokens_are_distributed_as_the_softmax(params, prompts):
+def test_sample_frequencies_equal_softmax(params, prompts):
     count = 4096
     rollouts = draw(params, prompts, group_size=count, max_tokens=1)
-    prefix, last = transformer.prefill(MODEL, params, *prompts)
+    _, last = transformer.prefill(MODEL, params, *prompts)
     expected = jax.nn.softmax(last @ transformer.unembedding(MODEL, params).T)
     observed = jnp.mean(jax.nn.one_hot(rollouts.tokens[..., 0], 7), axis=1)
-    # Five standard errors of a frequency; 21 frequencies, so a false alarm is below 2e-5.
+    # Five standard errors of 21 frequencies: a false alarm has probability below 2e-5.
     bound = 5 * np.sqrt(expected * (1 - expected) / count) + 1e-6
     assert np.all(np.abs(observed - expected) < bound)
 
 
-def test_other_keys_draw_other_tokens_and_the_same_key_the_same(params, prompts):
+def test_sample_depends_on_the_key(params, prompts):
     first, again, other = (draw(params, prompts, seed=s) for s in (0, 0, 1))
     chex.assert_trees_all_equal(first, again)
     assert np.any(first.tokens != other.tokens)
@@ -111,45 +111,45 @@ def test_truncate_keeps_top_k():
         (0.95, [0, 1, 2, 3]),
     ],
 )
-def test_truncate_keeps_the_smallest_nucleus_that_reaches_top_p(top_p, kept):
-    # Probabilities that float32 cumulates exactly enough: the sums are 0.4, 0.7, 0.9, 1.
+def test_truncate_keeps_the_smallest_nucleus(top_p, kept):
+    # The cumulative sums 0.4, 0.7, 0.9 and 1 are exact enough in float32.
     logits = jnp.log(jnp.array([0.1, 0.4001, 0.2, 0.2999]))
     finite = np.flatnonzero(np.isfinite(truncate(logits, top_p=top_p))).tolist()
     assert finite == kept
 
 
-def test_truncated_tokens_are_never_drawn(params, prompts):
+def test_sample_never_draws_truncated_tokens(params, prompts):
     rollouts = draw(params, prompts, group_size=512, max_tokens=1, top_k=1)
-    prefix, last = transformer.prefill(MODEL, params, *prompts)
+    _, last = transformer.prefill(MODEL, params, *prompts)
     best = jnp.argmax(last @ transformer.unembedding(MODEL, params).T, axis=-1)
     assert np.all(rollouts.tokens[..., 0] == best[:, None])
 
 
-def of_drawn(table, drawn):
-    """What a table [..., vocab] holds of indices [draws, ...]."""
+def gather(table, drawn):
+    """Gathers from a table [..., vocab] at indices [draws, ...]."""
     return np.take_along_axis(table[None], np.asarray(drawn)[..., None], axis=-1)[..., 0]
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 4, 7), (2, 1000), (2, 49152)])
-def test_draws_what_a_uniform_number_reaches_in_the_cumulative_softmax_in_float64(shape):
+def test_draw_matches_float64_cdf(shape):
     logits = 3 * jax.random.normal(jax.random.key(1), shape)
     logits = jnp.where(logits < -2, -jnp.inf, logits)  # as top-p and top-k leave them
     keys = jax.random.split(jax.random.key(2), 50)
     drawn = jax.jit(jax.vmap(lambda key: rollout.draw(key, logits)))(keys)
     assert drawn.dtype == jnp.int32
     weights = np.exp(np.float64(logits))
-    assert np.all(of_drawn(weights, drawn) > 0)
+    assert np.all(gather(weights, drawn) > 0)
     cumulative = np.cumsum(weights, axis=-1) / weights.sum(axis=-1, keepdims=True)
     number = np.float64(jax.vmap(lambda key: jax.random.uniform(key, shape[:-1]))(keys))
     below = np.pad(cumulative, [(0, 0)] * (len(shape) - 1) + [(1, 0)])
-    low, high = of_drawn(below, drawn), of_drawn(below, drawn + 1)
+    low, high = gather(below, drawn), gather(below, drawn + 1)
     assert np.all(low <= number + 1e-6)
     assert np.all(number <= high + 1e-6)
     assert np.mean((low <= number) & (number < high)) > 0.9
 
 
-def test_no_number_reaches_a_token_without_probability():
-    """The first block has none, nor have the ends of the others; 0 and almost 1 are drawn."""
+def test_draw_never_returns_zero_probability():
+    """Uniforms 0 and just below 1, with zero mass in the first block and at the ends."""
     logits = np.full(1024, -np.inf, np.float32)
     logits[[5, 130, 700]] = 0.0
     for number, expected in ((0.0, 5), (np.nextafter(np.float32(1), np.float32(0)), 700)):

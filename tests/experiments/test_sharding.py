@@ -1,4 +1,4 @@
-"""One code path for one device and for eight: same tokens, same losses, same parameters."""
+"""Several devices give the tokens, losses and parameters of a single device."""
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,7 @@ def single_fixture(params):
         {"data": 2, "fsdp": 2, "tensor": 2},
     ],
 )
-def test_several_devices_equal_one(params, single, mesh):
+def test_meshes_equal_single_device(params, single, mesh):
     (rollouts, rewards, metrics, after), state = two_steps(params, **mesh)
     np.testing.assert_array_equal(rollouts.tokens, single[0].tokens)
     np.testing.assert_array_equal(rewards, single[1])
@@ -84,7 +84,7 @@ def test_several_devices_equal_one(params, single, mesh):
     assert embedding.addressable_shards[0].data.shape == part
 
 
-def test_parameters_and_optimizer_are_split_over_fsdp(params):
+def test_fsdp_splits_parameters_and_optimizer(params):
     config = divisible_config()
     config.mesh.update({"data": 4, "fsdp": 2})
     experiment = build_experiment(config)
@@ -97,8 +97,7 @@ def test_parameters_and_optimizer_are_split_over_fsdp(params):
     assert all(m.addressable_shards[0].data.shape[1] == 8 for m in moments)
 
 
-def test_checkpoint_of_eight_devices_resumes_on_one(tmp_path):
-    """What a pod wrote, a laptop reads."""
+def test_checkpoint_of_eight_devices_restores_on_one(tmp_path):
     config = tiny_config()
     config.mesh.data = 8
     config.steps = 2
@@ -109,7 +108,7 @@ def test_checkpoint_of_eight_devices_resumes_on_one(tmp_path):
     assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(params))
 
 
-def test_weights_and_optimizer_stay_float32_where_the_model_computes_in_bfloat16():
+def test_state_is_float32_for_bfloat16_models():
     config = tiny_config()
     config.model.dtype = "bfloat16"
     experiment = build_experiment(config)
@@ -119,7 +118,7 @@ def test_weights_and_optimizer_stay_float32_where_the_model_computes_in_bfloat16
     assert kinds == {jnp.dtype(jnp.float32)}
 
 
-def test_a_mesh_that_does_not_divide(monkeypatch):
+def test_make_mesh_raises(monkeypatch):
     with pytest.raises(ConfigError, match="= 3 must divide the number of devices, 8"):
         make_mesh({"data": -1, "fsdp": 3, "tensor": 1})
     config = tiny_config()

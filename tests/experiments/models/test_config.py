@@ -32,7 +32,7 @@ SIZES = {
         ("remat_keeps", "all", "ModelConfig.remat_keeps must be one of ('nothing', 'products')"),
     ],
 )
-def test_impossible_values(field, value, message):
+def test_model_config_raises(field, value, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         ModelConfig(**SIZES | {field: value})
 
@@ -47,12 +47,12 @@ def test_impossible_values(field, value, message):
         (("llama3", 2.0, 1.0, 4.0, 0), "RopeScaling.original_max_positions must be positive"),
     ],
 )
-def test_impossible_scalings(arguments, message):
+def test_rope_scaling_raises(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         RopeScaling(*arguments)
 
 
-def test_equal_configs_are_one_static_argument():
+def test_model_config_hash_follows_equality():
     scaling = RopeScaling("linear", 2.0)
     one, other = (ModelConfig(**SIZES, rope_scaling=scaling) for _ in range(2))
     assert hash(one) == hash(other)

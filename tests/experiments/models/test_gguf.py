@@ -1,8 +1,7 @@
-"""GGUF files of the three families, written here from the Hugging Face fixtures."""
+"""GGUF files of the three families, written from the Hugging Face fixtures."""
 
 import dataclasses
 import re
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,8 +9,7 @@ import pytest
 
 from experiments.models import gguf, huggingface
 from tests.experiments.models.checkpoints import write_gguf
-
-FIXTURES = Path(__file__).parent / "fixtures"
+from tests.experiments.models.common import FIXTURES
 
 
 @pytest.mark.parametrize(
@@ -23,7 +21,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
         ("qwen3", "qwen3"),
     ],
 )
-def test_equals_the_hugging_face_checkpoint(tmp_path, family, fixture):
+def test_load_equals_hugging_face(tmp_path, family, fixture):
     config, params = huggingface.load(FIXTURES / fixture)
     write_gguf(tmp_path / "model.gguf", family, config, params)
     found, loaded = gguf.load(tmp_path / "model.gguf")
@@ -31,7 +29,7 @@ def test_equals_the_hugging_face_checkpoint(tmp_path, family, fixture):
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
 
 
-def test_quantised_weights_are_near(tmp_path):
+def test_load_dequantizes(tmp_path):
     """Q8_0 keeps 8 bits and one scale for 32 weights: an error of half a step of max/127."""
     from gguf import GGMLQuantizationType, quants
 
@@ -64,7 +62,7 @@ def test_quantised_weights_are_near(tmp_path):
     assert np.any(error > 0)
 
 
-def test_overrides(tmp_path):
+def test_load_overrides(tmp_path):
     config, params = huggingface.load(FIXTURES / "llama_tied")
     write_gguf(tmp_path / "model.gguf", "llama", config, params)
     found, _ = gguf.load(tmp_path / "model.gguf", dtype="bfloat16", remat=True)
@@ -86,7 +84,7 @@ def test_overrides(tmp_path):
         ({"leave_out": ["token_embd.weight"]}, "holds no tensor token_embd.weight"),
         (
             {"tensors": [("blk.0.attn_q.bias", np.zeros(16, np.float32))]},
-            "holds tensors that a llama model has not: blk.0.attn_q.bias",
+            "holds tensors that are not part of a llama model: blk.0.attn_q.bias",
         ),
         (
             {
@@ -105,7 +103,7 @@ def test_overrides(tmp_path):
         ),
     ],
 )
-def test_refuses(tmp_path, changes, message):
+def test_load_raises(tmp_path, changes, message):
     config, params = huggingface.load(FIXTURES / "llama_tied")
     path = tmp_path / "model.gguf"
     family = changes.pop("family", "llama")
@@ -114,8 +112,8 @@ def test_refuses(tmp_path, changes, message):
         gguf.load(path)
 
 
-def test_refuses_another_kind_of_file(tmp_path):
+def test_load_raises_on_another_format(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"not a model")
-    with pytest.raises(ValueError, match=r"model.gguf is no GGUF file"):
+    with pytest.raises(ValueError, match=r"model.gguf is not a GGUF file"):
         gguf.load(path)

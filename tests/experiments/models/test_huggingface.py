@@ -1,9 +1,11 @@
-"""Directories in the Hugging Face style: what is read, and what is refused."""
+"""Hugging Face directories: reading, writing and errors."""
 
 import dataclasses
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -14,8 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from experiments.models import huggingface
 from experiments.models.config import RopeScaling
-
-FIXTURES = Path(__file__).parent / "fixtures"
+from tests.experiments.models.common import FIXTURES
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def copied(tmp_path):
     return copy
 
 
-def test_matrices_are_turned_and_layers_stacked():
+def test_load_transposes_matrices_and_stacks_layers():
     directory = FIXTURES / "llama_tied"
     config, params = huggingface.load(directory)
     stored = load_file(directory / "model.safetensors")
@@ -49,12 +50,12 @@ def test_matrices_are_turned_and_layers_stacked():
 
 
 @pytest.mark.parametrize("name", ["llama_linear_rope", "qwen2_sharded", "qwen3"])
-def test_parameters_are_float32_whatever_is_stored(name):
+def test_load_converts_to_float32(name):
     _, params = huggingface.load(FIXTURES / name)
     assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype("float32")}
 
 
-def test_shards_equal_one_file(copied):
+def test_load_shards_equal_single_file(copied):
     directory = copied("qwen2_sharded")
     expected = huggingface.load(directory)
     tensors = {}
@@ -68,8 +69,7 @@ def test_shards_equal_one_file(copied):
     jax.tree.map(np.testing.assert_array_equal, found[1], expected[1])
 
 
-def test_older_rope_fields(copied):
-    """`rope_theta` and `rope_scaling`, as they were written before transformers 5."""
+def test_read_config_before_transformers_5(copied):
     scaling = {"type": "linear", "factor": 3.0}
     directory = copied(rope_parameters=None, rope_theta=123.0, rope_scaling=scaling)
     config, _ = huggingface.load(directory)
@@ -87,7 +87,7 @@ def test_older_rope_fields(copied):
     assert config.rope_scaling == RopeScaling("llama3", 8.0, 1.0, 4.0, 64)
 
 
-def test_fields_that_may_be_absent(copied):
+def test_read_config_defaults(copied):
     directory = copied(head_dim=None, tie_word_embeddings=None, num_key_value_heads=None)
     config = huggingface.read_config(directory / "config.json")
     assert (config.head_dim, config.tied_head, config.num_kv_heads) == (4, False, 4)
@@ -96,14 +96,14 @@ def test_fields_that_may_be_absent(copied):
     assert huggingface.read_config(directory / "config.json").head_dim == 128
 
 
-def test_overrides(copied):
+def test_load_overrides(copied):
     directory = copied()
     plain, _ = huggingface.load(directory)
     config, _ = huggingface.load(directory, dtype="bfloat16", remat=True, max_positions=9)
     assert config == dataclasses.replace(plain, dtype="bfloat16", remat=True, max_positions=9)
 
 
-def test_repeated_tied_head_and_stored_frequencies_are_ignored(copied):
+def test_load_ignores_tied_head_and_rotary_frequencies(copied):
     directory = copied()
     tensors = load_file(directory / "model.safetensors")
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
@@ -144,21 +144,21 @@ def test_repeated_tied_head_and_stored_frequencies_are_ignored(copied):
         ({"num_hidden_layers": 3}, "the checkpoint holds no tensor model.layers.2."),
         (
             {"num_hidden_layers": 1},
-            "holds tensors that a llama model has not: model.layers.1.input_layernorm.weight",
+            "holds tensors that are not part of a llama model: model.layers.1.input_layernorm.weight",
         ),
         ({"tie_word_embeddings": False}, "the checkpoint holds no tensor lm_head.weight"),
     ],
 )
-def test_refuses(copied, changes, message):
+def test_load_raises(copied, changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         huggingface.load(copied(**changes))
 
 
-def test_missing_files(copied):
+def test_load_raises_on_missing_files(copied):
     directory = copied("qwen2_sharded")
     (directory / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"names model-00002-of-00002.safetensors, which is"
+        FileNotFoundError, match=r"names model-00002-of-00002.safetensors, which does"
     ):
         huggingface.load(directory)
     (directory / "model.safetensors.index.json").unlink()
@@ -171,7 +171,7 @@ def test_missing_files(copied):
         huggingface.load(directory)
 
 
-def test_saved_files_are_what_transformers_expects(tmp_path):
+def test_save_writes_the_format_of_transformers(tmp_path):
     config, params = huggingface.load(FIXTURES / "qwen3")
     huggingface.save(tmp_path, config, params)
     settings = json.loads((tmp_path / "config.json").read_text())
@@ -188,8 +188,29 @@ def test_saved_files_are_what_transformers_expects(tmp_path):
         np.testing.assert_array_equal(tensor, stored[name])
 
 
-def test_no_family_has_both_switches(tmp_path):
+def test_save_raises_on_bias_and_norm(tmp_path):
     config, params = huggingface.load(FIXTURES / "qwen3")
     both = dataclasses.replace(config, qkv_bias=True)
     with pytest.raises(ValueError, match="no family has both qkv_bias and qk_norm"):
         huggingface.save(tmp_path, both, params)
+
+
+def test_load_model_expands_the_home_directory(monkeypatch):
+    monkeypatch.setenv("HOME", str(FIXTURES))
+    config, _ = huggingface.load_model("~/qwen3", remat=True)
+    assert config.qk_norm
+    assert config.remat
+
+
+def test_load_model_raises_on_missing_path(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no model at .*nowhere.gguf: .*`make smollm2`"):
+        huggingface.load_model(tmp_path / "nowhere.gguf")
+
+
+def test_import_is_lazy():
+    code = (
+        "import sys, experiments.models.huggingface, experiments.models.tokenizer\n"
+        "print(sorted({'gguf', 'tokenizers', 'safetensors', 'torch'} & set(sys.modules)))"
+    )
+    command, root = [sys.executable, "-c", code], Path(__file__).parents[3]
+    assert subprocess.check_output(command, cwd=root, text=True).strip() == "[]"

@@ -1,23 +1,20 @@
 """Live comparison with torch and transformers in float32: `make parity`."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.models import decode, huggingface, tokenizer, transformer
+from experiments.models import huggingface, tokenizer, transformer
 from experiments.models.huggingface import load_model
 from tests.experiments.models import smollm2
 from tests.experiments.models.checkpoints import write_gguf
-from tests.experiments.models.random_params import random_params
+from tests.experiments.models.common import CHECKPOINTS, FIXTURES, greedy, random_params
 
 pytestmark = pytest.mark.parity
-FIXTURES = Path(__file__).parent / "fixtures"
-CASES = sorted(path.parent.name for path in FIXTURES.glob("*/reference.npz"))
-# Another seed than that of the stored references.
+# Differs from the seed of the stored references.
 SEED = 1234
 
 
@@ -29,29 +26,11 @@ def torch_models():
 
 
 def our_logits(config, params, ids):
-    """[len(ids), V], from one pass over all ids but the first, with that one as the prompt."""
+    """Returns logits [len(ids), V] from a pass with the first id as the prompt."""
     ids = jnp.array(ids, jnp.int32)
     prompt, length = ids[None, :1], jnp.array([1])
     last, hidden = transformer.forward(config, params, prompt, length, ids[None, None, 1:])
     return jnp.concatenate([last, hidden[0, 0]]) @ transformer.unembedding(config, params).T
-
-
-def our_greedy(config, params, ids, steps):
-    """The cached decoder's most likely tokens."""
-    head = transformer.unembedding(config, params)
-    ids = jnp.array(ids, jnp.int32)
-    prompt_cache, last = transformer.prefill(config, params, ids[None], jnp.array([len(ids)]))
-
-    def step(carry, index):
-        drawn, cache = carry
-        hidden, cache = decode.decode(config, context, cache, drawn, index)
-        return (jnp.argmax(hidden @ head.T, axis=-1).astype(jnp.int32), cache), drawn
-
-    first = jnp.argmax(last @ head.T, axis=-1)[:, None].astype(jnp.int32)
-    context = decode.make_decode_context(config, params, prompt_cache, steps)
-    cache = decode.empty_cache(config, 1, 1, steps)
-    _, greedy = jax.lax.scan(step, (first, cache), jnp.arange(steps))
-    return greedy[:, 0, 0].tolist()
 
 
 def compare(torch_models, model, config, params, prompt, completion, *, atol):
@@ -62,14 +41,16 @@ def compare(torch_models, model, config, params, prompt, completion, *, atol):
     log_probs = jax.nn.log_softmax(logits)[np.arange(len(prompt) - 1, len(both) - 1), completion]
     expected_log_probs = torch_models.log_probs(model, prompt, completion)
     np.testing.assert_allclose(log_probs, expected_log_probs, rtol=0, atol=atol)
-    greedy, lead = torch_models.greedy(model, prompt, 8)
+    expected_tokens, lead = torch_models.greedy(model, prompt, 8)
     assert lead > 2 * atol, "this prompt has a greedy choice too close to call"
-    assert our_greedy(config, params, prompt, 8) == greedy
+    tokens = jnp.array([prompt], jnp.int32)
+    found = greedy(config, params, tokens, jnp.array([len(prompt)]), 8)
+    assert found[0].tolist() == expected_tokens
     return float(np.abs(logits - expected).max())
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_random_checkpoints(torch_models, tmp_path, name):
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_forward_equals_torch_on_random_checkpoints(torch_models, tmp_path, name):
     torch_models.write_checkpoint(name, tmp_path, SEED)
     config, params = huggingface.load(tmp_path)
     rng = np.random.default_rng(SEED)
@@ -79,8 +60,8 @@ def test_random_checkpoints(torch_models, tmp_path, name):
     )
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_transformers_reads_what_we_save(torch_models, tmp_path, name):
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_save_is_read_by_transformers(torch_models, tmp_path, name):
     config, params = huggingface.load(FIXTURES / name)
     huggingface.save(tmp_path, config, params)
     ids = np.load(FIXTURES / name / "reference.npz")["tokens"][0]
@@ -93,10 +74,10 @@ def test_transformers_reads_what_we_save(torch_models, tmp_path, name):
     ("family", "name"),
     [("llama", "llama_tied"), ("qwen2", "qwen2_untied"), ("qwen3", "qwen3")],
 )
-def test_both_read_the_same_gguf_file(torch_models, tmp_path, family, name):
+def test_gguf_file_equals_torch(torch_models, tmp_path, family, name):
     config = huggingface.read_config(FIXTURES / name / "config.json")
     if family == "qwen3":
-        # transformers passes over the width of heads that the file gives, and takes this one.
+        # transformers ignores the head width in the file and takes 128.
         config = dataclasses.replace(config, head_dim=128)
     write_gguf(tmp_path / "model.gguf", family, config, random_params(config, SEED))
     model = torch_models.load(tmp_path, gguf_file="model.gguf")
@@ -113,7 +94,7 @@ def gguf():
     return path
 
 
-def test_smollm2(torch_models, gguf):
+def test_forward_equals_torch_on_smollm2(torch_models, gguf):
     model = torch_models.load(gguf.parent, gguf_file=gguf.name)
     config, params = load_model(gguf)
     tokens = tokenizer.load(gguf)
@@ -123,7 +104,7 @@ def test_smollm2(torch_models, gguf):
         print(f"\nlargest difference of {len(prompt + completion)} x 49152 logits: {largest:.1e}")
 
 
-def test_smollm2_tokenizer(gguf):
+def test_encode_equals_transformers_on_smollm2(gguf):
     ours, theirs = tokenizer.load(gguf), smollm2.transformers_tokenizer(gguf)
     texts = [*smollm2.TEXTS, *(text for pair in smollm2.PROMPTS for text in pair)]
     rng = np.random.default_rng(SEED)
@@ -136,7 +117,7 @@ def test_smollm2_tokenizer(gguf):
     assert (ours.eos_id, ours.pad_id) == (theirs.eos_token_id, theirs.pad_token_id)
 
 
-def test_transformers_reads_a_saved_tokenizer(gguf, tmp_path):
+def test_saved_tokenizer_is_read_by_transformers(gguf, tmp_path):
     from transformers import AutoTokenizer
 
     ours = tokenizer.load(gguf)

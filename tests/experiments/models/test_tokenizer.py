@@ -1,14 +1,12 @@
-"""Token ids worked out by hand on a small byte-pair vocabulary, from both kinds of file."""
+"""Token ids worked out by hand on a small byte-pair vocabulary, from GGUF and tokenizer.json."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from experiments.models import huggingface, tokenizer
 from tests.experiments.models.checkpoints import VOCABULARY, write_gguf
-
-FIXTURES = Path(__file__).parent / "fixtures"
+from tests.experiments.models.common import FIXTURES
 
 
 @pytest.fixture(scope="module")
@@ -57,25 +55,25 @@ def test_encode(tokens, text, expected):
 
 
 @pytest.mark.parametrize("text", ["hello  12 + 3 = é\n", "a<kept>'ll", ""])
-def test_round_trip(tokens, text):
+def test_decode_inverts_encode(tokens, text):
     assert tokens.decode(tokens.encode(text)) == text
 
 
-def test_special_tokens_are_left_out_of_text(tokens):
+def test_decode_skips_special_tokens(tokens):
     assert tokens.decode(tokens.encode("<|end|>a<|pad|>b")) == "ab"
 
 
-def test_ids(tokens):
+def test_load_special_ids(tokens):
     assert (tokens.eos_id, tokens.pad_id) == (0, 1)
     assert tokens.vocab_size == len(VOCABULARY)
 
 
-def test_end_pads_where_there_is_no_padding_token(write):
+def test_load_pads_with_eos_by_default(write):
     tokens = tokenizer.load(write(leave_out=["tokenizer.ggml.padding_token_id"]))
     assert (tokens.eos_id, tokens.pad_id) == (0, 0)
 
 
-def test_without_a_named_split_it_is_that_of_gpt2(write):
+def test_load_splits_as_gpt2_by_default(write):
     tokens = tokenizer.load(write(leave_out=["tokenizer.ggml.pre"]))
     assert pieces(tokens, "12 12") == ["12", "Ġ", "12"]  # "1 2" is the earlier merge
 
@@ -91,12 +89,12 @@ def test_without_a_named_split_it_is_that_of_gpt2(write):
         ("gpt-2", "   1", ["ĠĠ", "Ġ1"]),
     ],
 )
-def test_other_splits(write, split, text, expected):
+def test_encode_splits(write, split, text, expected):
     path = write(leave_out=["tokenizer.ggml.pre"], metadata=[("tokenizer.ggml.pre", split)])
     assert pieces(tokenizer.load(path), text) == expected
 
 
-def test_end_from_the_models_config(tokens, tmp_path):
+def test_load_reads_eos_from_both_configs(tokens, tmp_path):
     tokens.save(tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()
     with pytest.raises(ValueError, match=r"neither tokenizer_config.json nor config.json names an"):
@@ -110,7 +108,7 @@ def test_end_from_the_models_config(tokens, tmp_path):
     assert (found.eos_id, found.pad_id) == (1, 0)
 
 
-def test_missing(tmp_path):
+def test_load_raises_on_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no tokenizer.json in"):
         tokenizer.load(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no tokenizer at .*nowhere"):
@@ -127,7 +125,7 @@ def test_missing(tmp_path):
         ({"leave_out": ["tokenizer.ggml.eos_token_id"]}, "eos_token_id is missing"),
     ],
 )
-def test_refuses(write, changes, message):
+def test_load_raises(write, changes, message):
     path = write(**changes)
     with pytest.raises(ValueError, match=message):
         tokenizer.load(path)

@@ -1,8 +1,9 @@
-"""The transformer against a float64 reference, and what sharing, padding and caching must keep."""
+"""The transformer against a float64 reference; sharing, padding and caching change nothing."""
 
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from experiments.models import decode, layers, transformer
 from experiments.models.config import ModelConfig, RopeScaling
 from tests.experiments.models import numpy_transformer
-from tests.experiments.models.random_params import random_params
+from tests.experiments.models.common import random_params
 
 BASE = ModelConfig(
     vocab_size=32,
@@ -94,7 +95,7 @@ def model(request):
     return config, random_params(config)
 
 
-def test_prompt_and_completions_equal_plain_forward_passes(model):
+def test_forward_matches_float64(model):
     config, params = model
     tokens, length, completions = batch()
     last, hidden = full(config, params, tokens, length, completions)
@@ -108,21 +109,21 @@ def test_prompt_and_completions_equal_plain_forward_passes(model):
             np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
 
 
-def test_cached_log_probs_equal_those_of_the_full_pass(model):
+def test_decode_equals_forward(model):
     config, params = model
     inputs = batch(1)
     head = transformer.unembedding(config, params)
     full_pass = jax.nn.log_softmax(full(config, params, *inputs)[1] @ head.T)
     by_token = jax.nn.log_softmax(cached(config, params, *inputs) @ head.T)
     np.testing.assert_allclose(by_token, full_pass, rtol=0, atol=2e-5)
-    # One completion of each prompt, whose cache has no axis of the group.
+    # With one completion of each prompt the cache has no group axis.
     tokens, length, completions = inputs
     alone = jax.nn.log_softmax(cached(config, params, tokens, length, completions[:, 1:]) @ head.T)
     np.testing.assert_allclose(alone, full_pass[:, 1:], rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("switches", [{}, EVERYTHING], ids=["none", "all"])
-def test_gradient_equals_finite_differences_in_float64(switches):
+def test_forward_gradient_matches_finite_differences(switches):
     config = dataclasses.replace(BASE, **switches)
     params = random_params(config)
     tokens, length, completions = batch()
@@ -142,7 +143,7 @@ def test_gradient_equals_finite_differences_in_float64(switches):
     found = gradient(config, params, tokens, length, completions)
     rng = np.random.default_rng(3)
     leaves, tree = jax.tree.flatten(jax.tree.map(np.float64, params))
-    # A direction for each array by itself, so that a wrong one cannot hide behind the others.
+    # A direction for each array, so that a wrong gradient cannot hide behind the others.
     for i, part in enumerate(jax.tree.leaves(found)):
         direction = rng.normal(size=part.shape)
 
@@ -155,7 +156,7 @@ def test_gradient_equals_finite_differences_in_float64(switches):
         assert abs(np.sum(np.float64(part) * direction) - expected) < 1e-4 * scale
 
 
-def test_padding_changes_nothing():
+def test_forward_ignores_padding():
     params = random_params(BASE)
     tokens, length, completions = batch()
     last, hidden = full(BASE, params, tokens, length, completions)
@@ -170,7 +171,7 @@ def test_padding_changes_nothing():
     np.testing.assert_allclose(bare[1], hidden[one], rtol=0, atol=1e-5)
 
 
-def test_padding_gets_no_gradient():
+def test_forward_gradient_of_padding_is_zero():
     tokens, length, completions = batch()
     unused = BASE.vocab_size - 1
     real = np.arange(PROMPT_TOKENS) < length[:, None]
@@ -184,7 +185,7 @@ def test_padding_gets_no_gradient():
     assert np.all(np.any(found[used] != 0, axis=-1))
 
 
-def test_later_tokens_change_nothing_before_them():
+def test_forward_is_causal():
     params = random_params(BASE)
     tokens, length, completions = batch()
     _, hidden = full(BASE, params, tokens, length, completions)
@@ -195,7 +196,7 @@ def test_later_tokens_change_nothing_before_them():
     assert np.all(np.any(again[:, :, 3] != hidden[:, :, 3], axis=-1))
 
 
-def test_bfloat16_computes_in_bfloat16_and_stays_near_float32():
+def test_bfloat16_is_near_float32():
     params = random_params(BASE)
     config = dataclasses.replace(BASE, dtype="bfloat16")
     inputs = batch()
@@ -215,7 +216,7 @@ def test_bfloat16_computes_in_bfloat16_and_stays_near_float32():
     assert np.linalg.norm(near - exact) < 0.2 * np.linalg.norm(exact)
 
 
-def test_blocks_of_queries_change_nothing(monkeypatch):
+def test_attention_blocks_change_nothing(monkeypatch):
     """7 queries in blocks of 3, the last of them not full; 5 are one block."""
     params = random_params(dataclasses.replace(BASE, **EVERYTHING))
     inputs = batch()
@@ -229,8 +230,19 @@ def test_blocks_of_queries_change_nothing(monkeypatch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), found, expected)
 
 
+def test_plain_operations_of_other_backends_equal_the_cpu_workarounds(monkeypatch):
+    config = dataclasses.replace(BASE, **EVERYTHING, max_positions=33)  # compiled nowhere else
+    params, inputs = random_params(config), batch()
+    results = []
+    for on_cpu in (True, False):
+        monkeypatch.setattr(layers, "on_cpu", lambda on_cpu=on_cpu: on_cpu)
+        config = dataclasses.replace(config, max_positions=33 + on_cpu)
+        results.append([f(config, params, *inputs) for f in (full, cached, gradient)])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), *results)
+
+
 @pytest.mark.parametrize("tied", [True, False])
-def test_cast_for_sampling_gives_the_same_bits(tied):
+def test_cast_for_sampling_keeps_the_bits(tied):
     config = dataclasses.replace(BASE, dtype="bfloat16", qkv_bias=True, tied_head=tied)
     params = random_params(config)
     copy = transformer.cast_for_sampling(config, params)
@@ -243,23 +255,19 @@ def test_cast_for_sampling_gives_the_same_bits(tied):
     )
 
 
-def test_sharded_equals_one_device():
+def test_sharded_equals_single_device():
     """Prompts over `data`; heads, keys, SwiGLU and vocabulary over `model`."""
     params = random_params(BASE)
     inputs = batch()
     automatic = (jax.sharding.AxisType.Auto,) * 2
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=automatic)
-    split = dict.fromkeys(("vocab", "heads", "kv_heads", "mlp"), "model")
+    rules = [(axis, "model") for axis in ("vocab", "heads", "kv_heads", "mlp")]
 
     def place(x, *axes):
         return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
 
-    sharded = jax.tree.map(
-        lambda axes, x: place(x, *(split.get(axis) for axis in axes)),
-        transformer.parameter_axes(params),
-        params,
-        is_leaf=lambda x: isinstance(x, tuple),
-    )
+    axes = nn.get_partition_spec(transformer.abstract_params(BASE))
+    sharded = jax.device_put(params, nn.logical_to_mesh_sharding(axes, mesh, rules))
     placed = [place(x, "data") for x in inputs]
     expected, found = full(BASE, params, *inputs), full(BASE, sharded, *placed)
     assert found[1].sharding.shard_shape(found[1].shape)[0] == 1
@@ -273,7 +281,7 @@ def test_sharded_equals_one_device():
     )
 
 
-def test_prompt_cache_is_held_once_per_prompt_and_the_cache_for_each_completion():
+def test_cache_sizes():
     params = random_params(BASE)
     tokens, length, _ = batch()
     prompt_cache, _ = jax.eval_shape(
@@ -285,7 +293,7 @@ def test_prompt_cache_is_held_once_per_prompt_and_the_cache_for_each_completion(
 
 
 @pytest.mark.parametrize("group", [1, GROUP])
-def test_decoding_updates_the_cache_in_place(group):
+def test_decode_updates_the_cache_in_place(group):
     """A loop over tokens needs no second cache: XLA's buffers stay far below one."""
     config = dataclasses.replace(BASE, max_positions=5000, num_layers=8)
     params = random_params(config)
@@ -311,10 +319,9 @@ def test_decoding_updates_the_cache_in_place(group):
     assert memory.temp_size_in_bytes < held
 
 
-def test_parameter_axes_name_every_dimension():
+def test_abstract_params_name_every_dimension():
     config = dataclasses.replace(BASE, tied_head=False, qkv_bias=True, qk_norm=True)
-    params = random_params(config)
-    axes = transformer.parameter_axes(params)
+    boxed = transformer.abstract_params(config)
     sizes = {
         "layers": 3,
         "vocab": 32,
@@ -324,15 +331,14 @@ def test_parameter_axes_name_every_dimension():
         "head_dim": 6,
         "mlp": 20,
     }
-    named = jax.tree.map(
-        lambda names: tuple(sizes[name] for name in names),
-        axes,
-        is_leaf=lambda x: isinstance(x, tuple),
-    )
-    assert named == jax.tree.map(np.shape, params)
+    leaves = jax.tree.leaves(boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+    for leaf in leaves:
+        assert leaf.value.shape == tuple(sizes[name] for name in leaf.names)
+    plain = jax.tree.map(np.shape, transformer.init_params(config, jax.random.key(0)))
+    assert plain == jax.tree.map(np.shape, nn.unbox(boxed))
 
 
-def test_fresh_parameters_depend_on_the_key_alone_and_keep_the_scale():
+def test_init_params_depend_on_the_key_and_have_the_scale():
     config = dataclasses.replace(BASE, d_model=64, d_ff=128, num_layers=4)
     first = transformer.init_params(config, jax.random.key(0))
     jax.tree.map(
@@ -345,7 +351,7 @@ def test_fresh_parameters_depend_on_the_key_alone_and_keep_the_scale():
     assert np.any(first["layers"]["gate"][0] != first["layers"]["gate"][1])
 
 
-def test_too_many_positions():
+def test_too_many_positions_raise():
     config = dataclasses.replace(BASE, max_positions=8)
     params = random_params(config)
     tokens, length, completions = batch()
