@@ -52,8 +52,8 @@ def run(transformation, update=None, steps=4, where=None):
     return advantages, state
 
 
-def first(transformation, rewards, entropy=0.7, **keywords):
-    return transformation.update(rewards, transformation.init(), entropy=entropy, **keywords)
+def first(transformation, advantages, entropy=0.7, **keywords):
+    return transformation.update(advantages, transformation.init(), entropy=entropy, **keywords)
 
 
 def test_every_factory_has_a_case():
