@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 
@@ -20,8 +21,8 @@ class Prompts(NamedTuple):
     verifier_inputs: a pytree of arrays with leading axis P, which `verify` needs.
     """
 
-    tokens: jax.Array
-    length: jax.Array
+    tokens: jax.Array | np.ndarray
+    length: jax.Array | np.ndarray
     verifier_inputs: Any
 
 
@@ -34,8 +35,8 @@ class Demonstrations(NamedTuple):
     """
 
     prompts: Prompts
-    tokens: jax.Array
-    token_mask: jax.Array
+    tokens: jax.Array | np.ndarray
+    token_mask: jax.Array | np.ndarray
 
 
 def token_mask(tokens: jax.Array, eos_id: int) -> jax.Array:

@@ -74,7 +74,11 @@ def test_impossible_values(field, value, message):
         ("grop", {}, "config.advantage.name must be one of"),
         ("chain", {}, "config.advantage.name must be one of"),
         ("power", {}, "config.advantage.kwargs lacks alpha"),
-        ("power", {"alfa": 2.0}, "config.advantage.kwargs has no field 'alfa' (got 2.0); allowed: alpha, scale"),
+        (
+            "power",
+            {"alfa": 2.0},
+            "config.advantage.kwargs has no field 'alfa' (got 2.0); allowed: alpha, scale",
+        ),
         ("power", {"alpha": -1.0}, "alpha must be"),
         ("fade", {"rate": 0.0}, "rate must be"),
     ],
