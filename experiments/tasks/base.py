@@ -223,9 +223,9 @@ class Task(Protocol):
 
     Attributes:
       on_device: whether `verify` can be traced. The task is then a pytree, whose `train_prompts`,
-        `demonstrations` and `verify` are traced. If not, `verify` runs on the host; with
-        `config.verification.workers` the processes need two more methods, `texts(tokens,
-        token_mask)` and `score(text, answer)`, as text_task.TextTask has them.
+        `demonstrations` and `verify` are traced. If not, completions are verified on the host: by
+        `texts(tokens, token_mask)` and `score(text, answer)` if the task has them, as
+        text_task.TextTask does and `config.verification.workers` requires, else by `verify`.
       vocab_size: of a fresh model.
       eos_id: ends a completion.
       pad_id: fills prompts and completions.
