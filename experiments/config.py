@@ -336,7 +336,8 @@ def check_arguments(function: Callable, kwargs: Mapping, field: str) -> None:
             _check_type(f"{field}.{name}", value, named[name].annotation)
         elif named == parameters:
             raise ConfigError(
-                f"config.{field} has no field {name!r} (got {value!r}); allowed: {', '.join(named)}"
+                f"config.{field} has no field {name!r} (got {value!r});"
+                f" allowed: {', '.join(named) or 'nothing'}"
             )
     missing = [name for name, p in named.items() if p.default is p.empty and name not in kwargs]
     if missing:

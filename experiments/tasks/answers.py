@@ -91,7 +91,7 @@ def evaluate(text: str) -> Fraction | None:
     return values[0]
 
 
-def is_close(value: Fraction, answer: float) -> bool:
+def is_close(value: Fraction, answer: float | Fraction) -> bool:
     """Compares a value with a reference that may have been rounded.
 
         |value - answer| ≤ 10⁻³ · min(1, |answer|)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 
@@ -20,8 +21,8 @@ class Prompts(NamedTuple):
     verifier_inputs: a pytree of arrays with leading axis P, which `verify` needs.
     """
 
-    tokens: jax.Array
-    length: jax.Array
+    tokens: jax.Array | np.ndarray
+    length: jax.Array | np.ndarray
     verifier_inputs: Any
 
 
@@ -34,8 +35,8 @@ class Demonstrations(NamedTuple):
     """
 
     prompts: Prompts
-    tokens: jax.Array
-    token_mask: jax.Array
+    tokens: jax.Array | np.ndarray
+    token_mask: jax.Array | np.ndarray
 
 
 def token_mask(tokens: jax.Array, eos_id: int) -> jax.Array:
@@ -222,9 +223,9 @@ class Task(Protocol):
 
     Attributes:
       on_device: whether `verify` can be traced. The task is then a pytree, whose `train_prompts`,
-        `demonstrations` and `verify` are traced. If not, `verify` runs on the host; with
-        `config.verification.workers` the processes need two more methods, `texts(tokens,
-        token_mask)` and `score(text, answer)`, as text_task.TextTask has them.
+        `demonstrations` and `verify` are traced. If not, completions are verified on the host: by
+        `texts(tokens, token_mask)` and `score(text, answer)` if the task has them, as
+        text_task.TextTask does and `config.verification.workers` requires, else by `verify`.
       vocab_size: of a fresh model.
       eos_id: ends a completion.
       pad_id: fills prompts and completions.

@@ -46,7 +46,7 @@ _ADD, _SUBTRACT, _MULTIPLY = 0, 1, 2
 
 
 class CountdownInputs(NamedTuple):
-    """The given numbers."""
+    """The verifier inputs: numbers i32 [P, n] in ascending order, target i32 [P]."""
 
     numbers: jax.Array
     target: jax.Array

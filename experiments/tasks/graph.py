@@ -25,7 +25,7 @@ Everything is traceable in JAX, seed and step included.
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ from experiments.tasks.base import (
 
 
 class GraphInputs(NamedTuple):
-    """What a reward depends on: source i32 [P], target i32 [P], forbidden i32 [P, F]."""
+    """The verifier inputs: source i32 [P], target i32 [P], forbidden i32 [P, F]."""
 
     source: jax.Array
     target: jax.Array
@@ -228,7 +228,7 @@ class GraphTask(DeviceTask):
         forbidden = _draw_distinct(forbidden_key, ~ends, self.forbidden)
         return GraphInputs(source, target, forbidden), walk, length
 
-    def _in_range(self, distance: jax.Array) -> jax.Array:
+    def _in_range(self, distance: Any) -> Any:
         return (distance >= self.min_distance) & (distance <= self.max_distance)
 
 

@@ -150,5 +150,5 @@ def _read(data_dir: str, split: str) -> list[tuple[str, str]]:
     import tensorflow_datasets.text.gsm8k  # registers the data set, which tfds does lazily
 
     # Never a download: data_source would start one, and go on trying for minutes.
-    source = tfds.data_source("gsm8k", split=split, data_dir=str(root), download=False)
+    source: Any = tfds.data_source("gsm8k", split=split, data_dir=str(root), download=False)
     return [(row["question"].decode(), row["answer"].decode()) for row in source]

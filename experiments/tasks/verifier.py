@@ -274,9 +274,8 @@ class _Worker:
     def _processor_seconds(self) -> float:
         """Returns the processor time of the process; elapsed time where the system has no clock."""
         try:
-            return time.clock_gettime(
-                ~(self.process.pid or 0) << 3 | 2
-            )  # Linux's clock of a process
+            # Linux's number for the clock of another process.
+            return time.clock_gettime(~(self.process.pid or 0) << 3 | 2)
         except (AttributeError, OSError):
             return time.monotonic()
 

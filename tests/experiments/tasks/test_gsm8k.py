@@ -99,20 +99,13 @@ def test_make_puts_plain_shots_before_the_question(folder):
 @pytest.mark.parametrize(
     ("text", "answer", "reward"),
     [
-        ("It is 3.\n#### 72", 72.0, 1),
-        ("#### 72 dollars.", 72.0, 1),
-        ("The answer is $1,000.", 1000.0, 1),
-        (r"\boxed{\frac{3}{2}}", 1.5, 1),
-        ("so 0.3333", 0.333, 1),
-        ("#### −4", -4.0, 1),
-        ("#### 4", -4.0, 0),
-        ("#### 73 and 72", 72.0, 0),
-        ("72 first, then #### 73", 72.0, 0),
-        ("", 0.0, 0),
-        ("#### 5/0", 0.0, 0),
-        ("#### 9**9**9**9", 9.0, 0),
+        ("It is 3.\n#### 72", 72.0, 1), ("#### 72 dollars.", 72.0, 1),
+        ("The answer is $1,000.", 1000.0, 1), (r"\boxed{\frac{3}{2}}", 1.5, 1),
+        ("so 0.3333", 0.333, 1), ("#### −4", -4.0, 1), ("#### 4", -4.0, 0),
+        ("#### 73 and 72", 72.0, 0), ("72 first, then #### 73", 72.0, 0), ("", 0.0, 0),
+        ("#### 5/0", 0.0, 0), ("#### 9**9**9**9", 9.0, 0),
     ],
-)
+)  # fmt: skip
 def test_score(text, answer, reward):
     assert score(text, answer) == reward
 
