@@ -168,8 +168,9 @@ def _config_of(config: Any, workdir: str | None, model: str | None) -> Config:
         config.model.path = model
         return config
     saved: Config = saved_config(Path(str(workdir)))
-    for name in OVERRIDES if config is not None else ():
-        saved[name] = config[name]
+    if config is not None:
+        for name in OVERRIDES:
+            saved[name] = config[name]
     return saved
 
 

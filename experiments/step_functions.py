@@ -207,7 +207,8 @@ def make_sft_fns(config: Config, mesh: Mesh, model: ModelConfig) -> SFTFns:
     def update(carry, demonstrations):
         demonstrations = jax.lax.with_sharding_constraint(demonstrations, by_prompt)
         with sharding.layout(mesh):
-            return learner.sft_update(model, config, *carry, demonstrations)
+            params, opt_state = carry
+            return learner.sft_update(model, config, params, opt_state, demonstrations)
 
     def train_steps(carry, task, seed, first_step, steps):
         def step(carry, index):

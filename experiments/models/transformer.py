@@ -213,7 +213,7 @@ def forward(config, params, tokens, length, completions):
     return _at_last(prompt, length), completion
 
 
-def _apply(config, params, *arguments):
+def _apply(config, params, *arguments) -> Any:
     return Transformer(config).apply({"params": params}, *arguments)
 
 

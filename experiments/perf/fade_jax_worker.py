@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +94,7 @@ def make_experiment(workload: Workload) -> Experiment:
         remat=config.model.remat,
         remat_keeps="products" if workload.variant == "kept" else "nothing",
     )
-    task = RandomTask(shape.vocab_size, workload.prompt, workload.completion)
+    task: Any = RandomTask(shape.vocab_size, workload.prompt, workload.completion)
     return assemble(config, make_mesh(config.mesh), task, model)
 
 
@@ -121,7 +121,7 @@ def call_of(workload: Workload) -> Call:
     hyper = hyperparameters(experiment.config, experiment.methods)
     state = rl.init(hyper, initial_params(experiment))
     prompts = task.train_prompts(0, 0, workload.prompts)
-    notes = {"remat": experiment.model.remat}
+    notes: dict[str, Any] = {"remat": experiment.model.remat}
     if workload.kind == "rollout":
         notes["flop"] = sample_flops(work_of(experiment)).total
         return Call(rl.sample, (state, prompts), False, notes)

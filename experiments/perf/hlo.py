@@ -87,7 +87,7 @@ def partitioned(lowered):
 @contextlib.contextmanager
 def _no_compilation_cache():
     """Disables the persistent cache: a cached program is not partitioned and dumps no text."""
-    enabled = jax.config.jax_enable_compilation_cache
+    enabled = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()  # JAX reads the setting once
     try:
@@ -233,7 +233,7 @@ def _trips(
         bound = _constant(right)
         if bound is None or left.opcode != "get-tuple-element":
             continue
-        index = int(re.search(r"index=(\d+)", left.rest)[1])
+        index = int(_search(r"index=(\d+)", left.rest)[1])
         start = _start(outside, outside[loop.operands[0]], index)
         if start is not None:
             return bound - start
@@ -283,17 +283,17 @@ def _first_group(rest: str) -> tuple[int, ...]:
     if text.startswith("mesh["):
         return _mesh_group(text)
     if text.startswith("["):
-        match = re.match(r"\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
+        match = _search(r"^\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
         ids = np.arange(int(match[1]) * int(match[2])).reshape(_numbers(match[3]))
         if match[4]:
             ids = ids.transpose(_numbers(match[4]))
         return tuple(ids.reshape(int(match[1]), -1)[0].tolist())
-    return tuple(_numbers(re.match(r"\{\{([\d,]+)\}", text)[1]))
+    return tuple(_numbers(_search(r"^\{\{([\d,]+)\}", text)[1]))
 
 
 def _mesh_group(text: str) -> tuple[int, ...]:
     """Parses `mesh['x'=2,'y'=4], device_ids=([4,2]T(1,0)) {'x'}`; device_ids may be missing."""
-    match = re.match(r"mesh\[([^\]]*)\](.*?)\{([^}]*)\}", text)
+    match = _search(r"^mesh\[([^\]]*)\](.*?)\{([^}]*)\}", text)
     axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", match[1])}
     names = re.findall(r"'(\w+)'", match[3])
     sizes = list(axes.values())
@@ -308,6 +308,13 @@ def _mesh_group(text: str) -> tuple[int, ...]:
     count = int(np.prod([sizes[i] for i in chosen]))
     ids = ids.reshape(sizes).transpose(others + chosen).reshape(-1, count)
     return tuple(ids[0].tolist())
+
+
+def _search(pattern: str, text: str) -> re.Match[str]:
+    match = re.search(pattern, text)
+    if match is None:
+        raise ValueError(f"unknown HLO syntax: {text[:200]!r} does not match {pattern!r}")
+    return match
 
 
 def _numbers(text: str) -> list[int]:

@@ -101,7 +101,7 @@ def abstract_experiment(config: Config, architecture: ModelConfig | None) -> Exp
     validate(config)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batches(mesh, config)
-    task = TaskSizes(config.task.kwargs.max_prompt, config.task.kwargs.max_completion)
+    task: Any = TaskSizes(config.task.kwargs.max_prompt, config.task.kwargs.max_completion)
     options = {name: config.model[name] for name in ("dtype", "remat", "remat_keeps")}
     model = dataclasses.replace(architecture, **options)
     return assemble(config, mesh, task, model)
@@ -113,7 +113,7 @@ def compile_steps(experiment: Experiment) -> dict[str, CompiledStep]:
     state = abstract_state(experiment, hyper)
     place = sharding.batch_sharding(experiment.mesh)
 
-    def array(dtype, *shape):
+    def array(dtype, *shape) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
     config, task = experiment.config, experiment.task

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Shape(NamedTuple):
@@ -288,7 +288,7 @@ class Worker:
         self.result = {"status": "ok", "seconds": [], "cpu_seconds": []}
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by `stop`
         command = [python, "-m", f"experiments.perf.{module}", json.dumps(workload._asdict())]
-        self._process = subprocess.Popen(
+        self._process: Any = subprocess.Popen(
             pinned(command, core),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
