@@ -105,7 +105,7 @@ def _overridden(base: Config, name: str, overrides: Mapping[str, Any]) -> Config
 def _share_warm_starts(configs: Mapping[str, Config], directory: Path) -> None:
     sharing = [c for c in configs.values() if c.warm_start.steps and not c.warm_start.workdir]
     parts = [dict(leaves(warm_start_config(config).to_dict())) for config in sharing]
-    # A keyword of the task or of the optimiser may be in some of them only.
+    # A keyword of the task or of the optimizer may be in some of them only.
     fields = dict.fromkeys(field for part in parts for field in part)
     differing = [field for field in fields if len({repr(part.get(field)) for part in parts}) > 1]
     for config, part in zip(sharing, parts, strict=True):

@@ -35,7 +35,7 @@ def write_results(workdir: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"there is no sweep in {workdir}: {path} is missing")
     runs = json.loads(path.read_text())["runs"]
-    fields = dict.fromkeys(field for run in runs for field, _ in leaves(run["overrides"]))
+    fields = dict.fromkeys(field for run in runs for field, _ in leaves(run.get("overrides", {})))
     rows = []
     for run in runs:
         directory = workdir / "runs" / run["name"]

@@ -1,6 +1,6 @@
 """Beyond the paper: a shrinkage baseline, and a schedule of objectives: 7 methods x 5 seeds.
 
-Measures two advantages made by running the decomposition backwards (fade_jax.transforms.unbiased).
+Measures two advantages made by running the decomposition backwards (fade_jax.transforms.pass_at_k).
 Shrinkage is RLOO with the posterior mean of the solve rate, under a uniform density, as baseline:
 the same expected gradient with less variance, and a gradient from solved and from failed groups
 too. The schedule ascends pass@k with k from 3 down to 1, set by the running solve rate as FADE sets

@@ -3,8 +3,8 @@
 Measures whether the order of the methods is Adam's doing: Adam divides a constant factor of the
 advantage out again, SGD does not. All runs have one warm start, which is AdamW's.
 
-The order of two methods depends on the optimiser if the 95% intervals over seeds and prompts of the
-difference of their final pass@1, or pass@100, exclude 0 with different signs, each optimiser at
+The order of two methods depends on the optimizer if the 95% intervals over seeds and prompts of the
+difference of their final pass@1, or pass@100, exclude 0 with different signs, each optimizer at
 the rate that is best for the mean pass@1 of the method.
 
     python -m experiments.run --config=configs/sweeps/optimizer.py --workdir=runs/sweeps/optimizer

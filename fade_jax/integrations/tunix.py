@@ -9,7 +9,7 @@
     GRPOLearner(rl_cluster, config, reward_fns).train(prompts)
 
 tunix calls an estimator on the host, once for each batch of rollouts, with flat rewards `[B·G]` in
-which the G rollouts of a prompt are neighbours, and says neither whether the batch is one of
+which the G rollouts of a prompt are neighbors, and says neither whether the batch is one of
 evaluation nor anything of the policy. A batch of rollouts is the least common multiple of
 `rollout_micro_batch_size` and `compute_logps_micro_batch_size` in prompts, both by default the
 training micro-batch: with accumulated gradients FADE's averages move several times in a step.

@@ -234,7 +234,7 @@ def test_metrics_of_a_known_batch(case):
 
 
 def test_sft_update_is_maximum_likelihood_by_adam(case):
-    """Adam's first step is lr·sign(g), whatever the optimiser of RL: -mean log π falls by lr·Σ|g|."""
+    """Adam's first step is lr·sign(g), whatever the optimizer of RL: -mean log π falls by lr·Σ|g|."""
     demonstrations = Demonstrations(
         case.prompts, case.rollouts.tokens[:, 0], case.rollouts.token_mask[:, 0]
     )
@@ -269,7 +269,7 @@ def test_sgd_with_momentum_adds_up_its_gradients():
 
 
 @pytest.mark.parametrize("lag", [0, 1, 3])
-def test_rollouts_come_from_the_policy_of_so_many_steps_ago(case, lag):
+def test_behavior_params_lag_by_staleness_steps(case, lag):
     config = settings(learner__staleness=lag)
     members = advantages.members_of([("dr_grpo", {})])
     hyper = learner.Hyperparameters(
@@ -281,7 +281,7 @@ def test_rollouts_come_from_the_policy_of_so_many_steps_ago(case, lag):
     used = []
     for t in range(7):
         used.append(float(learner.behavior_params(config, state)["final_norm"][0]))
-        past = learner.remember(config, state)
+        past = learner.push_past_params(config, state)
         state = state._replace(step=state.step + 1, params=numbers[t + 1], past_params=past)
     assert used == [max(t - lag, 0) for t in range(7)]
 

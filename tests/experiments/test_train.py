@@ -20,7 +20,7 @@ from tests.experiments.tiny_config import get_config as tiny_config
 METRICS = {
     "step", "reward", "solve_rate", "entropy", "entropy_success", "entropy_failure",
     "mass_success", "mass_failure", "sign_ratio", "alpha", "delta", "zero_variance_fraction",
-    "clip_fraction", "gradient_norm", "loss", "length", "solve_rate_histogram",
+    "clip_fraction", "gradient_norm", "loss", "length", "length_max", "solve_rate_histogram",
     "tokens_per_second", "step_seconds",
 }  # fmt: skip
 
