@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -225,7 +226,22 @@ def _imported(name: str) -> Callable[..., AdvantageTransformation]:
             f"config.advantage.name = {name!r} must be the import path of a function, but"
             f" importing it gives {type(error).__name__}: {error}"
         ) from error
-    return lift(found) if next(iter(parameters), None) == _FIRST else _checked(found, name)
+    if next(iter(parameters), None) != _FIRST:
+        return _checked(found, name)
+    return lift(found if "where" in parameters else _masking_groups(found))
+
+
+def _masking_groups(function: Callable) -> Callable:
+    """A plain advantage that takes no mask: groups with a rollout that does not count get 0."""
+
+    @wraps(function)
+    def masked(rewards, *args, where=None, **kwargs):
+        advantages = function(rewards, *args, **kwargs)
+        if where is None:
+            return advantages
+        return jnp.where(jnp.all(where, axis=-1, keepdims=True), advantages, 0)
+
+    return masked
 
 
 def _checked(function: Callable, name: str) -> Callable[..., AdvantageTransformation]:

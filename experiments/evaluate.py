@@ -49,12 +49,14 @@ class HeldOut(NamedTuple):
       num_samples: n, samples of each prompt.
       entropy: mean token entropy, nats.
       length: mean tokens of a completion.
+      unknown: samples that could not be verified; they count as wrong.
     """
 
     num_correct: np.ndarray
     num_samples: int
     entropy: float
     length: float
+    unknown: int
 
 
 def evaluate(experiment: Experiment, params, rewards_of: Any, step: int) -> HeldOut:
@@ -71,7 +73,7 @@ def evaluate(experiment: Experiment, params, rewards_of: Any, step: int) -> Held
     settings, task, rl = experiment.config.evaluation, experiment.task, experiment.rl
     prompts = jax.tree.map(np.asarray, task.eval_prompts(settings.prompts))
     key = jax.random.fold_in(jax.random.key(settings.seed), step)
-    correct, entropy, tokens = [], 0.0, 0.0
+    correct, entropy, tokens, unknown = [], 0.0, 0.0, 0
     calls = settings.prompts // settings.prompts_per_call
     batches = jax.tree.map(lambda x: x.reshape(calls, -1, *x.shape[1:]), prompts)
     for call in range(calls):
@@ -81,12 +83,14 @@ def evaluate(experiment: Experiment, params, rewards_of: Any, step: int) -> Held
             rewards, rollouts = rl.evaluate(params, task, batch, call_key)
         else:
             rollouts = rl.sample_held_out(params, batch._replace(verifier_inputs=()), call_key)
-            rewards = rewards_of(batch.verifier_inputs, rollouts)
+            rewards, counts = rewards_of(batch.verifier_inputs, rollouts)
+            unknown += counts["verification/unknown"]
         correct.append(np.sum(np.asarray(rewards) > 0.5, axis=-1))
         entropy += float(np.sum(np.asarray(rollouts.entropies), dtype=np.float64))
         tokens += float(np.sum(np.asarray(rollouts.token_mask), dtype=np.float64))
     total = settings.prompts * settings.samples
-    return HeldOut(np.concatenate(correct), settings.samples, entropy / tokens, tokens / total)
+    entropy, length = entropy / tokens, tokens / total
+    return HeldOut(np.concatenate(correct), settings.samples, entropy, length, unknown)
 
 
 def evaluation_metrics(
@@ -114,6 +118,7 @@ def evaluation_metrics(
     return metrics | {
         "eval/entropy": held_out.entropy,
         "eval/length": held_out.length,
+        "eval/unknown": held_out.unknown,
         "eval/seconds": time.perf_counter() - start,
     }
 

@@ -18,7 +18,7 @@ from experiments.config import Config, ConfigError, check_arguments, validate
 from experiments.learner import Hyperparameters, TrainState, hyperparameters
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
-from experiments.multihost import everywhere, join_rows, rows_of
+from experiments.multihost import everywhere, gather, join_rows, rows_of
 from experiments.step_functions import (
     RLFns,
     SFTFns,
@@ -217,9 +217,10 @@ def from_checkpoint(
 
 @contextmanager
 def host_rewards(experiment: Experiment) -> Iterator[Callable | None]:
-    """Yields (verifier_inputs, rollouts) -> rewards [P, G] for a host task; None for a device task.
+    """Yields (verifier_inputs, rollouts) -> (rewards, counts) for a host task; None otherwise.
 
-    Each of several processes verifies the completions of its own prompts; all get all rewards.
+    Rewards are float32 [P, G], NaN where a completion could not be verified; counts are metrics of
+    the verifier. Each of several processes verifies its own prompts; all get all rewards.
     """
     task, settings = experiment.task, experiment.config.verification
     if task.on_device:
@@ -232,7 +233,11 @@ def host_rewards(experiment: Experiment) -> Iterator[Callable | None]:
         def rewards_of(verifier_inputs, rollouts):
             rows, tokens = rows_of(rollouts.tokens)
             _, mask = rows_of(rollouts.token_mask)
+            before = verifier.counts()
             rewards = everywhere(lambda: verifier.verify(verifier_inputs[rows], tokens, mask))
-            return join_rows(rows, rewards, len(verifier_inputs))
+            own = {name: count - before[name] for name, count in verifier.counts().items()}
+            every = gather(own)
+            counts = {f"verification/{name}": sum(c[name] for c in every) for name in own}
+            return join_rows(rows, rewards, len(verifier_inputs)), counts
 
         yield rewards_of

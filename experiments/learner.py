@@ -153,6 +153,7 @@ def policy_update(
     prompts,
     rollouts: Rollouts,
     rewards: jax.Array,
+    known: jax.Array | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Computes advantages, then makes epochs of minibatch updates on one batch of rollouts.
 
@@ -165,12 +166,19 @@ def policy_update(
       prompts: P prompts.
       rollouts: [P, G, T].
       rewards: float32 [P, G].
+      known: bool [P, G], false for rollouts whose reward is unknown: they count neither in
+        advantages nor in the loss. None if all are known.
 
     Returns:
       The state after the step, and a dict of float32 metrics.
     """
-    mask = rollouts.token_mask
-    entropy = jnp.sum(rollouts.entropies) / jnp.sum(mask)
+    mask, entropies = rollouts.token_mask, rollouts.entropies
+    statistics = {}
+    if known is not None:
+        mask, entropies = mask * known[..., None], entropies * known[..., None]
+        rewards = jnp.where(known, rewards, 0)
+        statistics["where"] = known
+    entropy = jnp.sum(entropies) / jnp.sum(mask)
     weights, advantage_state, readings = advantages.update(
         members,
         hyper.advantage,
@@ -178,6 +186,7 @@ def policy_update(
         state.advantage_state,
         entropy=entropy,
         lengths=jnp.sum(mask, axis=-1),
+        **statistics,
     )
     if settings.learner.equalize_mass:
         weights = advantages.equalize_mass(weights, rewards)
@@ -228,7 +237,7 @@ def policy_update(
         carry, metrics = jax.lax.scan(update, carry, orders.reshape(updates, -1))
         metrics = jax.tree.map(jnp.mean, metrics)
     clipped = metrics.pop("clipped") * settings.learner.minibatches / jnp.sum(mask)
-    logged = batch_metrics(rewards, weights, rollouts.entropies, where=mask)._asdict()
+    logged = batch_metrics(rewards, weights, entropies, where=mask)._asdict()
     metrics |= {name: value for name, value in logged.items() if value is not None}
     metrics |= readings | {"entropy": entropy, "clip_fraction": clipped}
     state = state._replace(

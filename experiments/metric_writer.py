@@ -127,6 +127,7 @@ SHOWN = {
     "loss": "loss",
     "eval/pass@1": "pass@1",
     "tokens_per_second": "tok/s",
+    "verification/unknown": "unknown",
 }
 
 

@@ -33,7 +33,8 @@ class RLFns(NamedTuple):
       train_steps_vmapped: the same for several runs, with states and hypers stacked along a leading
         axis, and metrics [runs, steps, ...]. Each run is laid out over the mesh as it is alone.
       sample: (state, prompts) -> Rollouts; host tasks, followed by `update`.
-      update: (state, hyper, prompts, rollouts, rewards) -> (state, metrics [1, ...]).
+      update: (state, hyper, prompts, rollouts, rewards, known=None) -> (state, metrics [1, ...]);
+        see learner.policy_update.
       evaluate: (params, task, prompts, key) -> (rewards, Rollouts) of held-out prompts; device
         tasks.
       sample_held_out: (params, prompts, key) -> Rollouts; host tasks.
@@ -97,11 +98,14 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
         params = learner.behavior_params(config, state)
         return sample_prompts(params, prompts, key, config.group_size)
 
-    def update_step(state, hyper, prompts, rollouts, rewards):
+    def update_step(state, hyper, prompts, rollouts, rewards, known=None):
         with sharding.layout(mesh):
-            return learner.policy_update(
-                model, config, methods, state, hyper, prompts, rollouts, rewards
+            state, metrics = learner.policy_update(
+                model, config, methods, state, hyper, prompts, rollouts, rewards, known
             )
+        ends = (rollouts.tokens == task.eos_id) & (rollouts.token_mask > 0)
+        truncated = 1 - jnp.mean(jnp.any(ends, axis=-1), dtype=jnp.float32)
+        return state, metrics | {"truncated_fraction": truncated}
 
     def sampled_tokens(rollouts: Rollouts):
         """Which tokens of the vocabulary the rollouts hold, bool [V]."""
@@ -140,8 +144,8 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
     def train_steps_vmapped(states, task, hypers, steps):
         return jax.vmap(lambda state, hyper: train_steps(state, task, hyper, steps))(states, hypers)
 
-    def update(state, hyper, prompts, rollouts, rewards):
-        state, metrics = update_step(state, hyper, prompts, rollouts, rewards)
+    def update(state, hyper, prompts, rollouts, rewards, known=None):
+        state, metrics = update_step(state, hyper, prompts, rollouts, rewards, known)
         metrics = jax.tree.map(lambda m: m[None], metrics)
         return add_head_rank(state, metrics, sampled_tokens(rollouts), rollouts.tokens.size)
 

@@ -129,9 +129,13 @@ def rl_stage(run: Run, rewards_of: Any) -> Stage:
             prompts = task.train_prompts(config.seed, index, config.prompts)
             placed = place(prompts._replace(verifier_inputs=()), by_prompt)
             rollouts = rl.sample(state, placed)
-            rewards = np.asarray(rewards_of(prompts.verifier_inputs, rollouts), np.float32)
-            state, metrics = rl.update(state, hyper, placed, rollouts, place(rewards, by_prompt))
+            rewards, counts = rewards_of(prompts.verifier_inputs, rollouts)
+            # Of two compiled programs, the one without a mask is the usual one.
+            known = () if (known := ~np.isnan(rewards)).all() else (place(known, by_prompt),)
+            rewards = place(np.nan_to_num(rewards), by_prompt)
+            state, metrics = rl.update(state, hyper, placed, rollouts, rewards, *known)
             lines += _lines(metrics, config)
+            lines[-1] |= counts
         return state, [lines]
 
     def evaluate(state, step):

@@ -37,8 +37,9 @@ class Verifier:
     With workers, each completion is scored in one of several spawned processes, which are started
     once and replaced when they die. The time limit counts the processor time of the check, not the
     time that it waits on a busy machine; a check that does nothing for as long has hung. A check
-    that hangs, or whose process dies, is tried once more. A completion whose check fails for good
-    has reward 0 and is counted.
+    that hangs, or whose process dies, is tried once more. A completion whose check takes too long,
+    raises, or ends its process twice has reward 0; one whose check hangs twice has reward NaN, for
+    unknown: it may be the machine's fault. All are counted.
 
     Without workers, completions are scored in this process, without a time limit. Several threads
     may call `verify`; their batches are scored one after the other.
@@ -47,6 +48,7 @@ class Verifier:
       timeouts: completions whose check took too long.
       deaths: completions whose check ended its process, twice.
       errors: completions whose check raised an exception; the first is logged.
+      unknown: completions whose check hung twice, or whose score is NaN.
     """
 
     def __init__(self, task: Any, *, workers: int = 0, timeout_seconds: float = 5.0):
@@ -71,7 +73,7 @@ class Verifier:
             raise ValueError(
                 f"verification.workers must be 0 for a task without score(), got {workers}"
             )
-        self.timeouts = self.deaths = self.errors = 0
+        self.timeouts = self.deaths = self.errors = self.unknown = 0
         self._succeeded = self._failed_starts = 0
         self._first_error = ""
         self._lock = threading.Lock()
@@ -94,6 +96,11 @@ class Verifier:
             worker.kill()
         self._workers = []
 
+    def counts(self) -> dict[str, int]:
+        """Returns the numbers of completions that were not simply scored, since the start."""
+        names = ("timeouts", "deaths", "errors", "unknown")
+        return {name: getattr(self, name) for name in names}
+
     def verify(
         self, verifier_inputs: Any, tokens: np.ndarray, token_mask: np.ndarray
     ) -> np.ndarray:
@@ -105,7 +112,7 @@ class Verifier:
           token_mask: [P, G, T], 1 up to and including the first EOS.
 
         Returns:
-          f32 [P, G].
+          f32 [P, G]; NaN where the reward is unknown.
 
         Raises:
           ValueError: if a reward lies outside [0, 1].
@@ -121,7 +128,8 @@ class Verifier:
                     rewards.flat[check.place] = reward
         else:
             rewards = np.asarray(self._task.verify(verifier_inputs, tokens, token_mask), np.float32)
-        wrong = ~((rewards >= 0) & (rewards <= 1))
+        self.unknown += int(np.sum(np.isnan(rewards)))
+        wrong = (rewards < 0) | (rewards > 1)
         if wrong.any():
             raise ValueError(f"rewards must lie in [0, 1], got {rewards[wrong][0]}")
         return rewards
@@ -136,8 +144,8 @@ class Verifier:
         if checks and not self._succeeded:
             raise RuntimeError(
                 f"none of {len(checks)} completions could be checked: {self.timeouts} timed out, "
-                f"{self.deaths} ended their process, {self.errors} raised an exception, the first:"
-                f" {self._first_error or 'none'}"
+                f"{self.unknown} hung, {self.deaths} ended their process, {self.errors} raised an"
+                f" exception, the first: {self._first_error or 'none'}"
             )
 
     def _reward(self, check: _Check, reward: float, error: str) -> float:
@@ -169,8 +177,8 @@ class Verifier:
                         yield check, self._reward(check, *outcome)
                     elif outcome == "slow" or check.retried:
                         self.deaths += outcome == "died"
-                        self.timeouts += outcome != "died"
-                        yield check, 0.0
+                        self.timeouts += outcome == "slow"
+                        yield check, math.nan if outcome == "hung" else 0.0
                     else:
                         waiting.append(check._replace(retried=True))
         finally:

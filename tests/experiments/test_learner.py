@@ -64,13 +64,15 @@ def settings(**changes):
     return config
 
 
-def learn(case, config, name="dr_grpo", kwargs=()):
+def learn(case, config, name="dr_grpo", kwargs=(), known=None):
     members = advantages.members_of([(name, dict(kwargs))])
     hyper = learner.Hyperparameters(
         np.uint32(0), np.float32(RATE), advantages.choose(members, name, dict(kwargs))
     )
     state = learner.init_state(MODEL, config, members, hyper, case.params)
-    step = jax.jit(lambda s: learner.policy_update(MODEL, config, members, s, hyper, *case[1:]))
+    step = jax.jit(
+        lambda s: learner.policy_update(MODEL, config, members, s, hyper, *case[1:], known)
+    )
     return step(state)
 
 
@@ -219,6 +221,27 @@ def test_minibatches_of_an_epoch_each_see_their_own_prompts(case):
         gaps.append(max(float(jnp.max(jnp.abs(a - b))) for a, b in leaves))
     assert min(gaps) < 1e-5
     assert max(gaps) > 1e-3  # the order matters, so that the match above says something
+
+
+def test_policy_update_leaves_rollouts_of_unknown_reward_out(case):
+    """As a batch whose second rollout of every group was never sampled: by float64, by hand."""
+    known = np.ones((P, G), bool)
+    known[:, 1] = False
+    rewards = jnp.where(known, case.rewards, jnp.nan)
+    rest = np.flatnonzero(known[0])
+    fewer = Case(
+        case.params,
+        case.prompts,
+        jax.tree.map(lambda x: x[:, rest], case.rollouts),
+        case.rewards[:, rest],
+    )
+    for name in ("dr_grpo", "fade", "rloo"):
+        masked = learn(case._replace(rewards=rewards), settings(), name, known=jnp.asarray(known))
+        expected = learn(fewer, settings(), name)
+        for a, b in zip(jax.tree.leaves(masked[0].params), jax.tree.leaves(expected[0].params)):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+        for metric in ("reward", "loss", "gradient_norm", "entropy", "mass_success", "length"):
+            np.testing.assert_allclose(masked[1][metric], expected[1][metric], rtol=1e-5)
 
 
 def test_metrics_of_a_known_batch(case):

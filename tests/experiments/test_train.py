@@ -20,7 +20,7 @@ from tests.experiments.tiny_config import get_config as tiny_config
 METRICS = {
     "step", "reward", "solve_rate", "entropy", "entropy_success", "entropy_failure",
     "mass_success", "mass_failure", "sign_ratio", "alpha", "delta", "zero_variance_fraction",
-    "clip_fraction", "gradient_norm", "loss", "length", "length_max", "solve_rate_histogram",
+    "clip_fraction", "truncated_fraction", "gradient_norm", "loss", "length", "length_max", "solve_rate_histogram",
     "tokens_per_second", "step_seconds",
 }  # fmt: skip
 
@@ -120,6 +120,11 @@ def test_rank_one_fraction_counts_sampled_tokens(shared):
     prompts = experiment.task.train_prompts(hyper.seed, 0, config.prompts)
     rollouts = jax.device_get(experiment.rl.sample(state, prompts))
     state, metrics = experiment.rl.train_steps(state, experiment.task, hyper, 1)
+    task = experiment.task
+    full = np.sum(rollouts.token_mask, axis=-1) == task.max_completion
+    unfinished = full & (rollouts.tokens[..., -1] != task.eos_id)
+    assert 0 < np.mean(unfinished) < 1
+    np.testing.assert_allclose(metrics["truncated_fraction"][0], np.mean(unfinished))
     moved = np.asarray(state.params["head"], np.float64) - params["head"]
     used = np.unique(rollouts.tokens[rollouts.token_mask > 0])
     assert 0 < len(used) < len(moved)

@@ -97,13 +97,14 @@ def test_verify_keeps_order_with_and_without_workers(verifier):
         assert alone.verify(*batch(groups)).tolist() == expected
 
 
-def test_verify_scores_slow_hung_and_dying_checks_zero(verifier):
-    timeouts, deaths = verifier.timeouts, verifier.deaths
+def test_verify_scores_slow_and_dying_checks_zero_and_hung_ones_unknown(verifier):
+    before = verifier.counts()
     start = time.monotonic()
     groups = [["1", "sleep", "1", "die", "1"], ["quit", "2", "spin", "2", "2"]]
     rewards = verifier.verify(*batch(groups))
-    assert rewards.tolist() == [[1, 0, 1, 0, 1], [0, 1, 0, 1, 1]]
-    assert (verifier.timeouts - timeouts, verifier.deaths - deaths) == (2, 2)
+    np.testing.assert_array_equal(rewards, [[1, np.nan, 1, 0, 1], [0, 1, 0, 1, 1]])
+    counts = {name: count - before[name] for name, count in verifier.counts().items()}
+    assert counts == {"timeouts": 1, "deaths": 2, "errors": 0, "unknown": 1}
     assert time.monotonic() - start < 60
     assert verifier.verify(*batch([["1", "2"]])).tolist() == [[1, 0]]
 
@@ -127,8 +128,8 @@ def test_verify_ends_a_check_that_never_uses_its_time(monkeypatch):
     monkeypatch.setattr(verifier_module._Worker, "_processor_seconds", lambda _: next(clock) / 1e6)
     monkeypatch.setattr(verifier_module, "_PATIENCE", 3)
     with Verifier(task_for(), workers=1, timeout_seconds=0.3) as verifier:
-        assert verifier.verify(*batch([["sleep", "1"]])).tolist() == [[0, 1]]
-        assert verifier.timeouts == 1
+        np.testing.assert_array_equal(verifier.verify(*batch([["sleep", "1"]])), [[np.nan, 1]])
+        assert (verifier.timeouts, verifier.unknown) == (0, 1)
 
 
 def test_verify_tries_a_check_again_whose_worker_died(monkeypatch, tmp_path):
