@@ -42,7 +42,8 @@ def tree_sha256(tree) -> str:
     """
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        shape = leaf.shape or (1,)  # of a scalar too, as hashes have been since the first ones
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {shape}".encode())
         for block in blocks(leaf):
             digest.update(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

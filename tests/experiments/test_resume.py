@@ -3,15 +3,18 @@
 import json
 import shutil
 import signal
+import tarfile
 import time
 
 import orbax.checkpoint as ocp
 import pytest
 
+from experiments.checkpoints import tree_sha256
 from experiments.evaluate import restore_params
 from experiments.experiment import build_experiment
 from experiments.metric_writer import read_lines
 from experiments.train import train
+from tests.experiments.conftest import REPOSITORY
 from tests.experiments.tiny_config import get_config as tiny_config
 
 CONFIG = "tests/experiments/tiny_config.py"
@@ -143,6 +146,21 @@ def test_more_steps_extend_a_finished_run(finished, tmp_path):
     fresh = train(config, tmp_path / "fresh")
     assert extended["params_sha256"] == fresh["params_sha256"]
     assert metrics(workdir) != []
+
+
+def test_train_resumes_a_run_of_an_earlier_version(tmp_path):
+    """Two steps of tiny_config by commit 36771d6, whose checkpoints hold a hash of the arrays."""
+    with tarfile.open(REPOSITORY / "tests/experiments/data/run_of_36771d6.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    before = read_lines(tmp_path / "metrics.jsonl")
+    saved = json.loads((tmp_path / "result.json").read_text())["params_sha256"]
+    step, params = restore_params(build_experiment(tiny_config()), tmp_path)
+    assert (step, tree_sha256(params)) == (2, saved)
+    result = train(tiny_config(), tmp_path)
+    after = read_lines(tmp_path / "metrics.jsonl")
+    assert after[: len(before)] == before
+    assert [line["step"] for line in after if "reward" in line] == [1, 2, 3, 4]
+    assert result["params_sha256"] != saved
 
 
 def test_restore_params_of_another_config_moves_nothing(finished, tmp_path):
