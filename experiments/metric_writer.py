@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import platform
-import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
+from tensorboardX.summary import scalar
+from tensorboardX.writer import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
@@ -125,11 +124,8 @@ class _Events:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes scalars by name."""
-        scalars = [
-            Summary.Value(tag=re.sub(r"[^-/\w.]", "_", name), simple_value=value)
-            for name, value in values.items()
-        ]
-        self._write(step=step, summary=Summary(value=scalars))
+        for name, value in values.items():
+            self._write(step=step, summary=scalar(name, value))
 
     def flush(self) -> None:
         """Puts all on disk."""
