@@ -42,11 +42,9 @@ def _saying(what: str) -> Iterator[None]:
         while not done.wait(pause):
             waited = time.monotonic() - began
             if waited >= _PATIENCE_SECONDS:
-                print(
-                    f"error: waited {waited:.0f} s in vain for {what}", file=sys.stderr, flush=True
-                )
+                sys.stderr.write(f"error: waited {waited:.0f} s in vain for {what}\n")
                 os._exit(2)
-            print(f"waiting for {what} ({waited:.0f} s)", file=sys.stderr, flush=True)
+            sys.stderr.write(f"waiting for {what} ({waited:.0f} s)\n")
             pause = min(60, _PATIENCE_SECONDS - waited)
 
     threading.Thread(target=say, daemon=True).start()
