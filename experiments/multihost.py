@@ -38,14 +38,14 @@ def _saying(what: str) -> Iterator[None]:
     done = threading.Event()
 
     def say():
-        began, pause = time.monotonic(), _SILENT_SECONDS
-        while not done.wait(pause):
-            waited = time.monotonic() - began
-            if waited >= _PATIENCE_SECONDS:
-                sys.stderr.write(f"error: waited {waited:.0f} s in vain for {what}\n")
-                os._exit(2)
+        began, waited, pause = time.monotonic(), 0.0, _SILENT_SECONDS
+        while waited < _PATIENCE_SECONDS:
+            if done.wait(pause):
+                return
+            waited, pause = time.monotonic() - began, 60
             sys.stderr.write(f"waiting for {what} ({waited:.0f} s)\n")
-            pause = min(60, _PATIENCE_SECONDS - waited)
+        sys.stderr.write(f"error: waited {waited:.0f} s in vain for {what}\n")
+        os._exit(2)
 
     threading.Thread(target=say, daemon=True).start()
     try:

@@ -134,7 +134,7 @@ def check(servers, straight, workdir, fault):
 GOOD = {f"{end}; then the same bits" for end in ("done", "killed", "one line")}
 
 
-def inject(servers, straight, directory, faults, capsys):
+def inject(servers, straight, directory, faults):
     """Injects faults, prints the table, and asserts that nothing was lost."""
     with ThreadPoolExecutor(servers.count) as pool:
         found = list(
@@ -152,18 +152,18 @@ def inject(servers, straight, directory, faults, capsys):
     assert {end for _, end in found} <= GOOD
 
 
-def test_a_kill_at_every_call(servers, straight, tmp_path, capsys):
+def test_a_kill_at_every_call(servers, straight, tmp_path):
     faults = [{"n": n} for n in range(1, straight[1] + 1)]
-    inject(servers, straight, tmp_path, faults, capsys)
+    inject(servers, straight, tmp_path, faults)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES])
-def test_an_error_at_every_call(servers, straight, tmp_path, number, capsys):
+def test_an_error_at_every_call(servers, straight, tmp_path, number):
     faults = [{"n": n, "error": number} for n in range(1, straight[1] + 1)]
-    inject(servers, straight, tmp_path, faults, capsys)
+    inject(servers, straight, tmp_path, faults)
 
 
-def test_a_kill_at_random_moments(servers, straight, tmp_path, capsys):
+def test_a_kill_at_random_moments(servers, straight, tmp_path):
     draw = random.Random(0)
     faults = [{"after": draw.uniform(0.0, straight[2])} for _ in range(20)]
-    inject(servers, straight, tmp_path, faults, capsys)
+    inject(servers, straight, tmp_path, faults)
