@@ -12,8 +12,10 @@ import dataclasses
 import hashlib
 import json
 import logging
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,10 @@ import orbax.checkpoint as ocp
 from experiments.multihost import blocks, everywhere, first
 
 logger = logging.getLogger(__name__)
+# Orbax logs with a traceback what fails in its threads, which `Checkpoints` raises, and warns of
+# what a killed process left.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+logging.getLogger("concurrent.futures").addFilter(lambda r: "Event loop" not in str(r.exc_info))
 
 
 class DifferentStateError(ValueError):
@@ -33,6 +39,22 @@ class DifferentStateError(ValueError):
 
 class DamagedError(ValueError):
     """The files of a checkpoint are not the ones that were written."""
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Turns what the system, Orbax or tensorstore raise into an OSError of one line.
+
+    Raises:
+      OSError: `what`, and why without tensorstore's specifications of its arrays.
+    """
+    try:
+        yield
+    except (DamagedError, DifferentStateError, MemoryError):
+        raise
+    except Exception as error:
+        why = re.sub(r" \[(tensorstore_spec|source locations).*", "", str(error), flags=re.DOTALL)
+        raise OSError(f"{what}: {' '.join(why.split())[:300] or repr(error)}") from error
 
 
 def tree_sha256(tree) -> str:
@@ -167,26 +189,35 @@ class Checkpoints:
     def __init__(self, directory: Path, keep: int):
         self._directory = Path(directory).absolute()
         self._keep = keep
+        self._saving: int | None = None
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        return ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(max_to_keep=self._keep),
-            item_handlers={"state": _HashedHandler(), "digest": ocp.JsonCheckpointHandler()},
-        )
+        with _one_line(f"checkpoints in {self._directory} cannot be opened"):
+            return ocp.CheckpointManager(
+                self._directory,
+                options=ocp.CheckpointManagerOptions(max_to_keep=self._keep),
+                item_handlers={"state": _HashedHandler(), "digest": ocp.JsonCheckpointHandler()},
+            )
 
     def save(self, step: int, state) -> None:
         """Starts writing `state` as checkpoint `step`; its buffers may be donated at once.
 
         Waits for the save before, and raises what went wrong with it.
         """
+        self.wait()
+        self._saving = step
         args = ocp.args.Composite(state=_HashedSave(_pack(state)))
-        self._manager.save(step, args=args)
+        with self._saved():
+            self._manager.save(step, args=args)
 
     def wait(self) -> None:
         """Returns when the last save is complete; raises what went wrong with it."""
-        self._manager.wait_until_finished()
+        with self._saved():
+            self._manager.wait_until_finished()
+
+    def _saved(self):
+        return _one_line(f"checkpoint {self._saving} in {self._directory} cannot be written")
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
@@ -246,6 +277,10 @@ class Checkpoints:
         )
 
     def _read(self, step: int, like):
+        with _one_line(f"checkpoint {step} in {self._directory} cannot be read"):
+            return self._read_whole(step, like)
+
+    def _read_whole(self, step: int, like):
         everywhere(lambda: self._check_same_arrays(step, like), DifferentStateError)
         state = _HashedRestore(_packed_shapes(like))
         folder = self._directory / str(step)
@@ -288,5 +323,6 @@ class Checkpoints:
         self._manager = self._open()
 
     def close(self) -> None:
-        """Completes the last save and releases the directory."""
-        self._manager.close()
+        """Completes the last save and releases the directory; raises what went wrong with it."""
+        with self._saved():
+            self._manager.close()

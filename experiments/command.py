@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -26,6 +27,17 @@ def config_module():
     return module
 
 
+def _exit(status: int) -> None:
+    """Ends the process at once.
+
+    An orderly exit would wait for threads, and for other processes, which wait for this one.
+    """
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
+
+
 def one_line_errors(main: Callable) -> None:
     """Runs an absl main; prints user errors as one line and exits with status 2 or 3.
 
@@ -39,16 +51,18 @@ def one_line_errors(main: Callable) -> None:
         except Stopped as stopped:
             print(f"{stopped}; the same command goes on", file=sys.stderr)
             return 0
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on where it was", file=sys.stderr)
+            _exit(128 + signal.SIGINT)
         except (ConfigError, NonFiniteError, OSError, ValueError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            if isinstance(error, OSError) and jax.distributed.is_initialized():
+                _exit(2)
             return 2 if not isinstance(error, NonFiniteError) else 3
         except Exception:
             if not jax.distributed.is_initialized():
                 raise
-            # An orderly exit would wait for the other processes, which wait for this one.
-            with suppress(OSError):
-                traceback.print_exc()
-                sys.stderr.flush()
-            os._exit(1)
+            traceback.print_exc()
+            _exit(1)
 
     app.run(guarded)

@@ -9,7 +9,7 @@ With --workdir the policy is a checkpoint of a run and the config is the one tha
 --config beside it gives the fields `evaluation`, `mesh` and `verification` alone. With --model the
 policy is a GGUF file or a Hugging Face directory. The command writes nothing.
 
-Below: experiment, checkpoints. Above: train.
+Below: experiment, checkpoints, workdir. Above: train.
 """
 
 import json
@@ -25,6 +25,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
+from experiments import workdir as workdirs
 from experiments.checkpoints import Checkpoints
 from experiments.command import one_line_errors
 from experiments.config import Config, ConfigError, saved_config
@@ -153,7 +154,7 @@ def restore_params(experiment: Experiment, workdir: str | Path, step: int | None
       FileNotFoundError: if there is no readable checkpoint, or not the one asked for.
       DifferentStateError, DamagedError: see Checkpoints.restore.
     """
-    directory = Path(workdir) / "checkpoints"
+    directory = workdirs.directory(workdir) / "checkpoints"
     if not directory.exists():
         raise FileNotFoundError(f"there is no run in {workdir}: {directory} is missing")
     with closing(Checkpoints(directory, experiment.config.checkpoint.keep)) as checkpoints:
@@ -172,7 +173,7 @@ def _config_of(config: Any, workdir: str | None, model: str | None) -> Config:
             raise ConfigError("--model needs --config=FILE, which names the task")
         config.model.path = model
         return config
-    saved: Config = saved_config(Path(str(workdir)))
+    saved: Config = saved_config(workdirs.directory(str(workdir)))
     if config is not None:
         for name in OVERRIDES:
             saved[name] = config[name]

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,16 +59,30 @@ class Stage(NamedTuple):
 
 @contextmanager
 def _termination():
-    """Yields an event that SIGTERM sets; only the main thread receives signals."""
+    """Yields an event that SIGTERM and Ctrl-C set; only the main thread receives signals.
+
+    A second Ctrl-C ends the process at once: by the system, for Python would first let a compiled
+    step finish. Signals that the process ignores, as under nohup, stay ignored.
+    """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+
+    def ask(number, _):
+        asked.set()
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {n: handler for n, handler in handlers.items() if handler is not signal.SIG_IGN}
+    for number in handlers:
+        signal.signal(number, ask)
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 class _ProfilerWindow:
@@ -161,12 +175,13 @@ class RunWriter:
         self._checkpoints.wait()
 
     def close(self) -> None:
-        """Completes the last checkpoint and releases the directory."""
-        if self._opened:
-            self._progress.finish()
-        if self._logs is not None:
-            self._logs.close()
-        self._checkpoints.close()
+        """Completes the last checkpoint and releases the directory, whatever goes wrong before."""
+        with ExitStack() as stack:
+            stack.callback(self._checkpoints.close)
+            if self._logs is not None:
+                stack.callback(self._logs.close)
+            if self._opened:
+                stack.callback(self._progress.finish)
 
 
 def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) -> Any:
@@ -182,7 +197,7 @@ def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) 
       The state after the last step. A run whose writer has an `error` is left out from there on.
 
     Raises:
-      Stopped: after SIGTERM, with checkpoints written.
+      Stopped: after SIGTERM or Ctrl-C, with checkpoints written.
       NonFiniteError: of the first run, once no run is left.
     """
     for writer in writers:

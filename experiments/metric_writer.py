@@ -5,13 +5,16 @@ import logging
 import math
 import os
 import platform
+import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.record_writer import RecordWriter
+from tensorboardX.summary import scalar
+from tensorboardX.writer import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
@@ -59,14 +62,33 @@ def write_json(path: Path, value) -> None:
 
 
 @contextmanager
+def naming(path: Path):
+    """Adds `path` to an error of the system that names no file, as those of write and fsync."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
 def replacing(path: Path):
-    """Yields a path to write to, which takes the place of `path` when it is whole.
+    """Yields a path to write to, which takes the place of `path` when it is whole and on disk.
 
     Its name is this process's own: workers and hosts of a sweep may write one file at a time.
     """
     temporary = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.tmp")
-    yield temporary
-    os.replace(temporary, path)
+    try:
+        with naming(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def plain_tree(value):
@@ -74,6 +96,46 @@ def plain_tree(value):
     if isinstance(value, dict):
         return {k: plain_tree(v) for k, v in value.items()}
     return plain(value)
+
+
+class _Events:
+    """Scalars in a file for TensorBoard, written at once: an error of the disk reaches the caller.
+
+    tensorboardX's own writer has a thread, which ends at an error, and the next call waits for it
+    forever.
+    """
+
+    def __init__(self, directory: Path, first_step: int):
+        """Opens a file; TensorBoard drops what earlier files have from `first_step` on."""
+        directory.mkdir(exist_ok=True)
+        # TensorBoard reads files in the order of their names, and the clock may have been set back.
+        stamps = [path.name.split(".")[3] for path in directory.glob("events.out.tfevents.*")]
+        after = max((int(stamp) + 1 for stamp in stamps if stamp.isdigit()), default=0)
+        stamp = max(int(time.time()), after)
+        self._path = directory / f"events.out.tfevents.{stamp:010d}.{platform.node()}"
+        with naming(self._path):
+            self._file = RecordWriter(str(self._path.absolute()))
+        self._write(step=first_step, file_version="brain.Event:2")
+        self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
+
+    def _write(self, **event) -> None:
+        with naming(self._path):
+            self._file.write(Event(wall_time=time.time(), **event).SerializeToString())
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes scalars by name."""
+        for name, value in values.items():
+            self._write(step=step, summary=scalar(name, value))
+
+    def flush(self) -> None:
+        """Puts all on disk."""
+        with naming(self._path):
+            self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        with naming(self._path):
+            self._file.close()
 
 
 class Logs:
@@ -86,37 +148,36 @@ class Logs:
           directory: the workdir.
           resume_step: keep the lines up to this step; None keeps nothing.
         """
-        path = directory / "metrics.jsonl"
-        lines = [] if resume_step is None else read_lines(path)
+        self._path = directory / "metrics.jsonl"
+        lines = [] if resume_step is None else read_lines(self._path)
         kept = [line for line in lines if line["step"] <= resume_step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(temporary, path)
-        self._file = path.open("a")
-        self._board = SummaryWriter(
-            str(directory / "tensorboard"),
-            purge_step=None if resume_step is None else resume_step + 1,
-        )
+        with replacing(self._path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = self._path.open("a")
+        first_step = 0 if resume_step is None else resume_step + 1
+        self._events = _Events(directory / "tensorboard", first_step)
 
     def write(self, step: int, values: dict) -> None:
         """Writes one line; scalars also go to TensorBoard."""
         line = {"step": step} | {k: plain(v) for k, v in values.items()}
-        self._file.write(json.dumps(line) + "\n")
-        for name, value in line.items():
-            if name != "step" and isinstance(value, (int, float)):
-                self._board.add_scalar(name, value, step)
+        with naming(self._path):
+            self._file.write(json.dumps(line) + "\n")
+        scalars = {k: v for k, v in line.items() if k != "step" and isinstance(v, (int, float))}
+        self._events.write(step, scalars)
 
     def flush(self) -> None:
         """Puts all lines on disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._board.flush()
+        with naming(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._events.flush()
 
     def close(self) -> None:
         """Flushes and closes."""
-        self.flush()
-        self._file.close()
-        self._board.close()
+        with ExitStack() as stack:
+            stack.callback(self._events.close)
+            stack.callback(self._file.close)
+            self.flush()
 
 
 SHOWN = {

@@ -6,8 +6,13 @@ disk and tells the others what it finds; an error on one process is raised on al
 """
 
 import json
+import os
 import re
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -18,6 +23,35 @@ from experiments.config import ConfigError
 
 # Messages are gathered in whole blocks, so that few shapes are compiled.
 _BLOCK = 4096
+
+
+_PATIENCE_SECONDS = 300  # with processes that have not been started
+_SILENT_SECONDS = 5  # before it is said for whom this process waits
+
+
+@contextmanager
+def _saying(what: str) -> Iterator[None]:
+    """Says after 5 s, and every minute, that this process waits for `what`; ends it after 300 s.
+
+    In a thread: JAX waits in C++, and would then end the process with a dump of its stack.
+    """
+    done = threading.Event()
+
+    def say():
+        began, waited, pause = time.monotonic(), 0.0, _SILENT_SECONDS
+        while waited < _PATIENCE_SECONDS:
+            if done.wait(pause):
+                return
+            waited, pause = time.monotonic() - began, 60
+            sys.stderr.write(f"waiting for {what} ({waited:.0f} s)\n")
+        sys.stderr.write(f"error: waited {waited:.0f} s in vain for {what}\n")
+        os._exit(2)
+
+    threading.Thread(target=say, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def connect(
@@ -61,8 +95,17 @@ def connect(
                 f"{num_processes}, got {process_id}"
             )
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if detect:
+        what = "all processes of this job"
+    elif process_id == 0:
+        what = f"all {num_processes} processes at {coordinator}, where process 0 listens"
+    else:
+        what = f"process 0 at --coordinator={coordinator} and all {num_processes} processes"
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        with _saying(what):
+            jax.distributed.initialize(
+                coordinator, num_processes, process_id, initialization_timeout=2 * _PATIENCE_SECONDS
+            )
     except ValueError as error:
         raise ConfigError(
             f"--distributed found no TPU pod, SLURM or Open MPI ({error}): give {', '.join(given)}"

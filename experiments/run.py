@@ -19,14 +19,13 @@ the three where JAX finds the processes itself, on a TPU pod or under SLURM:
         --coordinator=HOST:PORT --num_processes=2 --process_id=0
 """
 
-from pathlib import Path
-
 from absl import app, flags
 from ml_collections import config_flags
 
 from experiments.command import config_module, one_line_errors
 from experiments.config import ConfigError
 from experiments.multihost import connect, is_first
+from experiments.workdir import directory
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file of the run or sweep.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for all that the run writes.")
@@ -44,7 +43,7 @@ def main(argv):
         raise app.UsageError(f"unknown arguments {argv[1:]}")
     if not _WORKDIR.value:
         raise ConfigError("--workdir must be a directory, got none")
-    config, workdir = _CONFIG.value, Path(_WORKDIR.value)
+    config, workdir = _CONFIG.value, directory(_WORKDIR.value)
     sweep = getattr(config_module(), "sweep", None)
     several = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if sweep is not None:

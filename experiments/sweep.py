@@ -28,6 +28,7 @@ from experiments.metric_writer import Board, Progress, Reporter, write_json
 from experiments.results import write_results
 from experiments.train import train, train_many
 from experiments.warm_start import warm_start
+from experiments.workdir import directory
 
 Failures = dict[str, tuple[str, str]]  # by job: "invalid" or "failed", and the message
 
@@ -48,10 +49,10 @@ def run_sweep(
 
     Raises:
       ConfigError: before any work, for a run that cannot run.
-      Stopped: after SIGTERM; every run has written a checkpoint.
+      Stopped: after SIGTERM or Ctrl-C; every run under way has written a checkpoint.
       RuntimeError: if a run failed; the others were finished first.
     """
-    mode = base.sweep.mode
+    mode, workdir = base.sweep.mode, directory(workdir)
     if mode == "auto":
         mode = "processes" if jax.default_backend() == "cpu" else "vmap"
     jobs = make_jobs(base, runs, workdir, shard)
@@ -108,7 +109,7 @@ class _Worker:
 
 
 def _failure(error: BaseException) -> tuple[str, str]:
-    if isinstance(error, (ConfigError, FileNotFoundError)):
+    if isinstance(error, (ConfigError, OSError)):
         return "invalid", str(error)
     return "failed", "".join(traceback.format_exception(error))
 
@@ -197,8 +198,11 @@ def _run_in_processes(jobs: Sequence[Job], workers: int, board: Board) -> Failur
         for i in range(workers)
     ]
     with _terminating(processes) as asked:
+        # The children inherit the mask: Ctrl-C reaches them as a SIGTERM of this process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         for process in processes:
             process.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         failures = _deal(jobs, processes, inboxes, messages, board)
     if asked:
         raise Stopped("sweep stopped; every run has a checkpoint")
@@ -207,16 +211,22 @@ def _run_in_processes(jobs: Sequence[Job], workers: int, board: Board) -> Failur
 
 @contextmanager
 def _terminating(processes):
-    """Passes SIGTERM on to the workers; yields a list that holds something once it came."""
-    asked: list[bool] = []
+    """Passes SIGTERM and Ctrl-C on to the workers; yields a list, not empty once one came.
 
-    def stop(*_):
-        asked.append(True)
+    A second Ctrl-C kills the workers.
+    """
+    asked: list[int] = []
+
+    def stop(number, _):
+        again = number == signal.SIGINT in asked
+        asked.append(number)
         for process in processes:
             if process.pid and process.is_alive():
-                process.terminate()
+                process.kill() if again else process.terminate()
+        if again:
+            raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, stop)
+    handlers = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield asked
     finally:
@@ -224,7 +234,8 @@ def _terminating(processes):
             if process.pid:
                 process.terminate()
                 process.join()
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _deal(jobs: Sequence[Job], processes, inboxes, messages, board: Board) -> Failures:

@@ -74,10 +74,10 @@ def train(
     Raises:
       ConfigError: before anything is written, if the config cannot run, or the workdir holds
         another run or is in use.
-      Stopped: after SIGTERM, with a checkpoint written.
+      Stopped: after SIGTERM or Ctrl-C, with a checkpoint written.
       NonFiniteError: when loss or gradient stop being finite.
     """
-    workdir = Path(workdir)
+    workdir = workdirs.directory(workdir)
     progress = progress or (Bar() if is_first() else Silent())
     workdirs.check(config, workdir)
     if (result := workdirs.finished_result(config, workdir)) is not None:
@@ -234,7 +234,7 @@ def train_many(
 
     Raises:
       ConfigError: if the task is verified on the host, or a workdir holds another run.
-      Stopped: after SIGTERM, with a checkpoint of every run of the program written.
+      Stopped: after SIGTERM or Ctrl-C, with a checkpoint of every run of the program written.
     """
     if not experiment.task.on_device:
         raise ConfigError(

@@ -35,7 +35,7 @@ def warm_start(experiment: Experiment, workdir: str | Path, progress: Progress) 
       ConfigError: if `workdir` holds another warm start.
       Stopped, NonFiniteError: as `run_loop`.
     """
-    config, workdir = experiment.config, Path(workdir)
+    config, workdir = experiment.config, workdirs.directory(workdir)
     settings = config.warm_start
     workdirs.check(warm_start_config(config), workdir)
     if first(lambda: (workdir / "result.json").exists()):

@@ -18,6 +18,23 @@ from experiments.metric_writer import plain_tree, read_lines, write_json
 from experiments.multihost import first, is_first, same
 
 
+def directory(path: str | Path) -> Path:
+    """Returns the path of a workdir, with `~` expanded.
+
+    Raises:
+      ConfigError: if Orbax cannot read checkpoints below it, or might read those of other runs: it
+        takes brackets, `*` and `?` for patterns, a backslash for a slash and `NAME:` for a URL.
+    """
+    found = Path(path).expanduser()
+    whole = found.absolute()
+    if any(part[-1] == ":" or set(part) & set("*?[]\\\n") for part in whole.parts):
+        raise ConfigError(
+            "--workdir must be a path without * ? [ ] \\, line breaks and names that end in a"
+            f" colon, got {str(whole)!r}"
+        )
+    return found
+
+
 def as_json(config: Config) -> dict:
     """Returns a config as config.json holds it."""
     return json.loads(json.dumps(plain_tree(config.to_dict())))
@@ -74,6 +91,8 @@ def locked(workdir: Path) -> Iterator[None]:
                 f"another process is training in {workdir}: wait for it, or choose another"
                 " --workdir"
             ) from error
+        for left in (*workdir.glob("*.tmp"), *workdir.glob("evaluations/*.tmp")):
+            left.unlink()  # by a process that was killed
 
     first(acquire)
     try:

@@ -70,7 +70,7 @@ def load_runs(workdir: Path | str) -> list[Run]:
     Raises:
       FileNotFoundError: if no run in the workdir has logged a line.
     """
-    workdir = Path(workdir)
+    workdir = Path(workdir).expanduser()
     if (workdir / "metrics.jsonl").exists():
         runs = [_load_run(workdir, "")]
     else:

@@ -72,10 +72,10 @@ def write_report(workdir: Path | str, out: Path | str | None = None) -> Path:
     Raises:
       FileNotFoundError: if no run in the workdir has logged a line.
     """
-    workdir = Path(workdir)
+    workdir = Path(workdir).expanduser()
     runs = load_runs(workdir)
     started = [run for run in runs if run.started]
-    out = workdir / "report" if out is None else Path(out)
+    out = workdir / "report" if out is None else Path(out).expanduser()
     out.mkdir(parents=True, exist_ok=True)
     sections = [Section("Results", results_caption(runs), results_table(runs))]
     with matplotlib.rc_context(plots.STYLE):

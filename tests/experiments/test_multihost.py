@@ -2,11 +2,13 @@
 
 import json
 import socket
+import threading
 
 import jax
 import numpy as np
 import pytest
 
+from experiments import multihost
 from experiments.config import ConfigError
 from experiments.evaluate import restore_params
 from experiments.experiment import build_experiment
@@ -157,6 +159,18 @@ def test_four_processes_score_their_own_prompts_and_stop_together(started, tmp_p
 def test_what_does_not_name_one_of_several_processes(arguments, detect, message):
     with pytest.raises(ConfigError, match=message):
         connect(*arguments, detect=detect)
+
+
+def test_connect_says_for_whom_it_waits_and_ends(monkeypatch, capsys):
+    ended = threading.Event()
+    monkeypatch.setattr(multihost, "_SILENT_SECONDS", 0.01)
+    monkeypatch.setattr(multihost, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(multihost.os, "_exit", lambda _: ended.set())
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: ended.wait(60))
+    connect("here:1", 2, 1)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("waiting for process 0 at --coordinator=here:1 and all 2 processes")
+    assert last.startswith("error: waited 0 s in vain for process 0 at --coordinator=here:1")
 
 
 def test_a_sweep_points_to_shards(command, tmp_path):

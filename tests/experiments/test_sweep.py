@@ -4,6 +4,7 @@ import csv
 import json
 import queue
 import shutil
+import signal
 import threading
 from pathlib import Path
 
@@ -252,6 +253,33 @@ def test_deal_names_the_job_of_a_dead_worker():
     failures = deal(make("abab"), 2, do)
     assert failures == {"run1": ("failed", "its process ended with exit code -9")}
     assert sorted(done) == ["run0", "run2", "run3"]
+
+
+def test_terminating_passes_ctrl_c_on_and_kills_at_the_second():
+    class Process:
+        pid, did = 1, []
+
+        def is_alive(self):
+            return True
+
+        def terminate(self):
+            self.did.append("terminate")
+
+        def kill(self):
+            self.did.append("kill")
+
+        def join(self):
+            self.did.append("join")
+
+    before = signal.getsignal(signal.SIGINT)
+    with sweeps._terminating([Process()]) as asked:
+        signal.raise_signal(signal.SIGINT)
+        assert asked
+        assert Process.did == ["terminate"]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert Process.did == ["terminate", "kill", "terminate", "join"]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_run_sweep_reports_a_failure_after_the_other_runs(tmp_path, monkeypatch):

@@ -4,12 +4,15 @@ import json
 import subprocess
 import sys
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from experiments.checkpoints import Checkpoints
 from experiments.config import FREE_TO_CHANGE, ConfigError, leaves
 from experiments.metric_writer import Silent
 from experiments.train import train
-from experiments.workdir import check, claim, finished_result, locked
+from experiments.workdir import check, claim, directory, finished_result, locked
 
 HOLDER = """
 import sys, time
@@ -58,6 +61,39 @@ def test_train_that_is_refused_writes_nothing(tiny, tmp_path):
     with pytest.raises(ConfigError, match="alfa"):
         train(tiny, tmp_path / "run", progress=Silent())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["a[b]", "a*", "a?b", "a\\b", "gs:", "a\nb"])
+def test_train_refuses_a_workdir_that_checkpoints_cannot_have(tiny, tmp_path, name):
+    with pytest.raises(ConfigError, match="--workdir must be a path without"):
+        train(tiny, tmp_path / name / "run", progress=Silent())
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a b", "ü", "a{b}", "a#b%20", "a:b", "~a", "a'b", "5"])
+def test_directory_allows_names_whose_checkpoints_can_be_read(tmp_path, name):
+    path = directory(tmp_path / name)
+    for _ in range(2):
+        store = Checkpoints(path / "checkpoints", keep=1)
+        restored = store.restore({"x": jnp.zeros(3)})
+        store.save(1 if restored is None else 2, {"x": jnp.ones(3)})
+        store.close()
+    assert restored is not None
+    np.testing.assert_array_equal(restored[1]["x"], np.ones(3))
+
+
+def test_directory_expands_the_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert directory("~/runs/a") == tmp_path / "runs/a"
+
+
+def test_locked_removes_what_a_killed_process_was_writing(tmp_path):
+    (tmp_path / "evaluations").mkdir()
+    for name in ("config.json.host-7.tmp", "evaluations/4.npz.host-7.tmp", "result.json"):
+        (tmp_path / name).touch()
+    with locked(tmp_path):
+        assert not [*tmp_path.rglob("*.tmp")]
+        assert (tmp_path / "result.json").exists()
 
 
 def test_check_allows_the_free_fields_alone(tiny, tmp_path):
