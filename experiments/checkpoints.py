@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 # Orbax logs with a traceback what fails in its threads, which `Checkpoints` raises, and warns of
 # what a killed process left.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-logging.getLogger("concurrent.futures").addFilter(lambda r: "Event loop" not in str(r.exc_info))
 
 
 class DifferentStateError(ValueError):

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -44,8 +45,14 @@ def one_line_errors(main: Callable) -> None:
     Any other error of one of several processes ends all of them at once.
     """
 
+    def print_of_main_thread(*error):
+        # Others come from tensorstore's threads, which outlive a save that failed.
+        if threading.get_ident() == threading.main_thread().ident:
+            sys.__excepthook__(*error)
+
     def guarded(argv):
         logging.set_verbosity(logging.WARNING)
+        sys.excepthook = print_of_main_thread
         try:
             return main(argv)
         except Stopped as stopped:

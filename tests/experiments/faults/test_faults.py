@@ -105,7 +105,7 @@ def straight_fixture(servers, tmp_path_factory):
 def place(said):
     """The call that failed and the kind of file, without steps and hashes."""
     call, _, path = said.partition(" ")
-    parts = [re.sub(r"\.[^./]*-\d+\.tmp|\d+|[0-9a-f]{32}", "", part) for part in path.split("/")]
+    parts = [re.sub(r"\.[^./]*-\d+\.tmp|[0-9a-f]{32}|\d+", "", part) for part in path.split("/")]
     return f"{call} {'/'.join(dict.fromkeys((parts[0], parts[-1])))}"
 
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from contextlib import closing
 from pathlib import Path
 
@@ -32,13 +33,12 @@ from tests.experiments.tiny_config import get_config
 STEPS, EVERY, SIZE = 4, 2, 10_000
 
 
-def stage(workdir: Path, seconds: float = 0.0) -> Stage:
-    """x_{t+1} = x_t / 2 + t, each step `seconds` long; evaluations and checkpoints every 2."""
+def stage(workdir: Path) -> Stage:
+    """x_{t+1} = x_t / 2 + t; evaluations and checkpoints every 2 steps."""
 
     def train_steps(state, step, count):
         lines = []
         for index in range(step, step + count):
-            time.sleep(seconds)
             x = np.asarray(state["x"]) / 2 + index
             state = {"x": jnp.asarray(x)}
             lines.append({"loss": float(x[0]), "gradient_norm": 1.0})
@@ -52,7 +52,7 @@ def stage(workdir: Path, seconds: float = 0.0) -> Stage:
     return Stage("tiny", STEPS, 1, train_steps, evaluate, lambda state: [state], EVERY, EVERY)
 
 
-def run(workdir: Path, seconds: float = 0.0) -> dict:
+def run(workdir: Path) -> dict:
     """Makes or goes on with the run in `workdir`; returns its result."""
     config = get_config()
     config.steps = STEPS
@@ -63,25 +63,31 @@ def run(workdir: Path, seconds: float = 0.0) -> dict:
             like = {"x": jax.ShapeDtypeStruct((SIZE,), np.float32)}
             start = 0, {"x": jnp.arange(SIZE, dtype=np.float32)}
             step, state = writer.restore(like) or start
-            state = run_loop(stage(workdir, seconds), [writer], step, state)
+            state = run_loop(stage(workdir), [writer], step, state)
         return workdirs.write_result(config, workdir, tree_sha256(state))
 
 
 def _child(hooks, workdir: str, n: int, error: int, after: float | None, report: int) -> None:
     sys.argv = ["tiny_run"]
+    signal.alarm(120)  # a run that hangs ends
     if after is not None:
         threading.Timer(after, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
 
     def main(_):
         run(Path(workdir))
 
+    status = 0
     try:
         hooks.arm(workdir.encode(), n, error, report)
         one_line_errors(main)
     except SystemExit as end:
-        sys.stderr.flush()
         os.write(report, str(hooks.calls()).encode() if n == 0 else b"")
-        os._exit(int(end.code or 0))
+        status = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _serve() -> None:
