@@ -1,10 +1,11 @@
 """Shared by the commands: the module of --config, and user errors as one line."""
 
+import difflib
 import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.config import ConfigError
+from experiments.config import CHECKS, ConfigError, SweepError
 from experiments.loop import NonFiniteError, Stopped
 
 
@@ -26,11 +27,66 @@ def config_module():
     return module
 
 
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the command line, as absl does; a parser for `app.run`.
+
+    Raises:
+      ConfigError: for a flag, a field or a value that cannot be, or a config file that fails.
+    """
+    if any(arg.lstrip("-") in ("help", "helpfull", "helpshort", "?") for arg in argv[1:]):
+        return app.parse_flags_with_usage(list(argv))
+    try:
+        rest = flags.FLAGS(list(argv))
+        if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
+            flags.FLAGS["config"].value.lock()  # raises if the file could not be found
+    except flags.Error as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    except Exception as error:  # of ml_collections, or whatever the config file does
+        raise ConfigError(_config_error(argv, error)) from error
+    if len(rest) > 1:
+        raise ConfigError(f"unknown arguments {' '.join(rest[1:])}: a flag begins with --")
+    return rest
+
+
+def _config_error(argv: Sequence[str], error: Exception) -> str:
+    # ml_collections wraps some errors of the file.
+    cause = error.__context__ if str(error).startswith("Error whilst parsing") else error
+    cause = cause or error
+    if isinstance(cause, ConfigError):
+        return str(cause)
+    text = " ".join(str(cause).split())
+    if isinstance(cause, SyntaxError) and cause.filename:
+        return f"{cause.filename}, line {cause.lineno}: {cause.msg}"
+    if isinstance(cause, OSError):
+        path = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
+        return f"--config must be a config file that is there, got {path!r}"
+    last = traceback.extract_tb(cause.__traceback__)[-1]
+    if "ml_collections" not in last.filename:
+        return f"{last.filename}, line {last.lineno}: {type(cause).__name__}: {text}"
+    named = [arg[9:].partition("=")[0] for arg in argv if arg.startswith("--config.")]
+    unknown = [field for field in named if field not in CHECKS]
+    for field in unknown:
+        near = difflib.get_close_matches(field, CHECKS, 1, 0.5)
+        hint = f"; did you mean config.{near[0]}?" if near else ""
+        return f"there is no field config.{field}{hint}"
+    return f"--config: {type(cause).__name__}: {text}"
+
+
 def one_line_errors(main: Callable) -> None:
     """Runs an absl main; prints user errors as one line and exits with status 2 or 3.
 
     Any other error of one of several processes ends all of them at once.
     """
+
+    def say(error: Exception, status: int) -> int:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return status
+
+    def parse(argv):
+        try:
+            return parse_flags(argv)
+        except ConfigError as error:
+            sys.exit(say(error, 2))
 
     def guarded(argv):
         logging.set_verbosity(logging.WARNING)
@@ -39,9 +95,12 @@ def one_line_errors(main: Callable) -> None:
         except Stopped as stopped:
             print(f"{stopped}; the same command goes on", file=sys.stderr)
             return 0
-        except (ConfigError, NonFiniteError, OSError, ValueError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2 if not isinstance(error, NonFiniteError) else 3
+        except NonFiniteError as error:
+            return say(error, 3)
+        except (ConfigError, OSError, ValueError) as error:
+            return say(error, 2)
+        except SweepError as error:
+            return say(error, 1)
         except Exception:
             if not jax.distributed.is_initialized():
                 raise
@@ -51,4 +110,4 @@ def one_line_errors(main: Callable) -> None:
                 sys.stderr.flush()
             os._exit(1)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=parse)
