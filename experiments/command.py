@@ -27,7 +27,7 @@ def config_module():
     return module
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
+def parse_flags(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses the command line, as absl does; a parser for `app.run`.
 
     Raises:
@@ -36,9 +36,9 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     if any(arg.lstrip("-") in ("help", "helpfull", "helpshort", "?") for arg in argv[1:]):
         return app.parse_flags_with_usage(list(argv))
     try:
-        rest = flags.FLAGS(list(argv))
-        if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
-            flags.FLAGS["config"].value.lock()  # raises if the file could not be found
+        rest = values(list(argv))
+        if "config" in values and values["config"].value is not None:
+            values["config"].value.lock()  # raises if the file could not be found
     except flags.Error as error:
         raise ConfigError(" ".join(str(error).split())) from error
     except Exception as error:  # of ml_collections, or whatever the config file does

@@ -282,7 +282,7 @@ def _with_tuples(value: Any) -> Any:
 def shown(value: Any) -> str:
     """Returns the repr of a value for an error message, cut after 200 characters."""
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     except ValueError:  # an int of more than 4300 digits
         text = f"a number of {value.bit_length()} bits"
     return text if len(text) <= 200 else f"{text[:200]}..."
@@ -443,8 +443,9 @@ def _check_type(field: str, value: Any, annotation: Any) -> None:
     match annotation.__name__ if isinstance(annotation, type) else None:
         case "int":
             _require(type(value) is int, field, value, "a whole number")
+            _require(abs(value) < 2**31, field, value, "a whole number < 2^31")
         case "float":
-            number = type(value) in (int, float) and abs(value) <= 3e38
+            number = type(value) in (int, float) and abs(value) <= 3e38  # in float32 too
             _require(number, field, value, "a finite number")
         case "str":
             _require(isinstance(value, str), field, value, "a string")
