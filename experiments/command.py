@@ -37,39 +37,37 @@ def parse_flags(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> 
         return app.parse_flags_with_usage(list(argv))
     try:
         rest = values(list(argv))
-        if "config" in values and values["config"].value is not None:
-            values["config"].value.lock()  # raises if the file could not be found
-    except flags.Error as error:
-        raise ConfigError(" ".join(str(error).split())) from error
-    except Exception as error:  # of ml_collections, or whatever the config file does
-        raise ConfigError(_config_error(argv, error)) from error
+        if "config" in values and (config := values["config"].value) is not None:
+            config.lock()  # raises if there is no such file
+    except Exception as error:  # of absl, of ml_collections, or whatever the config file does
+        raise ConfigError(_flag_error(argv, error)) from error
     if len(rest) > 1:
         raise ConfigError(f"unknown arguments {' '.join(rest[1:])}: a flag begins with --")
     return rest
 
 
-def _config_error(argv: Sequence[str], error: Exception) -> str:
-    # ml_collections wraps some errors of the file.
-    cause = error.__context__ if str(error).startswith("Error whilst parsing") else error
-    cause = cause or error
-    if isinstance(cause, ConfigError):
-        return str(cause)
-    text = " ".join(str(cause).split())
-    if isinstance(cause, SyntaxError) and cause.filename:
-        return f"{cause.filename}, line {cause.lineno}: {cause.msg}"
-    if isinstance(cause, OSError):
-        path = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
-        return f"--config must be a config file that is there, got {path!r}"
-    last = traceback.extract_tb(cause.__traceback__)[-1]
-    if "ml_collections" not in last.filename:
-        return f"{last.filename}, line {last.lineno}: {type(cause).__name__}: {text}"
-    named = [arg[9:].partition("=")[0] for arg in argv if arg.startswith("--config.")]
-    unknown = [field for field in named if field not in CHECKS]
-    for field in unknown:
-        near = difflib.get_close_matches(field, CHECKS, 1, 0.5)
-        hint = f"; did you mean config.{near[0]}?" if near else ""
-        return f"there is no field config.{field}{hint}"
-    return f"--config: {type(cause).__name__}: {text}"
+def _flag_error(argv: Sequence[str], error: BaseException) -> str:
+    """The error of a command line in one line."""
+    path = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
+    if isinstance(error, flags.Error) and "Error whilst parsing config file" not in str(error):
+        return " ".join(str(error).split())
+    # absl and ml_collections wrap some errors of the file.
+    while not isinstance(error, ConfigError) and (inner := error.__cause__ or error.__context__):
+        error = inner
+    if isinstance(error, ConfigError):
+        return str(error)
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    raised = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in path and path]
+    if raised:
+        return f"{raised[-1].filename}, line {raised[-1].lineno}: {text}"
+    for name in (arg.partition("=")[0] for arg in argv if arg.startswith("--config.")):
+        if (field := name.removeprefix("--config.")) not in CHECKS:
+            near = difflib.get_close_matches(field, CHECKS, 1, 0.5)
+            hint = f"; did you mean config.{near[0]}?" if near else ""
+            return f"there is no field config.{field}{hint}"
+    return f"--config must be a file with a function get_config(), got {path!r}: {text}"
 
 
 def one_line_errors(main: Callable) -> None:

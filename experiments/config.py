@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from ml_collections import ConfigDict
 
@@ -352,7 +352,7 @@ _BOOLEAN = _choice(True, False)
 _SEED = _whole(0, 2**32 - 1)
 _STEPS = _whole(1)
 _SIZE = _whole(1, 2**24)  # of what is in memory at one time
-_NAME = (Check("a name", lambda x: isinstance(x, str) and 0 < len(x) <= 1000),)
+_NAME = (Check("a name", lambda x: isinstance(x, str) and 0 < len(x) <= 1000 and "\0" not in x),)
 _PATH = (Check("a path", lambda x: isinstance(x, str) and "\0" not in x and len(x) <= 4096),)
 _KWARGS = (Check("a dict of keyword arguments", lambda x: isinstance(x, (ConfigDict, Mapping))),)
 
@@ -439,7 +439,7 @@ def _check_divides(config: Mapping, part: str, whole: str) -> None:
 
 
 def _check_type(field: str, value: Any, annotation: Any) -> None:
-    """Checks the value of a parameter that is annotated as int, float, str or bool."""
+    """Checks the value of a parameter that is annotated as int, float, str, bool or a union."""
     match annotation.__name__ if isinstance(annotation, type) else None:
         case "int":
             _require(type(value) is int, field, value, "a whole number")
@@ -451,12 +451,15 @@ def _check_type(field: str, value: Any, annotation: Any) -> None:
             _require(isinstance(value, str), field, value, "a string")
         case "bool":
             _require(isinstance(value, bool), field, value, "True or False")
+        case None if float in (kinds := get_args(annotation)) and not callable(value):
+            if not (value is None and type(None) in kinds):
+                _check_type(field, value, float)
 
 
 def check_arguments(function: Callable, kwargs: Mapping, field: str) -> None:
     """Raises ConfigError when `kwargs` does not fit the signature of `function`.
 
-    Checks names, and the types of parameters that are annotated as int, float, str or bool.
+    Checks names, and the types of parameters that are annotated as numbers, str or bool.
     """
     parameters = dict(inspect.signature(function).parameters)
     parameters.pop("tokenizer", None)
