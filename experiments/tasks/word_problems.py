@@ -82,6 +82,8 @@ def make(
     asdiv = [(_join(row["body"], row["question"]), _formula(row)) for row in asdiv_rows]
     usable = [(question, formula) for question, formula in asdiv if formula is not None]
     train, train_repeats = drop_repeats(usable, seen)
+    if not train:
+        raise ValueError(f"{folder / 'asdiv.jsonl'} has no problem that can be trained on")
     return text_task(
         tokenizer,
         train=[[_problem(question, *formula) for question, formula in train]],
