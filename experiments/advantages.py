@@ -48,11 +48,17 @@ def member_of(name: str, kwargs: Mapping[str, Any]) -> Member:
         factory(**kwargs)
     except ConfigError:
         raise
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"config.advantage.kwargs of {name}: {error}") from error
+    except Exception as error:  # a user's function may raise anything
+        raise ConfigError(f"config.advantage.kwargs of {name}: {_line(error)}") from error
     traced = tuple(sorted(k for k, v in kwargs.items() if isinstance(v, float)))
     static = tuple(sorted((k, v) for k, v in kwargs.items() if k not in traced))
     return Member(name, static, traced)
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error; with its type, if it is not one that users know."""
+    text = (str(error).splitlines() or [""])[0]
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
 
 
 def members_of(methods: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Member, ...]:
@@ -85,7 +91,8 @@ def check_gradient(config: Config) -> None:
     members = members_of([(name, kwargs)])
     choice = choose(members, name, kwargs)
     size = config.group_size
-    rewards = np.tril(np.ones((size + 1, size), np.float32), -1)
+    successes = np.unique(np.linspace(0, size, min(size + 1, 257)).astype(int))
+    rewards = (np.arange(size) < successes[:, None]).astype(np.float32)
     statistics = {"entropy": np.float32(1.0), "lengths": np.ones_like(rewards)}
 
     @jax.jit  # as programs will
@@ -100,9 +107,9 @@ def check_gradient(config: Config) -> None:
             f"config.advantage.name = {name!r} must be traceable by jax, in its floating-point"
             f" arguments too (jnp for np, jnp.where for if): {str(error).splitlines()[0]}"
         ) from error
-    except ValueError as error:
+    except Exception as error:  # a user's function may raise anything
         raise ConfigError(
-            f"config.group_size = {size} with config.advantage.name = {name!r}: {error}"
+            f"config.group_size = {size} with config.advantage.name = {name!r}: {_line(error)}"
         ) from error
     weights = np.asarray(weights)
     if weights.shape != rewards.shape:

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from ml_collections import ConfigDict
 
@@ -44,6 +44,10 @@ FREE_TO_CHANGE = (
 
 class ConfigError(ValueError):
     """A config that cannot run: one line that names the field, its value and what is allowed."""
+
+
+class SweepError(RuntimeError):
+    """Runs of a sweep that failed; the others have been made."""
 
 
 def default_config() -> Config:
@@ -260,10 +264,10 @@ def saved_config(workdir: Path) -> Config:
         raise FileNotFoundError(f"there is no run in {workdir}: {path} is missing")
     config = default_config()
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = with_added_fields(read_object(path), config.to_dict())
         with config.unlocked(), config.ignore_type():
-            config.update(_with_tuples(with_added_fields(saved, config.to_dict())))
-    except (AttributeError, TypeError, ValueError) as error:
+            config.update(_with_tuples(saved))
+    except (AttributeError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} is not the config of a run: {error}") from error
     return config
 
@@ -275,33 +279,158 @@ def _with_tuples(value: Any) -> Any:
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
+def shown(value: Any) -> str:
+    """Returns the repr of a value for an error message, cut after 200 characters."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # an int of more than 4300 digits
+        text = f"a number of {value.bit_length()} bits"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def read_object(path: Path) -> dict:
+    """Reads a file that holds one JSON object.
+
+    Raises:
+      ConfigError: if it holds anything else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} is damaged: it must be a JSON object, got {shown(value)}")
+    return value
+
+
 def _lookup(config: Any, field: str) -> Any:
     for part in field.split("."):
+        if not isinstance(config, (ConfigDict, Mapping)) or part not in config:
+            raise ConfigError(f"config.{field} is missing")
         config = config[part]
     return config
 
 
 def _require(ok: bool, field: str, value, allowed: str) -> None:
     if not ok:
-        raise ConfigError(f"config.{field} must be {allowed}, got {value!r}")
+        raise ConfigError(f"config.{field} must be {allowed}, got {shown(value)}")
 
 
-def _check_whole(config: Mapping, low: int, *fields: str) -> None:
-    for field in fields:
-        value = _lookup(config, field)
-        ok = isinstance(value, int) and not isinstance(value, bool) and value >= low
-        _require(ok, field, value, f"a whole number >= {low}")
+class Check(NamedTuple):
+    """A condition on the value of a field, and the words for it in an error message."""
+
+    allowed: str
+    holds: Callable[[Any], bool]
 
 
-def _check_range(config: Mapping, allowed: str, ok: Callable[[float], bool], *fields: str) -> None:
-    for field in fields:
-        value = _lookup(config, field)
-        _require(isinstance(value, (int, float)) and ok(value), field, value, allowed)
+def _whole(low: int, high: int = 2**31 - 1) -> tuple[Check, ...]:
+    return (
+        Check(f"a whole number >= {low}", lambda x: type(x) is int and x >= low),
+        Check(f"a whole number <= {high}", lambda x: x <= high),
+    )
 
 
-def _check_choice(config: Mapping, choices: tuple, field: str) -> None:
-    value = _lookup(config, field)
-    _require(value in choices, field, value, f"one of {', '.join(map(str, choices))}")
+def _number(allowed: str, holds: Callable[[float], bool], high: float = 3e38) -> tuple[Check, ...]:
+    """Numbers are finite in float32 too, which programs compute in."""
+    return (
+        Check("a number", lambda x: isinstance(x, (int, float)) and not isinstance(x, bool)),
+        Check(allowed, holds),
+        Check(f"finite and <= {high:g}", lambda x: x <= high),
+    )
+
+
+def _choice(*choices: Any) -> tuple[Check, ...]:
+    allowed = f"one of {', '.join(map(str, choices))}"
+    return (Check(allowed, lambda x: any(type(x) is type(c) and x == c for c in choices)),)
+
+
+_POSITIVE = _number("> 0", lambda x: x > 0)
+_NOT_NEGATIVE = _number(">= 0", lambda x: x >= 0)
+_BELOW_1 = _number("in [0, 1)", lambda x: 0 <= x < 1)
+_FRACTION = _number("in (0, 1]", lambda x: 0 < x <= 1)
+_BOOLEAN = _choice(True, False)
+_SEED = _whole(0, 2**32 - 1)
+_STEPS = _whole(1)
+_SIZE = _whole(1, 2**24)  # of what is in memory at one time
+_NAME = (Check("a name", lambda x: isinstance(x, str) and 0 < len(x) <= 1000 and "\0" not in x),)
+_PATH = (Check("a path", lambda x: isinstance(x, str) and "\0" not in x and len(x) <= 4096),)
+_KWARGS = (Check("a dict of keyword arguments", lambda x: isinstance(x, (ConfigDict, Mapping))),)
+
+# Every field has an entry.
+CHECKS: dict[str, tuple[Check, ...]] = {
+    "seed": _SEED,
+    "steps": _STEPS,
+    "prompts": _SIZE,
+    "group_size": _whole(1, 2**20),
+    "steps_per_call": _STEPS,
+    "task.name": _NAME,
+    "task.kwargs": _KWARGS,
+    "model.path": _PATH,
+    "model.num_layers": _whole(1, 4096),
+    "model.d_model": _SIZE,
+    "model.num_heads": _SIZE,
+    "model.num_kv_heads": _SIZE,
+    "model.d_ff": _SIZE,
+    "model.tied_head": _BOOLEAN,
+    "model.dtype": _choice(*DTYPES),
+    "model.remat": _BOOLEAN,
+    "model.remat_keeps": _choice(*REMAT_KEEPS),
+    "sampling.temperature": _number("> 0", lambda x: x > 0, 1e6),
+    "sampling.top_p": _FRACTION,
+    "sampling.top_k": _whole(0),
+    "advantage.name": _NAME,
+    "advantage.kwargs": _KWARGS,
+    "learner.epochs": _SIZE,
+    "learner.minibatches": _SIZE,
+    "learner.microbatches": _SIZE,
+    "learner.clip_low": _FRACTION,
+    "learner.clip_high": _NOT_NEGATIVE,
+    "learner.reduction": _choice(*REDUCTIONS),
+    "learner.staleness": _whole(0, 1024),
+    "learner.equalize_mass": _BOOLEAN,
+    "learner.head_rank": _BOOLEAN,
+    "optimizer.name": _choice(*OPTIMIZERS),
+    "optimizer.learning_rate": _POSITIVE,
+    "optimizer.warmup_updates": _whole(0),
+    "optimizer.momentum": _BELOW_1,
+    "optimizer.b1": _BELOW_1,
+    "optimizer.b2": _BELOW_1,
+    "optimizer.eps": _POSITIVE,
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.max_gradient_norm": _NOT_NEGATIVE,
+    "warm_start.workdir": _PATH,
+    "warm_start.steps": _whole(0),
+    "warm_start.batch": _SIZE,
+    "warm_start.learning_rate": _POSITIVE,
+    "warm_start.seed": _SEED,
+    "evaluation.every": _STEPS,
+    "evaluation.prompts": _SIZE,
+    "evaluation.samples": _SIZE,
+    "evaluation.prompts_per_call": _SIZE,
+    "evaluation.ks": (
+        Check(
+            "a tuple of one or more whole numbers",
+            lambda x: (
+                isinstance(x, (tuple, list)) and len(x) > 0 and all(type(k) is int for k in x)
+            ),
+        ),
+    ),
+    "evaluation.seed": _SEED,
+    "checkpoint.every": _STEPS,
+    "checkpoint.keep": _STEPS,
+    "profile.start": _whole(0),
+    "profile.steps": _whole(0),
+    "mesh.data": (Check("-1 or >= 1", lambda x: type(x) is int and (x == -1 or 1 <= x < 2**31)),),
+    "mesh.fsdp": _STEPS,
+    "mesh.tensor": _STEPS,
+    "verification.workers": _whole(0, 4096),
+    "verification.timeout_seconds": _number("> 0", lambda x: x > 0, 86400),
+    "sweep.mode": _choice(*SWEEP_MODES),
+    "sweep.workers": _whole(0, 4096),
+    "sweep.runs_together": _whole(0),
+    "sweep.seeds": _whole(1, 2**20),
+    "sweep.reuse": _PATH,
+}
 
 
 def _check_divides(config: Mapping, part: str, whole: str) -> None:
@@ -310,23 +439,27 @@ def _check_divides(config: Mapping, part: str, whole: str) -> None:
 
 
 def _check_type(field: str, value: Any, annotation: Any) -> None:
-    """Checks the value of a parameter that is annotated as int, float, str or bool."""
+    """Checks the value of a parameter that is annotated as int, float, str, bool or a union."""
     match annotation.__name__ if isinstance(annotation, type) else None:
         case "int":
             _require(type(value) is int, field, value, "a whole number")
+            _require(abs(value) < 2**31, field, value, "a whole number < 2^31")
         case "float":
-            number = type(value) in (int, float) and value == value
-            _require(number, field, value, "a number")
+            number = type(value) in (int, float) and abs(value) <= 3e38  # in float32 too
+            _require(number, field, value, "a finite number")
         case "str":
             _require(isinstance(value, str), field, value, "a string")
         case "bool":
             _require(isinstance(value, bool), field, value, "True or False")
+        case None if float in (kinds := get_args(annotation)) and not callable(value):
+            if not (value is None and type(None) in kinds):
+                _check_type(field, value, float)
 
 
 def check_arguments(function: Callable, kwargs: Mapping, field: str) -> None:
     """Raises ConfigError when `kwargs` does not fit the signature of `function`.
 
-    Checks names, and the types of parameters that are annotated as int, float, str or bool.
+    Checks names, and the types of parameters that are annotated as numbers, str or bool.
     """
     parameters = dict(inspect.signature(function).parameters)
     parameters.pop("tokenizer", None)
@@ -336,7 +469,7 @@ def check_arguments(function: Callable, kwargs: Mapping, field: str) -> None:
             _check_type(f"{field}.{name}", value, named[name].annotation)
         elif named == parameters:
             raise ConfigError(
-                f"config.{field} has no field {name!r} (got {value!r});"
+                f"config.{field} has no field {name!r} (got {shown(value)});"
                 f" allowed: {', '.join(named) or 'nothing'}"
             )
     missing = [name for name, p in named.items() if p.default is p.empty and name not in kwargs]
@@ -350,33 +483,10 @@ def validate(config: Config) -> None:
     Raises:
       ConfigError: naming the field, its value and what is allowed.
     """
-    _check_whole(config, 1, "steps", "prompts", "group_size", "steps_per_call")
-    _check_whole(config, 1, "learner.epochs", "learner.minibatches", "learner.microbatches")
-    _check_whole(config, 1, "evaluation.every", "evaluation.prompts", "evaluation.samples")
-    _check_whole(config, 1, "evaluation.prompts_per_call", "checkpoint.every", "checkpoint.keep")
-    _check_whole(config, 1, "warm_start.batch", "mesh.fsdp", "mesh.tensor")
-    _check_whole(config, 0, "seed", "warm_start.seed", "evaluation.seed", "warm_start.steps")
-    _check_whole(config, 0, "sampling.top_k", "optimizer.warmup_updates")
-    _check_whole(config, 0, "verification.workers", "sweep.workers", "sweep.runs_together")
-    _check_whole(config, 0, "learner.staleness", "profile.start", "profile.steps")
-    _check_whole(config, 1, "sweep.seeds")
-    _check_range(config, "-1 or >= 1", lambda x: x == -1 or x >= 1, "mesh.data")
-    _check_range(config, "> 0", lambda x: x > 0, "sampling.temperature", "optimizer.eps")
-    _check_range(config, "> 0", lambda x: x > 0, "optimizer.learning_rate")
-    _check_range(config, "> 0", lambda x: x > 0, "warm_start.learning_rate")
-    _check_range(config, "> 0", lambda x: x > 0, "verification.timeout_seconds")
-    _check_range(config, "in (0, 1]", lambda x: 0 < x <= 1, "sampling.top_p", "learner.clip_low")
-    _check_range(config, ">= 0", lambda x: x >= 0, "learner.clip_high", "optimizer.weight_decay")
-    _check_range(config, ">= 0", lambda x: x >= 0, "optimizer.max_gradient_norm")
-    _check_range(config, "in [0, 1)", lambda x: 0 <= x < 1, "optimizer.b1", "optimizer.b2")
-    _check_range(config, "in [0, 1)", lambda x: 0 <= x < 1, "optimizer.momentum")
-    _check_choice(config, REDUCTIONS, "learner.reduction")
-    _check_choice(config, OPTIMIZERS, "optimizer.name")
-    _check_choice(config, SWEEP_MODES, "sweep.mode")
-    _check_choice(config, (True, False), "learner.equalize_mass")
-    _check_choice(config, (True, False), "learner.head_rank")
-    _check_choice(config, DTYPES, "model.dtype")
-    _check_choice(config, REMAT_KEEPS, "model.remat_keeps")
+    for field, checks in CHECKS.items():
+        value = _lookup(config, field)
+        for check in checks:
+            _require(check.holds(value), field, value, check.allowed)
     _check_divides(config, "learner.minibatches", "prompts")
     _require(
         (config.prompts // config.learner.minibatches) % config.learner.microbatches == 0,
@@ -388,11 +498,18 @@ def validate(config: Config) -> None:
     _check_divides(config, "steps_per_call", "evaluation.every")
     _check_divides(config, "steps_per_call", "checkpoint.every")
     _check_divides(config, "evaluation.prompts_per_call", "evaluation.prompts")
-    for k in config.evaluation.ks:
-        allowed = f"numbers in 1..config.evaluation.samples = {config.evaluation.samples}"
-        ok = isinstance(k, int) and 1 <= k <= config.evaluation.samples
-        _require(ok, "evaluation.ks", tuple(config.evaluation.ks), allowed)
-    if config.model.path:
-        exists = os.path.exists(os.path.expanduser(config.model.path))
+    samples, ks = config.evaluation.samples, tuple(config.evaluation.ks)
+    allowed = f"numbers in 1..config.evaluation.samples = {samples}"
+    _require(all(1 <= k <= samples for k in ks), "evaluation.ks", ks, allowed)
+    model = config.model
+    if model.path:
+        exists = os.path.exists(os.path.expanduser(model.path))
         hint = "an existing GGUF file or Hugging Face directory (`make smollm2` fetches one)"
-        _require(exists, "model.path", config.model.path, hint)
+        _require(exists, "model.path", model.path, hint)
+        return
+    if model.d_model % (2 * model.num_heads):
+        raise ConfigError(
+            f"config.model.num_heads must divide config.model.d_model = {model.d_model} into heads"
+            f" of even width, got {model.num_heads}"
+        )
+    _check_divides(config, "model.num_kv_heads", "model.num_heads")

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from experiments import workdir as workdirs
@@ -181,8 +181,7 @@ def _config_of(config: Any, workdir: str | None, model: str | None) -> Config:
 
 
 def _main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    del argv
     values = flags.FLAGS
     experiment = build_experiment(_config_of(values.config, values.workdir, values.model))
     if values.model is not None:

@@ -81,6 +81,10 @@ def build_experiment(config: Config, methods: Sequence[tuple[str, dict]] = ()) -
             f"prompts of {task.max_prompt} and completions of {task.max_completion} tokens do not"
             f" fit the model's context of {model.max_positions}"
         )
+    if not task.on_device:  # a data set may have too few prompts, or no demonstrations
+        task.eval_prompts(config.evaluation.prompts)
+        if config.warm_start.steps:
+            task.demonstrations(config.warm_start.seed, 0, 1)
     return assemble(config, mesh, task, model, weights, methods)
 
 
@@ -130,11 +134,6 @@ def _task_and_model(config: Config) -> tuple[Task, ModelConfig, Any]:
 
 
 def _fresh_model(sizes: Config, task: Task) -> ModelConfig:
-    if sizes.d_model % sizes.num_heads:
-        raise ConfigError(
-            f"config.model.num_heads must divide config.model.d_model = {sizes.d_model},"
-            f" got {sizes.num_heads}"
-        )
     return ModelConfig(
         vocab_size=task.vocab_size,
         num_layers=sizes.num_layers,

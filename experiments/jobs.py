@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from experiments.advantages import check_gradient
-from experiments.config import Config, ConfigError, conflicts, leaves, validate
+from experiments.config import Config, ConfigError, conflicts, leaves, read_object, validate
 from experiments.grid import check_runs
 from experiments.warm_start import warm_start_config
 from experiments.workdir import as_json, finished_result
@@ -229,13 +229,13 @@ def copy_finished_runs(jobs: Sequence[Job], directory: Path) -> list[str]:
             f"config.sweep.reuse must be a directory of sweeps with finished runs"
             f" (DIR/SWEEP/runs/NAME/result.json), got {str(directory)!r}"
         )
-    saved = {path: json.loads((path / "config.json").read_text()) for path in finished}
+    saved = {path: read_object(path / "config.json") for path in finished}
     copied = []
     for job in jobs:
-        if not job.is_run or job.directory.exists():
+        if not job.is_run or (job.directory / "config.json").exists():
             continue
         for path, config in saved.items():
-            steps = json.loads((path / "result.json").read_text()).get("step")
+            steps = read_object(path / "result.json").get("step")
             if steps == job.config.steps and not conflicts(config, as_json(job.config)):
                 _copy_whole(path, job.directory)
                 copied.append(job.name)
@@ -248,4 +248,5 @@ def _copy_whole(old: Path, new: Path) -> None:
     part = new.with_name(f"{new.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(old, part)
+    shutil.rmtree(new, ignore_errors=True)  # the error.txt of an earlier try
     part.rename(new)

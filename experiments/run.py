@@ -19,11 +19,11 @@ the three where JAX finds the processes itself, on a TPU pod or under SLURM:
         --coordinator=HOST:PORT --num_processes=2 --process_id=0
 """
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from experiments.command import config_module, one_line_errors
-from experiments.config import ConfigError
+from experiments.config import ConfigError, SweepError
 from experiments.multihost import connect, is_first
 from experiments.workdir import directory
 
@@ -39,11 +39,10 @@ _SHARD = flags.DEFINE_string("shard", "0/1", "Part i/n of the runs of a sweep, i
 
 def main(argv):
     """Runs, then writes the report and prints its main table."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    del argv
     if not _WORKDIR.value:
         raise ConfigError("--workdir must be a directory, got none")
-    config, workdir = _CONFIG.value, directory(_WORKDIR.value)
+    config, workdir, failed = _CONFIG.value, directory(_WORKDIR.value), None
     sweep = getattr(config_module(), "sweep", None)
     several = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if sweep is not None:
@@ -56,7 +55,17 @@ def main(argv):
         from experiments.jobs import parse_shard
         from experiments.sweep import run_sweep
 
-        run_sweep(config, sweep(config), workdir, parse_shard(_SHARD.value))
+        shard = parse_shard(_SHARD.value)
+        try:
+            runs = sweep(config)
+        except ConfigError:
+            raise
+        except Exception as error:  # the file's code may raise anything
+            raise ConfigError(f"sweep() of --config: {type(error).__name__}: {error}") from error
+        try:
+            run_sweep(config, runs, workdir, shard)
+        except SweepError as error:  # after the report of the other runs
+            failed = error
     else:
         if flags.FLAGS["shard"].present:
             raise ConfigError(f"--shard={_SHARD.value} is for sweeps; {workdir} is for one run")
@@ -64,12 +73,17 @@ def main(argv):
         from experiments.train import train
 
         train(config, workdir)
-    if not _REPORT.value or not is_first():
-        return
-    from experiments.report import main_table, write_report
+    if _REPORT.value and is_first():
+        from experiments.report import main_table, write_report
 
-    report = write_report(workdir)
-    print(f"\n{main_table(workdir)}\n\nreport: {report}")
+        try:
+            report = write_report(workdir)
+            print(f"\n{main_table(workdir)}\n\nreport: {report}")
+        except FileNotFoundError:  # no run has begun
+            if failed is None:
+                raise
+    if failed is not None:
+        raise failed
 
 
 if __name__ == "__main__":

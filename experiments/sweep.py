@@ -20,12 +20,12 @@ from typing import Any
 
 import jax
 
-from experiments.config import Config, ConfigError
+from experiments.config import Config, ConfigError, SweepError
 from experiments.experiment import Experiment, build_experiment, with_config
 from experiments.jobs import Job, copy_finished_runs, make_jobs, methods_by_program, next_job
 from experiments.loop import Stopped
 from experiments.metric_writer import Board, Progress, Reporter, write_json
-from experiments.results import write_results
+from experiments.results import ERROR, write_results
 from experiments.train import train, train_many
 from experiments.warm_start import warm_start
 from experiments.workdir import directory
@@ -50,7 +50,7 @@ def run_sweep(
     Raises:
       ConfigError: before any work, for a run that cannot run.
       Stopped: after SIGTERM or Ctrl-C; every run under way has written a checkpoint.
-      RuntimeError: if a run failed; the others were finished first.
+      SweepError: if runs failed; the others were finished first. runs/NAME/error.txt says why.
     """
     mode, workdir = base.sweep.mode, directory(workdir)
     if mode == "auto":
@@ -64,6 +64,9 @@ def run_sweep(
     if base.sweep.reuse:
         copied = copy_finished_runs(jobs, Path(base.sweep.reuse).expanduser())
         print(f"{len(copied)} runs copied from {base.sweep.reuse}")
+    for job in jobs:
+        (workdir / "runs" / job.name / ERROR).unlink(missing_ok=True)
+    failures: Failures = {}
     board = Board({job.name: _steps(job) for job in jobs})
     try:
         if mode == "processes":
@@ -74,12 +77,16 @@ def run_sweep(
             failures = _run_serially(jobs, board)
     finally:
         board.close()
-        if any(workdir.glob("runs/*/metrics.jsonl")):
-            write_results(workdir)
-    for name, (kind, text) in failures.items():
-        if kind == "invalid":
-            raise ConfigError(f"run {name}: {text}")
-        raise RuntimeError(f"run {name} failed ({len(failures)} in all): {text}")
+        for job in jobs:
+            if job.is_run and job.name in failures:
+                job.directory.mkdir(parents=True, exist_ok=True)
+                (job.directory / ERROR).write_text(failures[job.name][1] + "\n", encoding="utf-8")
+        write_results(workdir)
+    for name, (_, text) in failures.items():
+        raise SweepError(
+            f"run {name} failed ({len(failures)} in all; {workdir / 'results.csv'} has the others):"
+            f" {text.splitlines()[0]}"
+        )
 
 
 def _steps(job: Job) -> int:
@@ -111,7 +118,8 @@ class _Worker:
 def _failure(error: BaseException) -> tuple[str, str]:
     if isinstance(error, (ConfigError, OSError)):
         return "invalid", str(error)
-    return "failed", "".join(traceback.format_exception(error))
+    line = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return "failed", "\n".join([line, *traceback.format_exception(error)])
 
 
 def _drop_dependents(waiting: list[Job], name: str, failures: Failures) -> None:
@@ -143,12 +151,17 @@ def _run_vmapped(jobs: Sequence[Job], max_runs: int, board: Board) -> Failures:
         _drop_dependents(waiting, name, failures)
     for key in dict.fromkeys(job.program_key for job in waiting):
         group = [job for job in waiting if job.program_key == key]
-        errors = train_many(
-            {job.directory: job.config for job in group},
-            worker.experiment(group[0]),
-            {job.directory: Reporter(job.name, board.update) for job in group},
-            max_runs=max_runs or len(group),
-        )
+        try:
+            errors = train_many(
+                {job.directory: job.config for job in group},
+                worker.experiment(group[0]),
+                {job.directory: Reporter(job.name, board.update) for job in group},
+                max_runs=max_runs or len(group),
+            )
+        except Stopped:
+            raise
+        except Exception as error:
+            errors = dict.fromkeys((job.directory for job in group), error)
         for job in group:
             if job.directory in errors:
                 failures[job.name] = _failure(errors[job.directory])

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from filelock import FileLock, Timeout
 
-from experiments.config import Config, ConfigError, conflicts
+from experiments.config import Config, ConfigError, conflicts, read_object, shown
 from experiments.metric_writer import plain_tree, read_lines, write_json
 from experiments.multihost import first, is_first, same
 
@@ -52,7 +52,7 @@ def check(config: Config, workdir: Path) -> None:
     def compare():
         path = workdir / "config.json"
         if path.exists():
-            changed = conflicts(_read_json(path), new)
+            changed = conflicts(read_object(path), new)
             if changed:
                 raise ConfigError(
                     f"{workdir} holds a run with another config ({'; '.join(changed)}):"
@@ -109,8 +109,10 @@ def finished_result(config: Config, workdir: Path) -> dict[str, Any] | None:
       ConfigError: if it has made more steps than the config asks for.
     """
     path = workdir / "result.json"
-    result = first(lambda: _read_json(path) if path.exists() else {})
-    check_steps(config, workdir, result.get("step", 0))
+    result = first(lambda: read_object(path) if path.exists() else {"step": 0})
+    if type(done := result.get("step")) is not int:
+        raise ConfigError(f"{path} is damaged: step must be a whole number, got {shown(done)}")
+    check_steps(config, workdir, done)
     return result if result.get("step") == config.steps else None
 
 
@@ -135,13 +137,3 @@ def write_result(config: Config, workdir: Path, params_sha256: str) -> dict[str,
         return result
 
     return first(write)
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(value, dict):
-            raise ValueError("it is no JSON object")
-        return value
-    except ValueError as error:
-        raise ConfigError(f"{path} is damaged: {error}") from error

@@ -1,10 +1,46 @@
 """Sizes and switches of a decoder-only transformer: Llama, SmolLM2, Qwen2/2.5 and Qwen3."""
 
+import json
+import math
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 _ROPE_SCALINGS = ("linear", "llama3")
 _DTYPES = ("float32", "bfloat16")
 _REMAT_KEEPS = ("nothing", "products")
+
+
+@contextmanager
+def reading(path):
+    """Turns whatever a damaged file leads to into a ValueError of one line that names the file."""
+    try:
+        yield
+    except OSError:  # names its file
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if isinstance(error, ValueError) and str(path) in text:
+            raise
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        raise ValueError(f"{path} cannot be read: {kind}{text}") from error
+
+
+def read_json(path):
+    """Reads a file that holds one JSON object.
+
+    Raises:
+      ValueError: if it holds anything else.
+    """
+    with reading(path):
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError(f"it must be a JSON object; got {str(value)[:100]!r}")
+    return value
+
+
+def _is_number(value):
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -32,6 +68,8 @@ class RopeScaling:
 
     def __post_init__(self):
         _require(self, "kind", self.kind in _ROPE_SCALINGS, f"one of {_ROPE_SCALINGS}")
+        for field in ("factor", "low_freq_factor", "high_freq_factor", "original_max_positions"):
+            _require(self, field, _is_number(getattr(self, field)), "a finite number")
         _require(self, "factor", self.factor >= 1, "at least 1")
         _require(self, "low_freq_factor", self.low_freq_factor > 0, "positive")
         _require(
@@ -105,6 +143,8 @@ class ModelConfig:
             value = getattr(self, field)
             whole = isinstance(value, int) and not isinstance(value, bool)
             _require(self, field, whole and value > 0, "a positive whole number")
+            _require(self, field, value < 2**31, "less than 2^31")
+        _require(self, "num_layers", self.num_layers <= 4096, "at most 4096")
         _require(self, "head_dim", self.head_dim % 2 == 0, "even")
         _require(
             self,
@@ -112,6 +152,10 @@ class ModelConfig:
             self.num_heads % self.num_kv_heads == 0,
             f"a multiple of num_kv_heads, {self.num_kv_heads}",
         )
+        for field in ("rope_theta", "norm_eps"):
+            _require(self, field, _is_number(getattr(self, field)), "a finite number")
+        for field in ("tied_head", "qkv_bias", "qk_norm", "remat"):
+            _require(self, field, isinstance(getattr(self, field), bool), "True or False")
         _require(self, "rope_theta", self.rope_theta > 0, "positive")
         scaling = self.rope_scaling
         known = scaling is None or isinstance(scaling, RopeScaling)

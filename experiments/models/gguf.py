@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.models import weights
-from experiments.models.config import ModelConfig, RopeScaling
+from experiments.models.config import ModelConfig, RopeScaling, reading
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 
@@ -47,7 +47,8 @@ def open_file(path):
     with Path(path).open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ValueError(f"{path} is not a GGUF file")
-    return GGUFReader(path)
+    with reading(path):
+        return GGUFReader(path)
 
 
 def value(reader, key, default=None) -> Any:
@@ -69,9 +70,14 @@ def load(path, **overrides):
     Raises:
       ValueError: the architecture or its scaling is not supported, or tensors do not match.
     """
+    reader = open_file(path)
+    with reading(path):
+        return _load(path, reader, overrides)
+
+
+def _load(path, reader, overrides):
     from gguf.quants import dequantize
 
-    reader = open_file(path)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     family = value(reader, "general.architecture")
     config = dataclasses.replace(_config(path, reader, family, tensors), **overrides)

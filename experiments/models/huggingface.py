@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.models import gguf, weights
-from experiments.models.config import ModelConfig, RopeScaling
+from experiments.models.config import ModelConfig, RopeScaling, read_json, reading
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 
@@ -86,6 +86,7 @@ def load(directory, **overrides):
     directory = Path(directory)
     config = dataclasses.replace(read_config(directory / "config.json"), **overrides)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(reading(directory))
         readers = _readers(directory, stack)
         surplus = set(readers) - weights.stored_names(config, _NAMES)
         surplus = {name for name in surplus if not _is_redundant(config, name)}
@@ -135,7 +136,12 @@ def read_config(path):
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no {path.name} in {path.parent}")
-    settings = json.loads(path.read_text())
+    settings = read_json(path)
+    with reading(path):
+        return _model_config(path, settings)
+
+
+def _model_config(path, settings):
     family = settings.get("model_type")
     if family not in FAMILIES:
         raise ValueError(f"{path}: model_type must be one of {', '.join(FAMILIES)}; got {family!r}")
@@ -163,7 +169,7 @@ def read_config(path):
         rope_theta=rope.get("rope_theta") or settings.get("rope_theta") or 10_000.0,
         rope_scaling=_rope_scaling(path, rope),
         norm_eps=field("rms_norm_eps"),
-        tied_head=bool(settings.get("tie_word_embeddings", False)),
+        tied_head=settings.get("tie_word_embeddings") or False,
         qkv_bias=family == "qwen2",
         qk_norm=family == "qwen3",
         max_positions=field("max_position_embeddings"),
@@ -203,17 +209,21 @@ def _readers(directory, stack) -> dict[str, Any]:
 
     single, index = (directory / f"model.safetensors{end}" for end in ("", ".index.json"))
     if single.is_file():
-        file = stack.enter_context(safe_open(single, framework="numpy"))
+        with reading(single):
+            file = stack.enter_context(safe_open(single, framework="numpy"))
         return dict.fromkeys(file.keys(), file)
     if not index.is_file():
         raise FileNotFoundError(f"neither {single.name} nor {index.name} in {directory}")
-    weight_map = json.loads(index.read_text())["weight_map"]
+    weight_map = read_json(index).get("weight_map")
+    with reading(index):
+        names = sorted({str(name) for name in weight_map.values()})
     files = {}
-    for name in sorted(set(weight_map.values())):
+    for name in names:
         if not (directory / name).is_file():
             raise FileNotFoundError(f"{index} names {name}, which does not exist")
-        files[name] = stack.enter_context(safe_open(directory / name, framework="numpy"))
-    return {tensor: files[name] for tensor, name in weight_map.items()}
+        with reading(directory / name):
+            files[name] = stack.enter_context(safe_open(directory / name, framework="numpy"))
+    return {tensor: files[str(name)] for tensor, name in weight_map.items()}
 
 
 def _is_redundant(config, name):

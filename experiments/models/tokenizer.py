@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.models import gguf
+from experiments.models.config import read_json, reading
 
 # How text is split before the byte-pair merges, by a GGUF file's `tokenizer.ggml.pre`: (pattern, or
 # None for the GPT-2 split; single digits; Unicode normalization to NFC; whole words first).
@@ -91,20 +92,31 @@ def _from_directory(directory):
     file = directory / "tokenizer.json"
     if not file.is_file():
         raise FileNotFoundError(f"no tokenizer.json in {directory}")
-    backend = Backend.from_file(str(file))
+    with reading(file):
+        backend = Backend.from_file(str(file))
     backend.no_truncation()
     backend.no_padding()
     named = _json(directory / "tokenizer_config.json")
     numbered = _json(directory / "config.json")
-    eos_id = _special("eos", backend, named, numbered)
-    if eos_id is None:
-        raise ValueError(f"{directory}: neither tokenizer_config.json nor config.json names an eos")
-    pad_id = _special("pad", backend, named, numbered)
-    return Tokenizer(backend, eos_id, eos_id if pad_id is None else pad_id)
+    with reading(directory):
+        eos_id = _special("eos", backend, named, numbered)
+        if eos_id is None:
+            raise ValueError("neither tokenizer_config.json nor config.json names an eos")
+        pad_id = _special("pad", backend, named, numbered)
+        return _checked(Tokenizer(backend, eos_id, eos_id if pad_id is None else pad_id))
+
+
+def _checked(tokenizer):
+    for name in ("eos_id", "pad_id"):
+        token = getattr(tokenizer, name)
+        if type(token) is not int or not 0 <= token < tokenizer.vocab_size:
+            allowed = f"a whole number in 0..{tokenizer.vocab_size - 1}"
+            raise ValueError(f"{name} must be {allowed}; got {token!r}")
+    return tokenizer
 
 
 def _json(path):
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _special(kind, backend, named, numbered):
@@ -116,10 +128,15 @@ def _special(kind, backend, named, numbered):
 
 
 def _from_gguf(path):
+    reader = gguf.open_file(path)
+    with reading(path):
+        return _checked(_of_metadata(path, reader))
+
+
+def _of_metadata(path, reader):
     from tokenizers import AddedToken, decoders, models, normalizers
     from tokenizers import Tokenizer as Backend
 
-    reader = gguf.open_file(path)
     model = gguf.value(reader, "tokenizer.ggml.model")
     split = gguf.value(reader, "tokenizer.ggml.pre", "gpt-2")
     if model != "gpt2" or split not in _SPLITS:

@@ -36,6 +36,8 @@ def stack(config, names, read):
             raise ValueError(
                 f"{stored} has shape {tensor.shape}; the checkpoint's config asks for {expected}"
             )
+        if not np.all(np.isfinite(np.asarray(tensor, np.float32))):
+            raise ValueError(f"{stored} holds numbers that are not finite")
         return tensor.T if name in _TRANSPOSED else tensor
 
     def layers(name, shape):

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from absl import app, flags
+from absl import flags
 
 from experiments.command import one_line_errors
 from experiments.config import ConfigError
@@ -324,8 +324,7 @@ def device_kind() -> str:
 
 def main(argv):
     """Times, prints and saves."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    del argv
     FLAGS = flags.FLAGS
     workloads = select_workloads(FLAGS.workload, FLAGS.vary)
     out = Path(FLAGS.out) if FLAGS.out else None

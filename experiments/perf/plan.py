@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import pandas as pd
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments import sharding
@@ -70,8 +70,10 @@ def with_mesh(config: Config, text: str) -> Config:
             raise ConfigError(f"--mesh: {name} cannot be {value!r}") from error
     for axis in sharding.MESH_AXES:
         size = config.mesh[axis]
-        if not isinstance(size, int) or size < 1:
-            raise ConfigError(f"--mesh: {axis} must be a whole number >= 1, got {size!r}")
+        if type(size) is not int or not 1 <= size <= 2**16:
+            raise ConfigError(f"--mesh: {axis} must be a whole number in 1..65536, got {size!r}")
+    if (count := math.prod(config.mesh.values())) > 2**16:
+        raise ConfigError(f"--mesh must have at most 65536 devices, got {count}: {text}")
     return config
 
 
@@ -314,8 +316,7 @@ def _number(value: float) -> str:
 
 def main(argv):
     """Compiles, counts and prints."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    del argv
     FLAGS = flags.FLAGS
     out = Path(FLAGS.out) if FLAGS.out else None
     if out is not None and (out.is_dir() or not out.parent.is_dir()):

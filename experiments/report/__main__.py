@@ -3,11 +3,11 @@
 python -m experiments.report --workdir=DIR [--out=DIR]
 """
 
-import sys
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 
+from experiments.command import one_line_errors
 from experiments.report import main_table, write_report
 from experiments.results import write_results
 
@@ -17,18 +17,13 @@ _OUT = flags.DEFINE_string("out", None, "Directory of the report (default: WORKD
 
 def main(argv):
     """Writes the report and prints the main table and the path of the page."""
-    logging.set_verbosity(logging.WARNING)
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
-    try:
-        page = write_report(_WORKDIR.value, _OUT.value)
-        if (Path(_WORKDIR.value) / "sweep.json").exists():
-            write_results(Path(_WORKDIR.value))
-        print(main_table(_WORKDIR.value))
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    del argv
+    if (Path(_WORKDIR.value) / "sweep.json").exists():
+        write_results(Path(_WORKDIR.value))
+    page = write_report(_WORKDIR.value, _OUT.value)
+    print(main_table(_WORKDIR.value))
     print(f"\nreport: {page}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    one_line_errors(main)

@@ -16,6 +16,7 @@ import pandas as pd
 
 from experiments.grid import method_of_run
 from experiments.metric_writer import read_lines
+from experiments.results import sweep_runs
 
 logger = logging.getLogger(__name__)
 
@@ -69,14 +70,15 @@ def load_runs(workdir: Path | str) -> list[Run]:
 
     Raises:
       FileNotFoundError: if no run in the workdir has logged a line.
+      ConfigError: if sweep.json is damaged.
     """
     workdir = Path(workdir).expanduser()
     if (workdir / "metrics.jsonl").exists():
         runs = [_load_run(workdir, "")]
     else:
-        listed = [run.get("name") for run in _read_json(workdir / "sweep.json").get("runs", [])]
+        listed = list(sweep_runs(workdir)) if (workdir / "sweep.json").exists() else []
         present = sorted(path.name for path in workdir.glob("runs/*") if path.is_dir())
-        names = dict.fromkeys([name for name in listed if name] + present)
+        names = dict.fromkeys(listed + present)
         runs = [_load_run(workdir / "runs" / name, name) for name in names]
     if not any(run.started for run in runs):
         raise FileNotFoundError(
@@ -102,13 +104,14 @@ def series(frame: pd.DataFrame, key: str) -> pd.Series:
 
 
 def setting(config: Mapping[str, Any], field: str, default: Any = None) -> Any:
-    """Returns the value of a dotted config field, or `default`."""
+    """Returns the value of a dotted field, or `default` (also where that alone is a number)."""
     value: Any = config
     for part in field.split("."):
         if not isinstance(value, Mapping) or part not in value:
             return default
         value = value[part]
-    return value
+    numbers = (int, float)
+    return default if isinstance(default, numbers) and not isinstance(value, numbers) else value
 
 
 def pass_ks(runs: Sequence[Run]) -> list[int]:
@@ -133,7 +136,7 @@ def furthest(runs: Sequence[Run]) -> list[Run]:
 
 def _load_run(directory: Path, name: str) -> Run:
     config = _read_json(directory / "config.json")
-    advantage = setting(config, "advantage.name", "run")
+    advantage = str(setting(config, "advantage.name", "run"))
     lines = read_lines(directory / "metrics.jsonl")
     return Run(
         name=name or advantage,

@@ -202,6 +202,12 @@ def check_at_least(name: str, value: float, least: float) -> None:
         raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
+def check_at_most(name: str, value: float, most: float) -> None:
+    """Raises ValueError, naming the field and its value, unless value <= most."""
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value}")
+
+
 def check_fraction(name: str, value: float) -> None:
     """Raises ValueError, naming the field and its value, unless 0 < value < 1."""
     if not 0 < value < 1:

@@ -210,7 +210,7 @@ def make(
     check_at_least("max_number", max_number, 2)
     check_at_least("max_target", max_target, 1)
     check_fraction("held_out", held_out)
-    if max_number**numbers >= 2**31:
+    if numbers > 31 or max_number**numbers >= 2**31:
         raise ValueError(
             f"max_number must keep every product of {numbers} numbers below 2^31, got {max_number}"
         )

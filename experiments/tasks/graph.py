@@ -38,6 +38,7 @@ from experiments.tasks.base import (
     DeviceTask,
     Prompts,
     check_at_least,
+    check_at_most,
     check_fraction,
     check_seed,
     draw_keys,
@@ -270,6 +271,9 @@ def make(
     del tokenizer
     check_seed(seed)
     check_at_least("degree", degree, 2)
+    check_at_most("degree", degree, 10)  # disjoint permutations are drawn e^degree times
+    check_at_most("nodes", nodes, 8192)  # distances and the held-out pairs are [N, N]
+    check_at_most("max_path", max_path, 8192)
     check_at_least("forbidden", forbidden, 0)
     check_at_least("min_distance", min_distance, 1)
     check_at_least("max_distance", max_distance, min_distance)

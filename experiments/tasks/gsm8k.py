@@ -131,10 +131,7 @@ def _demonstration(answer: str, template: str) -> str:
 
 
 def _reference(answer: str) -> float:
-    value = parse_number(answer.split("####")[-1])
-    if value is None:
-        raise ValueError(f"no number after #### in the reference answer {answer!r}")
-    return float(value)
+    return float(parse_number(answer.split("####")[-1]) or 0)
 
 
 def _read(data_dir: str, split: str) -> list[tuple[str, str]]:
@@ -149,6 +146,19 @@ def _read(data_dir: str, split: str) -> list[tuple[str, str]]:
     import tensorflow_datasets as tfds
     import tensorflow_datasets.text.gsm8k  # registers the data set, which tfds does lazily
 
-    # Never a download: data_source would start one, and go on trying for minutes.
-    source: Any = tfds.data_source("gsm8k", split=split, data_dir=str(root), download=False)
-    return [(row["question"].decode(), row["answer"].decode()) for row in source]
+    try:
+        # Never a download: data_source would start one, and go on trying for minutes.
+        source: Any = tfds.data_source("gsm8k", split=split, data_dir=str(root), download=False)
+        rows = [(row["question"].decode(), row["answer"].decode()) for row in source]
+    except Exception as error:  # of a damaged file, of whatever type
+        text = " ".join(str(error).split())
+        raise ValueError(
+            f"{info.parent} has no readable {split} split: {type(error).__name__}: {text}"
+        ) from error
+    for number, (_, answer) in enumerate(rows):
+        if parse_number(answer.split("####")[-1]) is None:
+            raise ValueError(
+                f"{info.parent}, record {number} of {split}: the answer must end with #### and a"
+                f" number, got {answer[-100:]!r}"
+            )
+    return rows

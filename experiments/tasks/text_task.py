@@ -1,14 +1,16 @@
 """Text tasks: tokenized questions with a numeric answer, verified on the host."""
 
 import dataclasses
+import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
-from experiments.tasks.base import Demonstrations, Prompts
+from experiments.tasks.base import Demonstrations, Prompts, check_at_most
 
 
 def draws(
@@ -82,6 +84,42 @@ def drop_repeats(
 
 # Stream ids: train, eval and demonstration order differ.
 _TRAIN, _EVAL, _DEMONSTRATIONS = 0, 1, 2
+
+
+def read_json_lines(path: Path, fields: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Reads a file with a JSON object on each line; blank lines are left out.
+
+    Args:
+      path: of the file.
+      fields: that every object must have: "text" or "number" by name.
+
+    Raises:
+      OSError: if there is no such file.
+      ValueError: naming the file, the line, the field and its value.
+    """
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        place = f"{path}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{place} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{place} must be a JSON object, got {str(row)[:100]!r}")
+        for name, kind in fields.items():
+            value = row.get(name)
+            if not (isinstance(value, str) if kind == "text" else _is_number(value)):
+                raise ValueError(f"{place}: {name} must be a {kind}, got {str(value)[:100]!r}")
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{path} has no lines")
+    return rows
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e300
 
 
 class Problem(NamedTuple):
@@ -172,7 +210,7 @@ class TextTask:
         most = one_epoch(sizes, self.evaluation_pattern)
         if count > most:
             raise ValueError(
-                f"evaluation.prompts must be at most {most} for this task, got {count}"
+                f"config.evaluation.prompts must be at most {most} for this task, got {count}"
             )
         pattern = self.evaluation_pattern
         return _prompts(_pick(self.evaluation, pattern, self.seed, _EVAL, 0, count))
@@ -281,6 +319,8 @@ def text_task(
       ValueError: if a kind keeps no problem.
     """
     dropped = dict(dropped)
+
+    check_at_most("max_completion", max_completion, 2**17)
 
     def keep(name: str, problems: Sequence[Problem]) -> list[tuple[list[int], Problem]]:
         rows = [(tokenizer.encode(problem.prompt), problem) for problem in problems]

@@ -12,7 +12,6 @@ The data are JSON-lines files in one folder: asdiv.jsonl, svamp.jsonl and mawps_
 of SVAMP or MAWPS that ASDiv has too is left out of training; one that occurs twice counts once.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,15 @@ from experiments.tasks.text_task import (
     TextTask,
     drop_repeats,
     newline_id,
+    read_json_lines,
     require_tokenizer,
     text_task,
 )
+
+# Fields of a line of each data set.
+_ASDIV = dict.fromkeys(("body", "question", "answer", "formula"), "text")
+_SVAMP = {"Body": "text", "Question": "text", "Answer": "number"}
+_MAWPS = {"input": "text", "target": "number"}
 
 
 def score(text: str, answer: float) -> float:
@@ -63,9 +68,9 @@ def make(
     check_at_least("max_completion", max_completion, 4)
     folder = Path(directory).expanduser()
     mawps = sorted(folder.glob("mawps_*.jsonl")) or [folder / "mawps_addsub.jsonl"]
-    asdiv_rows = _read(folder / "asdiv.jsonl", directory)
-    svamp_rows = _read(folder / "svamp.jsonl", directory)
-    mawps_rows = [row for path in mawps for row in _read(path, directory)]
+    asdiv_rows = _read(folder / "asdiv.jsonl", directory, _ASDIV)
+    svamp_rows = _read(folder / "svamp.jsonl", directory, _SVAMP)
+    mawps_rows = [row for path in mawps for row in _read(path, directory, _MAWPS)]
 
     seen: set[str] = set()
     svamp, svamp_repeats = drop_repeats(
@@ -77,6 +82,8 @@ def make(
     asdiv = [(_join(row["body"], row["question"]), _formula(row)) for row in asdiv_rows]
     usable = [(question, formula) for question, formula in asdiv if formula is not None]
     train, train_repeats = drop_repeats(usable, seen)
+    if not train:
+        raise ValueError(f"{folder / 'asdiv.jsonl'} has no problem that can be trained on")
     return text_task(
         tokenizer,
         train=[[_problem(question, *formula) for question, formula in train]],
@@ -114,14 +121,13 @@ def _formula(row: dict[str, Any]) -> tuple[float, str] | None:
     return float(answer), formula
 
 
-def _read(path: Path, directory: str) -> list[dict[str, Any]]:
+def _read(path: Path, directory: str, fields: dict[str, str]) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist: set config.task.kwargs.directory to the folder of "
             f"asdiv.jsonl, svamp.jsonl and mawps_*.jsonl, got {directory!r}"
         )
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
+    return read_json_lines(path, fields)
 
 
 def _join(body: str, question: str) -> str:

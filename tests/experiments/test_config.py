@@ -121,7 +121,7 @@ def test_group_of_one_without_a_group_baseline(name):
         ("task.name", "experiments.tasks.graph.no_make", "has no attribute 'no_make'"),
         ("task.kwargs", {"knots": 3}, "knots"),
         ("task.kwargs", {"degree": 1}, "degree must be"),
-        ("model.num_heads", 3, "config.model.num_heads must divide config.model.d_model = 16, got 3"),
+        ("model.num_heads", 3, "config.model.num_heads must divide config.model.d_model = 16 into heads of even width, got 3"),
         ("mesh.data", 3, "config.prompts must be a multiple of"),
         ("mesh.fsdp", 16, "config.mesh needs 16 devices, there are 8"),
         ("task.name", "arithmetic", "set model.path"),

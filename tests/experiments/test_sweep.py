@@ -142,6 +142,7 @@ def test_write_results_has_a_row_for_each_evaluation(serial):
     logged = [line for line in metrics(serial, "power") if "eval/pass@4" in line]
     assert [float(row["pass@4"]) for row in rows[3:6]] == [x["eval/pass@4"] for x in logged]
     assert [float(row["entropy"]) for row in rows[3:6]] == [x["eval/entropy"] for x in logged]
+    assert {(r["status"], r["reason"]) for r in rows} == {("finished", "")}
     assert {"pass@1", "pass@1_low", "pass@1_high", "length"} <= rows[0].keys()
 
 
@@ -297,3 +298,13 @@ def test_run_sweep_reports_a_failure_after_the_other_runs(tmp_path, monkeypatch)
     with pytest.raises(RuntimeError, match=r"run seed0 failed \(1 in all\): (?s:.*)no luck"):
         run_sweep(config_of("serial", 4), axis("seed", range(3)), tmp_path)
     assert made == ["seed0", "seed1", "seed2"]
+    (tmp_path / "runs/seed1").mkdir()
+    (tmp_path / "runs/seed1/config.json").write_text('{"steps": 4}')
+    (tmp_path / "runs/seed1/metrics.jsonl").write_text('{"step": 3}\n')
+    with write_results(tmp_path).open() as file:  # made again from the files
+        rows = list(csv.DictReader(file))
+    assert [(r["run"], r["status"], r["reason"]) for r in rows] == [
+        ("seed0", "failed", "RuntimeError: no luck"),
+        ("seed1", "unfinished", "3 of 4 steps are logged"),
+        ("seed2", "not started", "it has not begun"),
+    ]

@@ -132,7 +132,7 @@ def test_memory_estimate_within_factor_two_of_compiler(monkeypatch):
         ("fsdp=8,learner.microbatches=3", "config.learner.microbatches must be a divisor"),
         ("model=2", "--mesh must be like data=1,fsdp=8,tensor=1"),
         ("fsdp", "--mesh: fsdp cannot be ''"),
-        ("fsdp=0", "--mesh: fsdp must be a whole number >= 1, got 0"),
+        ("fsdp=0", "--mesh: fsdp must be a whole number in 1..65536, got 0"),
         ("fsdp=2,learner.microbatch=1", "learner.microbatches=4, got 'learner.microbatch=1'"),
     ],
 )
