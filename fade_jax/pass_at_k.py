@@ -1,5 +1,7 @@
 """Unbiased pass@k from samples, and its confidence interval over problems."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
