@@ -1,8 +1,9 @@
 """Advantages for RL with verifiable rewards, their gradient masses, and FADE.
 
-Rewards are `[..., group]`: the last axis holds the rollouts of one prompt. A mask `where` has the
+Rewards are `[..., group]`: the last axis holds the rollouts of one prompt. Flat rewards `[P * G]`
+would be a single group: reshape them to `[P, G]`, or use `groups.by_group`. A mask `where` has the
 shape of the array that it masks, and another shape raises a ValueError. Masked entries may hold
-anything, NaN included.
+anything, NaN included; a NaN that counts makes the advantages of its group NaN.
 
 In formulas r̄ is the mean reward of a group of G rollouts, K its number of successes, p the solve
 rate of a prompt, q = 1 - p, and m_S and m_F the gradient masses of successes and failures.
@@ -14,6 +15,7 @@ from fade_jax import (
     densities,
     diagnostics,
     entropies,
+    groups,
     losses,
     pass_at_k,
     schedules,
@@ -50,7 +52,10 @@ from fade_jax.advantages import (
     w_reinforce,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
+    "__version__",
     "a_grae",
     "advantages",
     "asym_grpo",
@@ -64,6 +69,7 @@ __all__ = [
     "fade",
     "focal_weight",
     "gpg",
+    "groups",
     "grpo",
     "leave_one_out_pass_at_g",
     "log_mean_exp",

@@ -1,5 +1,7 @@
 """Checks of hyperparameters at trace time; traced values pass unchecked."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 
 import jax
@@ -43,6 +45,36 @@ def check_same_shape(name: str, value: jax.Array, other_name: str, other: jax.Ar
         include_default_message=False,
         exception_type=ValueError,
     )
+
+
+# What docstrings say of rewards, and its elementwise test.
+_ALLOWED_REWARDS = {
+    "of any real values": lambda r: np.ones_like(r, bool),
+    "in [0, 1]": lambda r: (r >= 0) & (r <= 1),
+    "0 or 1": lambda r: (r == 0) | (r == 1),
+}
+
+
+def check_rewards(rewards: ArrayLike, where: ArrayLike | None, allowed: str) -> None:
+    """Requires that concrete rewards are allowed; NaN and masked rewards pass.
+
+    Args:
+      rewards: `[..., group]`.
+      where: `[..., group]`, true for the rollouts that count; None counts all of them.
+      allowed: "of any real values", "in [0, 1]" or "0 or 1".
+
+    Raises:
+      ValueError: if a concrete reward that counts is not allowed.
+    """
+    holds = _ALLOWED_REWARDS[allowed]
+    if isinstance(rewards, jax.core.Tracer) or isinstance(where, jax.core.Tracer):
+        return
+    concrete = np.asarray(rewards, dtype=np.float64)
+    refused = ~(holds(concrete) | np.isnan(concrete))
+    if where is not None:
+        refused &= np.asarray(where, dtype=bool)
+    if np.any(refused):
+        raise ValueError(f"rewards must be {allowed}, got {concrete[refused][0]:g}")
 
 
 def check_finite(name: str, value: ArrayLike) -> None:

@@ -1,5 +1,7 @@
 """Beta densities of solve rates: expectations under them, and their fit to group counts."""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import NamedTuple
 

@@ -4,6 +4,8 @@ Each prompt is a two-outcome softmax; its logit moves with h(p) p (1-p), the exp
 the advantage (arXiv:2607.01490).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple

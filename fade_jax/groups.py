@@ -1,10 +1,16 @@
-"""Masked means over a group of rollouts (the last axis) and over a whole batch."""
+"""Groups of rollouts (the last axis): from flat rewards, and masked means."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from fade_jax.checks import check_same_shape
+from fade_jax.checks import check_integer, check_same_shape
 
 
 def as_group(
@@ -35,13 +41,72 @@ def as_group(
     if values.ndim == 0 or values.shape[-1] < minimum_size:
         raise ValueError(
             f"{name} must have a last axis (the group) of at least {minimum_size}, "
-            f"got shape {values.shape}"
+            f"got shape {values.shape}; reshape flat {name} to [prompts, group], or see "
+            "fade_jax.groups.by_group"
         )
     if where is None:
         return values, jnp.ones(values.shape, dtype=bool)
     where = jnp.asarray(where, dtype=bool)
     check_same_shape("where", where, name, values)
     return jnp.where(where, values, 0), where
+
+
+class Grouped(NamedTuple):
+    """Flat values by group.
+
+    Attributes:
+      values: `[num_groups, group_size]`; 0 where no value is.
+      where: `[num_groups, group_size]`, true where a value is.
+      positions: `array[positions]` of an array `[num_groups, group_size]` is flat again, `[N]`.
+    """
+
+    values: jax.Array
+    where: jax.Array
+    positions: tuple[jax.Array, jax.Array]
+
+
+def by_group(
+    values: ArrayLike, group_ids: ArrayLike, *, num_groups: int, group_size: int
+) -> Grouped:
+    """Groups flat values, such as the rewards of groups of unequal sizes.
+
+        grouped = by_group(rewards, group_ids, num_groups=P, group_size=G)
+        advantages = grpo(grouped.values, where=grouped.where)[grouped.positions]
+
+    Equal groups, one after the other, need only `rewards.reshape(P, G)`.
+
+    Args:
+      values: `[N]`.
+      group_ids: `[N]`, integers in [0, num_groups), in any order.
+      num_groups: P, static.
+      group_size: G, static; of the largest group at least.
+
+    Returns:
+      `Grouped`; each group keeps the order of its values.
+
+    Raises:
+      ValueError: if the arrays are not flat and of one length, or a concrete id is outside
+        [0, num_groups) or occurs more than `group_size` times.
+    """
+    check_integer("num_groups", num_groups, 1)
+    check_integer("group_size", group_size, 1)
+    values, ids = jnp.asarray(values), group_ids
+    if not isinstance(ids, jax.core.Tracer):
+        ids = np.asarray(ids)
+        if ids.size and not (ids.min() >= 0 and ids.max() < num_groups):
+            raise ValueError(f"group_ids must be in [0, {num_groups}), got {ids}")
+        if ids.size and (largest := np.bincount(ids.ravel()).max()) > group_size:
+            raise ValueError(f"group_size must be at least {largest}, got {group_size}")
+    ids = jnp.asarray(ids)
+    if values.ndim != 1:
+        raise ValueError(f"values must be flat, [N], got shape {values.shape}")
+    check_same_shape("group_ids", ids, "values", values)
+    rank = jnp.cumsum(jax.nn.one_hot(ids, num_groups, dtype=jnp.int32), axis=0) - 1
+    positions = ids, jnp.take_along_axis(rank, ids[:, None], axis=1)[:, 0]
+    empty = jnp.zeros((num_groups, group_size), values.dtype)
+    return Grouped(
+        empty.at[positions].set(values), empty.astype(bool).at[positions].set(True), positions
+    )
 
 
 def group_count(where: jax.Array) -> jax.Array:

@@ -1,5 +1,7 @@
 """Unbiased pass@k from samples, and its confidence interval over problems."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -52,9 +54,15 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> jax.Arr
 
 
 def interval_over_problems(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Computes the mean over problems and its normal confidence interval.
+    """Computes the mean over problems and its confidence interval, a Wilson interval.
 
-        v̄ ± z s / √N,   s² = Σ (v - v̄)² / (N - 1),   clipped to [0, 1]
+        center = (v̄ + z²/2n) / (1 + z²/n),   half = z √(v̄(1-v̄)/n + z²/4n²) / (1 + z²/n)
+        n = N / ρ,   ρ = (Σ (v - v̄)² + ½) / (N v̄ (1-v̄) + ½)
+
+    n is the effective number of outcomes. For values 0 and 1 the design effect ρ is 1, and
+    this is Wilson's interval of N outcomes; ρ is smaller if the values spread less than that. The ½
+    takes ρ back to 1 where all values are 0, or 1, and their spread cannot be seen: 0 of 16 gives
+    [0, 0.19]. Coverage is measured in tests/fade_jax/test_pass_at_k.py.
 
     Args:
       values: `[..., problems]`, each in [0, 1], such as from `pass_at_k`.
@@ -65,6 +73,9 @@ def interval_over_problems(values: ArrayLike, level: float = 0.95) -> Interval:
 
     Raises:
       ValueError: if `level` is not in (0, 1), a value not in [0, 1], or there is no problem.
+
+    From Wilson 1927, doi 10.1080/01621459.1927.10502953, recommended by Brown, Cai and DasGupta
+    2001, doi 10.1214/ss/1009213286; the design effect of a sample as in Korn and Graubard 1998.
     """
     check_value("level", level, "in (0, 1)", lambda x: (x > 0) & (x < 1))
     check_probability("values", values)
@@ -75,6 +86,13 @@ def interval_over_problems(values: ArrayLike, level: float = 0.95) -> Interval:
     mean = jnp.mean(values, axis=-1)
     if problems == 1:
         return Interval(mean, jnp.zeros_like(mean), jnp.ones_like(mean))
+    variance = jnp.maximum(mean * (1 - mean), 0)
+    squares = jnp.sum((values - mean[..., None]) ** 2, axis=-1)
+    effect = (squares + 0.5) / (problems * variance + 0.5)
     z = jax.scipy.stats.norm.ppf(0.5 + level / 2)
-    half = z * jnp.std(values, axis=-1, ddof=1) / jnp.sqrt(problems)
-    return Interval(mean, jnp.maximum(mean - half, 0), jnp.minimum(mean + half, 1))
+    u = z**2 * effect / problems
+    center = (mean + u / 2) / (1 + u)
+    half = jnp.sqrt(variance * u + u**2 / 4) / (1 + u)
+    # Rounding must not put the mean of equal values outside.
+    low, high = jnp.minimum(center - half, mean), jnp.maximum(center + half, mean)
+    return Interval(mean, jnp.maximum(low, 0), jnp.minimum(high, 1))

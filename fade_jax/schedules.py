@@ -1,5 +1,7 @@
 """Schedules: pure functions that turn statistics of training into one scalar, α or δ."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -8,6 +8,8 @@ has E ĝ = h(p) ∇p exactly, at a finite group size. A *target* maps the group 
 divides b between successes and failures: any split is exact, and it sets the variance.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -16,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from fade_jax.advantages.base import advantage as advantage_of
 from fade_jax.checks import check_integer, check_not_negative, check_positive
 from fade_jax.decomposition import OutcomeWeights
 from fade_jax.densities import UNIFORM, Beta
@@ -235,6 +238,7 @@ def synthesize(
         pad = (0, width - size - 1)
         return jnp.stack([jnp.pad(success, (1, pad[1])), jnp.pad(failure, (0, pad[1] + 1))])
 
+    @advantage_of("0 or 1")
     def advantage(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
         masked = where is not None
         rewards, where = as_group(rewards, where)

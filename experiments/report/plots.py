@@ -52,7 +52,7 @@ _COLORS = tuple(dict.fromkeys(_COLOR_OF_ADVANTAGE.values()))
 _LINE_STYLES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
 _LINES = (
-    "Line: mean over seeds. Band: its 95% t interval, or, for held-out metrics of a single run, "
+    "Line: mean over seeds. Band: its 95% interval as in the table, or, for a single run, "
     "the 95% interval over prompts. Thin: the runs themselves if there are two, and runs that "
     "stopped early, left out of the mean. Training metrics but α, δ and the rank-one fraction: "
     "running mean over a thirtieth of the run."

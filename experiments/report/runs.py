@@ -17,6 +17,7 @@ import pandas as pd
 from experiments.grid import method_of_run
 from experiments.metric_writer import read_lines
 from experiments.results import sweep_runs
+from fade_jax.pass_at_k import pass_at_k
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Run:
       train: the training lines of metrics.jsonl, a row per step, indexed by step.
       evaluations: the evaluation lines, likewise.
       result: from result.json; None until the run is finished.
+      directory: of the files; None for a run without.
     """
 
     name: str
@@ -42,11 +44,21 @@ class Run:
     train: pd.DataFrame
     evaluations: pd.DataFrame
     result: dict[str, Any] | None
+    directory: Path | None = None
 
     @property
     def last_step(self) -> int:
         """The last step logged, 0 without any."""
         return max((0, *self.train.index, *self.evaluations.index))
+
+    def final_pass_at_k(self, k: int) -> np.ndarray | None:
+        """Returns pass@k of each held-out prompt at the last step; None if it was not saved."""
+        path = (self.directory or Path()) / "evaluations" / f"{self.last_step}.npz"
+        if self.directory is None or not path.exists():
+            return None
+        with np.load(path) as counts:
+            num_samples, num_correct = int(counts["num_samples"]), counts["num_correct"]
+        return np.asarray(pass_at_k(num_samples, num_correct, k)) if k <= num_samples else None
 
     @property
     def started(self) -> bool:
@@ -145,6 +157,7 @@ def _load_run(directory: Path, name: str) -> Run:
         train=to_frame(line for line in lines if not _is_evaluation(line)),
         evaluations=to_frame(line for line in lines if _is_evaluation(line)),
         result=_read_json(directory / "result.json") or None,
+        directory=directory,
     )
 
 

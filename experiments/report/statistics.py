@@ -16,6 +16,7 @@ import fade_jax
 from experiments.advantages import factory_of, is_own
 from experiments.report.runs import Run, furthest, series, setting
 from fade_jax.decomposition import GradientMasses, gradient_masses
+from fade_jax.pass_at_k import interval_over_problems
 
 MIN_SEEDS_FOR_BAND = 3  # a t interval of two seeds is 12.7 standard errors: plot both seeds instead
 RESAMPLES = 2000
@@ -56,6 +57,65 @@ def t_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Est
         return Estimate(mean, mean * np.nan, mean * np.nan, 1)
     half = stats.t.ppf((1 + level) / 2, count - 1) * stats.sem(values)
     return Estimate(mean, mean - half, mean + half, count)
+
+
+def rate_interval(
+    values: np.ndarray, lows: np.ndarray, highs: np.ndarray, level: float = 0.95
+) -> Estimate:
+    """Returns the mean rate over seeds with an interval over both seeds and prompts.
+
+        low = v̄ - √((v̄ - mean l)² + (t s / √n)²),   high likewise
+
+    The squares of the distances to two limits add up, of the interval over prompts [l, u], which
+    the seeds share, and of Student's t interval over seeds. So the interval is never narrower than
+    either, and has the width of the first where two seeds agree.
+
+    Args:
+      values: `[n, ...]`, a rate per seed.
+      lows: likewise, lower limits of the rates, over prompts.
+      highs: likewise, upper limits.
+      level: coverage of the interval over seeds, in (0, 1).
+
+    Returns:
+      `[...]` each; of a single seed the interval over prompts. Limits may be outside [0, 1].
+
+    From Zou and Donner 2008, doi 10.1002/sim.3095.
+    """
+    mean, _, high, count = t_interval(values, level)
+    half = np.nan_to_num(high - mean)
+    below, above = mean - np.mean(lows, 0), np.mean(highs, 0) - mean
+    return Estimate(mean, mean - np.hypot(below, half), mean + np.hypot(above, half), count)
+
+
+def paired_difference(runs: Sequence[Run], reference: Sequence[Run], k: int) -> Estimate | None:
+    """Returns the mean difference of pass@k at the last step, paired by seed and by prompt.
+
+    The interval over prompts is that of (1 + d̄)/2, which is in [0, 1], with d̄ the differences of
+    a prompt averaged over seeds; `rate_interval` adds the seeds.
+
+    Args:
+      runs: of one method; those that got furthest count.
+      reference: runs of the method to subtract, likewise.
+      k: of pass@k.
+
+    Returns:
+      The estimate; None without a shared seed whose counts by prompt were saved at the same step.
+    """
+    others = {setting(run.config, "seed"): run for run in furthest(reference)}
+    differences = []
+    for run in furthest(runs):
+        other = others.get(setting(run.config, "seed"))
+        if other is None or other.last_step != run.last_step:
+            continue
+        a, b = run.final_pass_at_k(k), other.final_pass_at_k(k)
+        if a is not None and b is not None and a.shape == b.shape:
+            differences.append(np.asarray(a, np.float64) - b)
+    if not differences or any(d.shape != differences[0].shape for d in differences):
+        return None
+    by_prompt = np.mean(differences, 0)
+    _, low, high = (2 * float(x) - 1 for x in interval_over_problems((1 + by_prompt) / 2))
+    values = np.mean(differences, 1)
+    return rate_interval(values, np.full(len(values), low), np.full(len(values), high))
 
 
 class Weights(NamedTuple):
@@ -196,8 +256,9 @@ def method_curve(runs: Sequence[Run], key: str, window: int = 1) -> Curve | None
       window: of the centered running mean of each run, in logged lines; odd.
 
     Returns:
-      The curve, with a t interval over at least three seeds, or, for an evaluation of one run, the
-      interval over prompts that it logged; None if no run has the metric.
+      The curve, with a t interval over at least three seeds, for a rate widened by that over
+      prompts (`rate_interval`), or, for an evaluation of one run, the interval over prompts that it
+      logged; None if no run has the metric.
     """
     evaluation = key.startswith("eval/")
     found = {}
@@ -210,12 +271,18 @@ def method_curve(runs: Sequence[Run], key: str, window: int = 1) -> Curve | None
     averaged = furthest(list(found))
     single = [values for run, values in found.items() if run not in averaged]
     runs_by_step = pd.concat([found[run] for run in averaged], axis=1, join="inner")
-    mean, low, high, _ = t_interval(runs_by_step.to_numpy().T)
+    sides = [runs_by_step] + [
+        pd.DataFrame({run: series(run.evaluations, f"{key}_{side}") for run in averaged})
+        for side in ("low", "high")
+    ]
+    if evaluation and all(runs_by_step.index.isin(x.dropna().index).all() for x in sides):
+        at = runs_by_step.index
+        interval = rate_interval(*(x.loc[at].to_numpy().T for x in sides))
+    else:
+        interval = t_interval(runs_by_step.to_numpy().T)
+    mean, low, high, _ = interval
     table = pd.DataFrame({"mean": mean, "low": low, "high": high}, runs_by_step.index)
-    if len(averaged) == 1 and evaluation:
-        for side in ("low", "high"):
-            table[side] = series(averaged[0].evaluations, f"{key}_{side}")
-    elif 1 < len(averaged) < MIN_SEEDS_FOR_BAND:
+    if 1 < len(averaged) < MIN_SEEDS_FOR_BAND:
         table[["low", "high"]] = np.nan
         single += [found[run] for run in averaged]
     return Curve(table, single)
@@ -225,8 +292,8 @@ def final_estimate(runs: Sequence[Run], key: str) -> Estimate | None:
     """Returns an evaluation metric at the end of the runs of one method that got furthest.
 
     Returns:
-      Several seeds: their mean with a t interval. One seed: its value with the interval over
-      prompts that the evaluation logged. None if no run has the metric.
+      The mean over seeds with its interval: by `rate_interval` if the evaluations logged intervals
+      over prompts, else by `t_interval`. None if no run has the metric.
     """
     return _estimate([run.evaluations.iloc[-1:] for run in furthest(runs)], key)
 
@@ -241,11 +308,12 @@ def _estimate(rows: Sequence[pd.DataFrame], key: str) -> Estimate | None:
     rows = [row for row in rows if len(series(row, key))]
     if not rows:
         return None
-    if len(rows) > 1:
-        return t_interval([series(row, key).iloc[0] for row in rows])
-    columns = (series(rows[0], name) for name in (key, f"{key}_low", f"{key}_high"))
-    value, low, high = (float(x.iloc[0]) if len(x) else np.nan for x in columns)
-    return Estimate(value, low, high, 1)
+    sides = [
+        np.array([series(row, name).iloc[0] for row in rows if len(series(row, name))])
+        for name in (key, f"{key}_low", f"{key}_high")
+    ]
+    complete = all(len(side) == len(rows) for side in sides)
+    return rate_interval(*sides) if complete else t_interval(sides[0])
 
 
 def exact_masses(runs: Sequence[Run]) -> list[GradientMasses]:

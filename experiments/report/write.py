@@ -15,7 +15,12 @@ import pandas as pd
 from experiments.config import leaves
 from experiments.report import plots
 from experiments.report.runs import Run, by_method, furthest, load_runs, pass_ks, series, setting
-from experiments.report.statistics import Estimate, final_estimate, start_estimate
+from experiments.report.statistics import (
+    Estimate,
+    final_estimate,
+    paired_difference,
+    start_estimate,
+)
 
 _FIGURES = (  # file name, section title, function
     ("pass_at_k", "pass@k", plots.pass_rates),
@@ -130,16 +135,34 @@ def results_table(runs: Sequence[Run]) -> pd.DataFrame:
         planned = setting(counted[0].config, "steps", last)
         steps = f"{last}" + (f" of {planned}" if last < planned else "")
         rows.append((method, seeds, *_cells(final), steps, _minutes(counted)))
-    return pd.DataFrame(rows, columns=[*columns, "min"])
+    table = pd.DataFrame(rows, columns=[*columns, "training min"])
+    return _with_differences(table, runs)
+
+
+def _with_differences(table: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
+    """Adds the differences from grpo, or from the first method, at the smallest and largest k."""
+    methods = by_method([run for run in runs if run.started])
+    reference = "grpo" if "grpo" in methods else next(iter(methods))
+    ks = pass_ks(runs)
+    for k in dict.fromkeys(ks[:1] + ks[-1:]):
+        cells = {
+            method: _cell(found, 100, 1, (-100, 100), "+")
+            for method, members in methods.items()
+            if method != reference and (found := paired_difference(members, methods[reference], k))
+        }
+        if cells:
+            table[f"Δ pass@{k} to {reference}"] = [cells.get(name, "–") for name in table["method"]]
+    return table
 
 
 def results_caption(runs: Sequence[Run]) -> str:
     """Returns the caption of the main table; names the runs that its means leave out."""
     caption = (
-        "Last held-out evaluation of each method; in brackets the 95% interval: of a mean over "
-        "seeds by Student's t, of a single evaluation over the held-out prompts. "
+        "Last held-out evaluation of each method; in brackets the 95% interval over the held-out "
+        "prompts (Wilson) and, with several seeds, over seeds (Student's t; entropy over seeds "
+        "alone). Δ: difference in percentage points, paired by seed and prompt. "
         "entropy: mean over the sampled tokens of that evaluation. "
-        "min: training time of one run in minutes, without evaluation."
+        "training min: minutes of one run's training steps, without evaluation."
     )
     methods = by_method([run for run in runs if run.started])
     early = [
@@ -216,15 +239,23 @@ def _markdown_table(table: pd.DataFrame, right: bool) -> str:
 def _cells(estimates: Sequence[Estimate | None]) -> list[str]:
     """Formats pass@k estimates as percentages and the last one, an entropy, in nats."""
     *rates, entropy = estimates
-    return [*(_cell(rate, 100, 1, 100) for rate in rates), _cell(entropy, 1, 2, np.inf)]
+    percent = [_cell(rate, 100, 1, (0, 100)) for rate in rates]
+    return [*percent, _cell(entropy, 1, 2, (0, np.inf))]
 
 
-def _cell(estimate: Estimate | None, scale: float, digits: int, largest: float) -> str:
+def _cell(
+    estimate: Estimate | None,
+    scale: float,
+    digits: int,
+    limits: tuple[float, float],
+    sign: str = "",
+) -> str:
     if estimate is None:
         return "–"
     value, low, high = (scale * x for x in estimate[:3])
-    interval = f" [{max(low, 0):.{digits}f}, {min(high, largest):.{digits}f}]"
-    return f"{value:.{digits}f}" + ("" if np.isnan(low) else interval)
+    low, high = np.maximum(low, limits[0]), np.minimum(high, limits[1])
+    interval = f" [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+    return f"{value:{sign}.{digits}f}" + ("" if np.isnan(low) else interval)
 
 
 def _minutes(runs: Sequence[Run]) -> str:

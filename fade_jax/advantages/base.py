@@ -1,11 +1,53 @@
 """Building blocks of the advantages: center, standardize, focal weight, suppression."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fade_jax.checks import check_not_negative, check_positive, check_zero_or_one
+from fade_jax.checks import (
+    check_not_negative,
+    check_positive,
+    check_rewards,
+    check_zero_or_one,
+)
 from fade_jax.groups import as_group, group_count, group_mean
+
+P = ParamSpec("P")
+Advantage = Callable[Concatenate[ArrayLike, P], jax.Array]
+
+
+def advantage(allowed: str = "of any real values") -> Callable[[Advantage[P]], Advantage[P]]:
+    """Decorates an advantage: refuses rewards that it is not defined for, and keeps NaN.
+
+    A NaN reward that counts makes the advantages of its group NaN, also where the formula guards a
+    division (by a zero deviation, say) with a comparison, which NaN fails.
+
+    Args:
+      allowed: rewards, as in `check_rewards`; only concrete ones are checked.
+
+    Returns:
+      a decorator of `fn(rewards, ..., *, where=None)`.
+    """
+
+    def decorate(fn: Advantage[P]) -> Advantage[P]:
+        @wraps(fn)
+        def checked(rewards: ArrayLike, *args: P.args, **kwargs: P.kwargs) -> jax.Array:
+            advantages = fn(rewards, *args, **kwargs)
+            mask: ArrayLike | None = kwargs.get("where")  # pyright: ignore[reportAssignmentType]
+            check_rewards(rewards, mask, allowed)
+            values, where = as_group(rewards, mask)
+            undefined = jnp.any(jnp.isnan(values), axis=-1, keepdims=True)
+            return jnp.where(undefined, jnp.where(where, jnp.nan, 0), advantages)
+
+        return checked
+
+    return decorate
 
 
 def center(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
@@ -24,6 +66,7 @@ def center(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     return jnp.where(where, rewards - group_mean(rewards, where), 0)
 
 
+@advantage()
 def standardize(
     rewards: ArrayLike, *, ddof: int = 1, eps: ArrayLike = 1e-6, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -98,7 +141,7 @@ def focal_weight(solve_rate: ArrayLike, alpha: ArrayLike) -> jax.Array:
       alpha: α ≥ 0, a scalar or broadcastable to `solve_rate`; 1 weights all prompts equally.
 
     Returns:
-      the weights, in the broadcast shape; finite.
+      the weights, in the broadcast shape; finite, or NaN at a NaN solve rate.
 
     Raises:
       ValueError: if `alpha` is negative.
@@ -108,7 +151,7 @@ def focal_weight(solve_rate: ArrayLike, alpha: ArrayLike) -> jax.Array:
     check_not_negative("alpha", alpha)
     exponent = jnp.asarray(alpha, dtype=jnp.float32) - 1
     failure_rate = 1 - jnp.asarray(solve_rate)  # rounding may leave it a little below 0
-    failed = failure_rate > 0
+    failed = ~(failure_rate <= 0)  # true of NaN
     power = jnp.exp(exponent * jnp.log(jnp.where(failed, failure_rate, 1)))
     return jnp.where(failed | (exponent == 0), power, 0)
 

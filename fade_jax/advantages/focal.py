@@ -1,14 +1,23 @@
 """Advantages that weight groups by solve rate: focal, asymmetric and related weights."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fade_jax.advantages.base import center, focal_weight, standardize, suppress_negatives
+from fade_jax.advantages.base import (
+    advantage,
+    center,
+    focal_weight,
+    standardize,
+    suppress_negatives,
+)
 from fade_jax.checks import check_finite, check_not_negative, check_positive, check_probability
 from fade_jax.groups import as_group, group_mean
 
 
+@advantage("in [0, 1]")
 def asym_grpo(rewards: ArrayLike, *, delta: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
     """Centers the rewards and divides negative advantages by δ (AsymGRPO).
 
@@ -32,6 +41,7 @@ def asym_grpo(rewards: ArrayLike, *, delta: ArrayLike, where: ArrayLike | None =
     return suppress_negatives(center(rewards, where=where), delta)
 
 
+@advantage("in [0, 1]")
 def power(
     rewards: ArrayLike,
     *,
@@ -66,6 +76,7 @@ def power(
     return jnp.asarray(scale) * weight * center(rewards, where=where)
 
 
+@advantage("in [0, 1]")
 def power_asym(
     rewards: ArrayLike,
     *,
@@ -101,6 +112,7 @@ def power_asym(
 fade = power_asym
 
 
+@advantage("in [0, 1]")
 def f_grpo(rewards: ArrayLike, *, gamma: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
     """Multiplies GRPO by a focal weight (F-GRPO).
 
@@ -125,6 +137,7 @@ def f_grpo(rewards: ArrayLike, *, gamma: ArrayLike, where: ArrayLike | None = No
     return weight * standardize(rewards, where=where)
 
 
+@advantage("0 or 1")
 def a_grae(
     rewards: ArrayLike,
     *,
@@ -168,6 +181,7 @@ def a_grae(
     return jnp.where(mixed, weight * jnp.where(z > 0, positive, 1) * z, 0)
 
 
+@advantage("0 or 1")
 def max_rl(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     """Divides centered rewards by the group's mean (MaxRL, maximum likelihood RL).
 
@@ -195,6 +209,7 @@ def max_rl(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     return jnp.where(solved, center(rewards, where=where) / jnp.where(solved, solve_rate, 1), 0)
 
 
+@advantage()
 def log_mean_exp(
     rewards: ArrayLike, *, beta: ArrayLike, where: ArrayLike | None = None
 ) -> jax.Array:

@@ -1,5 +1,7 @@
 """Advantages whose objective is pass@k, the best of k rollouts."""
 
+from __future__ import annotations
+
 from functools import lru_cache
 
 import jax
@@ -7,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from fade_jax.advantages.base import center
+from fade_jax.advantages.base import advantage, center
 from fade_jax.checks import check_integer, check_one_of
 from fade_jax.groups import as_group, group_count
 
 PKPO_BASELINES = ("loo_minus_one", "loo", "none")
 
 
+@advantage()
 def pkpo(
     rewards: ArrayLike,
     *,
@@ -79,6 +82,7 @@ def pkpo(
     return jnp.where(where & (n >= least), weight, 0)
 
 
+@advantage("0 or 1")
 def pass_at_k_training(rewards: ArrayLike, *, k: int, where: ArrayLike | None = None) -> jax.Array:
     """Standardizes the best reward of each k-subset and averages it by rollout (Pass@k Training).
 
@@ -116,6 +120,7 @@ def pass_at_k_training(rewards: ArrayLike, *, k: int, where: ArrayLike | None = 
     return jnp.where(where & varied, weight * jax.lax.rsqrt(variance), 0)
 
 
+@advantage()
 def leave_one_out_pass_at_g(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     """Computes how much each rollout adds to the best reward of its group.
 

@@ -1,14 +1,17 @@
 """REINFORCE with constant, group, leave-one-out, quantile and batch baselines."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fade_jax.advantages.base import center, group_deviation, standardize
+from fade_jax.advantages.base import advantage, center, group_deviation, standardize
 from fade_jax.checks import check_finite, check_not_negative, check_rate, check_same_shape
 from fade_jax.groups import as_group, group_count, group_mean
 
 
+@advantage()
 def reinforce(
     rewards: ArrayLike, *, baseline: ArrayLike = 0.0, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -32,6 +35,7 @@ def reinforce(
     return jnp.where(where, rewards - baseline, 0)
 
 
+@advantage("0 or 1")
 def psr(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     """Weights successes only (positive sample reinforcement). For binary rewards only.
 
@@ -49,6 +53,7 @@ def psr(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     return reinforce(rewards, baseline=0.0, where=where)
 
 
+@advantage("0 or 1")
 def nsr(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     """Weights failures only (negative sample reinforcement). For binary rewards only.
 
@@ -66,6 +71,7 @@ def nsr(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     return reinforce(rewards, baseline=1.0, where=where)
 
 
+@advantage("0 or 1")
 def w_reinforce(
     rewards: ArrayLike, *, positive_weight: ArrayLike = 0.1, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -91,6 +97,7 @@ def w_reinforce(
     return jnp.where(where, positive_weight * rewards - (1 - rewards), 0)
 
 
+@advantage()
 def rloo(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     """Subtracts the mean of the other rollouts (REINFORCE leave-one-out).
 
@@ -113,6 +120,7 @@ def rloo(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     return count / jnp.maximum(count - 1, 1) * center(rewards, where=where)
 
 
+@advantage()
 def dr_grpo(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     """Subtracts the mean of the group, as GRPO without its standard deviation (Dr. GRPO).
 
@@ -134,6 +142,7 @@ def dr_grpo(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     return center(rewards, where=where)
 
 
+@advantage()
 def grpo(
     rewards: ArrayLike, *, ddof: int = 1, eps: ArrayLike = 1e-6, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -158,6 +167,7 @@ def grpo(
     return standardize(rewards, ddof=ddof, eps=eps, where=where)
 
 
+@advantage()
 def opo(rewards: ArrayLike, *, lengths: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
     """Subtracts the mean reward weighted by length (optimal reward baseline, OPO).
 
@@ -183,6 +193,7 @@ def opo(rewards: ArrayLike, *, lengths: ArrayLike, where: ArrayLike | None = Non
     return jnp.where(where, rewards - group_mean(rewards, where, weights=lengths), 0)
 
 
+@advantage()
 def quantile(
     rewards: ArrayLike,
     *,
@@ -198,7 +209,8 @@ def quantile(
     The quantile is one of the rewards, without interpolation.
 
     Args:
-      rewards: `[..., group]`, 0 or 1; the group axis is at least 2.
+      rewards: `[..., group]`, of any real values, the masses for 0 or 1; the group axis is at
+        least 2.
       level: in (0, 1]; 0.4 as published.
       standardize: divide by s (ddof = 1); without it A_i = r_i - Q.
       where: `[..., group]`, true for the rollouts that count; the others get 0.
@@ -227,6 +239,7 @@ def quantile(
     return jnp.where(deviation > 0, above / (deviation + 1e-6), 0)
 
 
+@advantage()
 def reinforce_plus_plus(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     """Standardizes over the whole batch (REINFORCE++).
 
@@ -248,11 +261,12 @@ def reinforce_plus_plus(rewards: ArrayLike, *, where: ArrayLike | None = None) -
     centered = jnp.where(where, rewards - group_mean(*everyone), 0)
     count = jnp.maximum(jnp.sum(where), 1)
     variance = jnp.sum(centered**2) / count
-    varied = variance > 0
+    varied = variance != 0  # true of NaN: the batch is one group
     deviation = jnp.sqrt(jnp.where(varied, variance, 1))
-    return jnp.where(varied, centered / (deviation + 1e-6), 0)
+    return jnp.where(where & varied, centered / (deviation + 1e-6), 0)
 
 
+@advantage()
 def gpg(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     """Centers the rewards and scales up for groups without a gradient (GPG).
 

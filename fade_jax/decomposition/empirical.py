@@ -1,5 +1,7 @@
 """Gradient masses of a batch."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

@@ -1,5 +1,7 @@
 """Exact decomposition of any advantage of (r_i, K) at a finite group size, and its scale."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

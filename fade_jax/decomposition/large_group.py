@@ -4,6 +4,8 @@ Each function maps the solve rate p in [0, 1], of any shape, to `GradientMasses`
 raises a ValueError outside [0, 1]. A mass that diverges at p = 0 or 1 is infinite there.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike

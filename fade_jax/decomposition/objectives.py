@@ -5,6 +5,8 @@ ValueError outside [0, 1]. The expected gradient of the advantage is ∇F. Some 
 size, as stated. A-GRAE has no F: it would fall to -∞ at p = 0.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike

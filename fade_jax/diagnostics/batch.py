@@ -1,5 +1,7 @@
 """Metrics of one training batch."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

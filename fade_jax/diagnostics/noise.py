@@ -1,5 +1,7 @@
 """Signal and noise of weights that depend on the solve rate."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 

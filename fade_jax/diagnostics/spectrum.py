@@ -1,5 +1,7 @@
 """Spectrum of a weight update: the number of directions that it moves in."""
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax

@@ -5,6 +5,8 @@ covariances over its actions. They do not describe effects of a finite step, suc
 under success-only weights.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike

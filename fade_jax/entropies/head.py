@@ -4,6 +4,8 @@ The [tokens, vocabulary] logits are never materialized: the forward pass keeps a
 and two running sums per token, and the backward pass recomputes the logits of each chunk.
 """
 
+from __future__ import annotations
+
 from functools import partial
 from typing import NamedTuple
 

@@ -1,5 +1,7 @@
 """Entropy of whole sequences from samples, and token entropy split by outcome and solve rate."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

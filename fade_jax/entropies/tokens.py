@@ -1,5 +1,7 @@
 """Exact entropy of token distributions, in nats."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -16,11 +18,11 @@ def token_entropy(logits: ArrayLike) -> jax.Array:
       logits: z, `[..., vocabulary]`, any floating type; -inf marks a token that cannot be drawn.
 
     Returns:
-      `[...]`, nats, float32.
+      `[...]`, nats, float32; NaN if a logit is NaN or +inf, or all are -inf.
     """
     log_probs = jax.nn.log_softmax(jnp.asarray(logits, jnp.float32), axis=-1)
     # Two wheres: 0 · -inf is NaN, in the sum and in its gradient.
-    possible = jnp.isfinite(log_probs)
+    possible = log_probs != -jnp.inf
     finite = jnp.where(possible, log_probs, 0)
     return -jnp.sum(jnp.where(possible, jnp.exp(finite) * finite, 0), axis=-1)
 

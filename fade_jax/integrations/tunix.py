@@ -15,6 +15,8 @@ evaluation nor anything of the policy. A batch of rollouts is the least common m
 training micro-batch: with accumulated gradients FADE's averages move several times in a step.
 """
 
+from __future__ import annotations
+
 import inspect
 import threading
 from collections.abc import Callable, Sequence

@@ -1,5 +1,7 @@
 """Per-token estimates of KL(π ‖ π_ref) from samples of π, and their expected gradients."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike

@@ -1,5 +1,7 @@
 """Per-token policy-gradient losses, not reduced."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike

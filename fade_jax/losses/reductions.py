@@ -4,6 +4,8 @@ Each reduction returns a sum and a denominator. Both may be added over minibatch
 divided once at the end, the accumulated gradient is that of the whole batch.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

@@ -1,5 +1,7 @@
 """Advantage transformations and their links: chain, stateless, clip, focal, suppress."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -55,7 +57,8 @@ def chain(*links: AdvantageTransformation) -> AdvantageTransformation:
       *links: transformations.
 
     Returns:
-      a transformation whose state is the tuple of the links' states.
+      a transformation whose state is the tuple of the links' states;
+      `optax.tree_utils.tree_get(state, "alpha")` reads a field by its name.
     """
 
     def init() -> AdvantageState:
@@ -137,7 +140,7 @@ def focal(alpha: ScheduleLike) -> AdvantageTransformation:
         mean reward of the batch, which is computed here unless given.
 
     Returns:
-      a transformation whose state holds `alpha`.
+      a transformation whose `FocalState` holds `alpha`.
 
     Raises:
       ValueError: if a number is negative.
@@ -163,7 +166,7 @@ def suppress(delta: ScheduleLike) -> AdvantageTransformation:
         mean reward of the batch, which is computed here unless given.
 
     Returns:
-      a transformation whose state holds `delta`.
+      a transformation whose `SuppressState` holds `delta`.
 
     Raises:
       ValueError: if a number is not above 0.
@@ -210,7 +213,8 @@ def scheduled(
     ) -> tuple[jax.Array, FocalState | SuppressState]:
         rewards = advantages if rewards is None else rewards
         state = state_type(*_advance(schedule, state, rewards, where, statistics))
-        return apply(as_group(advantages, where)[0], state[0], rewards, where), state
+        advantages = apply(as_group(advantages, where)[0], state[0], rewards, where)
+        return as_group(advantages, where)[0], state  # 0 times a NaN weight is NaN
 
     return AdvantageTransformation(init, update)
 

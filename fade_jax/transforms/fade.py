@@ -1,5 +1,7 @@
 """FADE, its ablations, and its parts at a fixed α and δ: chains of center, focal and suppress."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -92,7 +94,8 @@ def fade(
         first batch, which comes from that policy.
 
     Returns:
-      a transformation whose state holds `alpha` and `delta`.
+      a transformation, a chain, whose state holds `alpha` and `delta` of the last update:
+      `optax.tree_utils.tree_get(state, "alpha")`.
 
     Raises:
       ValueError: if a value is outside its range.
@@ -180,7 +183,8 @@ def fade_log_decay(
       delta_min: δ after `steps` updates, in (0, 1].
 
     Returns:
-      a transformation whose state holds `alpha` and `delta`.
+      a transformation, a chain, whose state holds `alpha` and `delta` of the last update:
+      `optax.tree_utils.tree_get(state, "alpha")`.
 
     Raises:
       ValueError: if a value is outside its range.

@@ -1,5 +1,7 @@
 """Plain advantages as transformations without state, and `lift`, which makes them."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable
 from functools import partial, update_wrapper

@@ -5,10 +5,13 @@ E ĝ = h(p) ∇p with h(p) = E b(K₋ᵢ) for any baseline c, since neither depe
 objective may be scheduled; `fade_jax.synthesis` tabulates such advantages for a fixed objective.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from fade_jax.advantages.base import advantage
 from fade_jax.checks import check_positive, check_value
 from fade_jax.groups import as_group, group_count
 from fade_jax.schedules import Schedule, alpha_from_solve_rate
@@ -45,6 +48,7 @@ def shrinkage(a: ArrayLike = 1.0, b: ArrayLike = 1.0) -> AdvantageTransformation
     check_positive("a", a)
     check_positive("b", b)
 
+    @advantage("0 or 1")
     def fn(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
         rewards, where = as_group(rewards, where)
         others, other_successes = _others(rewards, where)
@@ -68,7 +72,7 @@ def pass_at_k_weight(k: ScheduleLike) -> AdvantageTransformation:
         the mean reward of the batch. A group with fewer than k rollouts gets 0.
 
     Returns:
-      a transformation whose state holds k as `alpha`, for binary rewards.
+      a transformation whose `FocalState` holds k as `alpha`, for binary rewards.
 
     Raises:
       ValueError: if a number is below 1.
@@ -108,7 +112,8 @@ def scheduled_pass_at_k(
       b: as in `shrinkage`.
 
     Returns:
-      a transformation whose state holds k as `alpha`, for binary rewards.
+      a transformation, a chain, for binary rewards, whose state holds k as `alpha`:
+      `optax.tree_utils.tree_get(state, "alpha")`.
 
     Raises:
       ValueError: if a value is outside its range.

@@ -1,6 +1,8 @@
-"""The library imports jax, chex, optax and numpy only, and nothing private."""
+"""What the library imports and exports."""
 
 import ast
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +47,20 @@ def test_import_loads_no_other_package():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent
     )
     assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
+def test_version_is_that_of_the_citation():
+    citation = (PACKAGE.parent / "CITATION.cff").read_text()
+    assert re.search(r"^version: (.*)$", citation, re.MULTILINE)[1] == fade_jax.__version__
+
+
+def test_signatures_name_types_and_parameters():
+    modules = [module for _, module in inspect.getmembers(fade_jax, inspect.ismodule)]
+    functions = {
+        f for m in (fade_jax, *modules) for _, f in inspect.getmembers(m, inspect.isfunction)
+    }
+    assert len(functions) > 80
+    for function in functions:
+        signature = inspect.signature(function)
+        assert not {"args", "kwargs"} & signature.parameters.keys(), function
+        assert "Union" not in str(signature), function

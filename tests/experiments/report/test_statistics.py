@@ -13,9 +13,12 @@ from experiments.report.statistics import (
     final_estimate,
     matched,
     method_curve,
+    paired_difference,
+    rate_interval,
     start_estimate,
     t_interval,
 )
+from fade_jax.pass_at_k import interval_over_problems
 
 
 def test_t_interval_of_three_values_by_hand():
@@ -107,11 +110,68 @@ def test_matched_interpolates_hand_made_lines():
         matched(steps, curves[:, :3], 0.3, others)
 
 
-def test_method_curve_of_four_seeds_has_a_t_band(four_seeds):
+def test_rate_interval_by_hand():
+    found = rate_interval(np.array([0.4, 0.6]), np.array([0.3, 0.5]), np.array([0.52, 0.72]))
+    half = 12.70620 * 0.1  # t of 1 degree; s/√2
+    expected = 0.5, 0.5 - math.hypot(0.1, half), 0.5 + math.hypot(0.12, half), 2
+    assert found == pytest.approx(expected, rel=1e-5)
+    agreeing = rate_interval(np.full(2, 0.4), np.full(2, 0.3), np.full(2, 0.5))
+    assert agreeing == pytest.approx((0.4, 0.3, 0.5, 2))
+    one = rate_interval(np.array([1.0]), np.array([0.9]), np.array([1.0]))
+    assert one == pytest.approx((1.0, 0.9, 1.0, 1))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize("prompts", [16, 256])
+@pytest.mark.parametrize("rate", [0, 0.001, 0.01, 0.5, 0.99, 1])
+def test_rate_interval_coverage(seeds, prompts, rate):
+    """Prompts are shared by the seeds; a seed scales the rarer outcome of every prompt."""
+    random = np.random.default_rng(0)
+    rarer = min(rate, 1 - rate)
+    shape = (500, 1, prompts)
+    chance = random.beta(2 * rarer, 2 * (1 - rarer), shape) if rarer else np.zeros(shape)
+    chance = chance * random.uniform(0.5, 1, (500, seeds, 1))
+    values = random.binomial(16, chance) / 16
+    truth = 0.75 * rarer
+    if rate > 0.5:
+        values, truth = 1 - values, 1 - truth
+    rates, *limits = (np.asarray(x).T for x in interval_over_problems(values))
+    _, low, high, _ = rate_interval(rates, *limits)
+    assert np.mean((low <= truth) & (truth <= high)) >= 0.92
+    assert np.all(high - low > 1 / prompts)
+
+
+def test_paired_difference_by_hand(tmp_path):
+    """Two seeds and four prompts; the prompts of a seed differ by the same amount."""
+
+    def runs(name, counts):
+        for seed, correct in enumerate(counts):
+            directory = tmp_path / f"{name}{seed}"
+            (directory / "evaluations").mkdir(parents=True)
+            np.savez(directory / "evaluations" / "5.npz", num_correct=correct, num_samples=10)
+            lines = to_frame([{"step": 5}])
+            yield Run(name, name, {"seed": seed}, lines, to_frame(()), None, directory)
+
+    a = list(runs("a", [[3, 2, 9, 8], [4, 3, 10, 9]]))
+    b = list(runs("b", [[1, 0, 7, 6], [1, 0, 7, 6]]))
+    found = paired_difference(a, b, 1)
+    prompts = interval_over_problems(np.full(4, 0.625))
+    half = 12.70620 * 0.05
+    low = 0.25 - math.hypot(0.25 - (2 * float(prompts.low) - 1), half)
+    assert (found.value, found.low, found.num_seeds) == pytest.approx((0.25, low, 2), rel=1e-5)
+    assert paired_difference(a, b[1:], 1).value == pytest.approx(0.3)
+    assert paired_difference(a, b, 11) is None
+    assert paired_difference(a[:1], b[1:], 1) is None
+    assert paired_difference(a, a, 1).low < 0 < paired_difference(a, a, 1).high
+
+
+def test_method_curve_of_four_seeds_has_a_band_over_seeds_and_prompts(four_seeds):
     runs = by_method(load_runs(four_seeds))["grpo"]
     table, single = method_curve(runs, "eval/pass@1")
     values = np.stack([series(run.evaluations, "eval/pass@1") for run in runs])
-    half = 3.182446 * values.std(0, ddof=1) / 2  # t of 3 degrees, √4 seeds
+    over_seeds = 3.182446 * values.std(0, ddof=1) / 2  # t of 3 degrees, √4 seeds
+    over_prompts = np.mean(2 * np.sqrt(values * (1 - values) / 64), 0)  # as the fixture logs them
+    half = np.hypot(over_seeds, over_prompts)
     np.testing.assert_allclose(table["mean"], values.mean(0))
     np.testing.assert_allclose(table["high"] - table["mean"], half, rtol=1e-5)
     np.testing.assert_allclose(table["mean"] - table["low"], half, rtol=1e-5)

@@ -1,9 +1,11 @@
 import json
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments.report import main_table, write_report
@@ -30,14 +32,29 @@ def test_results_table_equals_values_by_hand(two_seeds):
     assert start["method"] == "before training"
     assert start["pass@1, %"] == "10.0 [2.5, 17.5]"  # 0.1 ± 2 √(0.1·0.9/64)
     a, b = (100 * run.evaluations.loc[120, "eval/pass@10"] for run in runs[:2])
-    half = 12.7062 * abs(a - b) / 2  # t of 1 degree; s/√2 is half the difference
-    mean = (a + b) / 2
+    over_seeds = 12.7062 * abs(a - b) / 2  # t of 1 degree; s/√2 is half the difference
+    over_prompts = sum(2 * (x * (100 - x) / 64) ** 0.5 for x in (a, b)) / 2
+    half, mean = math.hypot(over_seeds, over_prompts), (a + b) / 2
     assert grpo["pass@10, %"] == f"{mean:.1f} [{mean - half:.1f}, {mean + half:.1f}]"
     assert (grpo["seeds"], grpo["steps"]) == ("2", "120")
-    assert grpo["min"] == "0.6"  # 120 steps of 0.3 s
+    assert grpo["training min"] == "0.6"  # 120 steps of 0.3 s
     entropy = runs[4].evaluations.loc[120, "eval/entropy"]
     assert (fade["seeds"], fade["entropy, nats"]) == ("1 of 2", f"{entropy:.2f}")
     assert "fade-seed1 (step" in results_caption(runs)
+
+
+def test_results_table_has_differences_from_grpo(tmp_path):
+    for name, correct in (("fade", [8, 6, 7, 3]), ("grpo", [6, 4, 5, 1])):
+        run = tmp_path / "runs" / f"{name}-seed0"
+        (run / "evaluations").mkdir(parents=True)
+        (run / "config.json").write_text('{"seed": 0}')
+        line = {"step": 1} | {f"eval/pass@{k}{side}": 0.5 for k in (1, 8) for side in ("", "_low")}
+        (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        np.savez(run / "evaluations" / "1.npz", num_correct=correct, num_samples=8)
+    fade, grpo = results_table(load_runs(tmp_path)).to_dict("records")
+    assert fade["Δ pass@1 to grpo"].startswith("+25.0 [")
+    assert "]" in fade["Δ pass@8 to grpo"]
+    assert (grpo["Δ pass@1 to grpo"], grpo["Δ pass@8 to grpo"]) == ("–", "–")
 
 
 def test_results_table_of_unfinished_and_unstarted_runs(tmp_path):

@@ -134,6 +134,43 @@ def test_advantage_finite_values_and_gradients(case):
 
 
 @every_case
+@pytest.mark.parametrize("compiled", [False, True])
+def test_advantage_of_a_nan_reward_is_nan_in_its_group(case, compiled):
+    rewards = binary_rewards()
+    where = np.broadcast_to(np.arange(8) != 5, rewards.shape).copy()
+    expected = np.asarray(case(rewards, where))
+    rewards[[0, 1, 2], [2, 2, 7]] = np.nan  # an all-failed, an all-solved and a mixed group
+    rewards[3, 5] = np.nan  # masked
+    result = np.asarray((case if compiled else case.eager)(rewards, where=where))
+    undefined = np.isin(np.arange(6), [0, 1, 2])[:, None] | np.full(where.shape, case.whole_batch)
+    if case.name == "gpg":  # a group with NaN counts as one with a gradient
+        undefined = np.isin(np.arange(6), [0, 1, 2])[:, None] | np.zeros(where.shape, bool)
+        expected = expected * 4 / 6
+    np.testing.assert_array_equal(np.isnan(result), undefined & where)
+    np.testing.assert_allclose(result[~undefined], expected[~undefined], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "names"),
+    [
+        ((0, 1), "psr nsr w_reinforce a_grae max_rl pass_at_k_training synthesized"),
+        ((0, 0.5, 1), "asym_grpo power power_asym f_grpo"),
+    ],
+)
+def test_advantage_refuses_rewards_that_it_is_not_defined_for(allowed, names):
+    refused = 1.5 if 0.5 in allowed else 0.5
+    for case in CASES:
+        rewards = np.resize(np.array([*allowed, np.nan]), (2, 8))
+        where = np.arange(16).reshape(2, 8) != 3
+        case.eager(rewards, where)
+        rewards[0, 3] = refused  # masked
+        case.eager(rewards, where)
+        if case.name in names.split():
+            with pytest.raises(ValueError, match=rf"rewards must be .*, got {refused}"):
+                case.eager(rewards)
+
+
+@every_case
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int32, bool])
 def test_advantage_dtypes(case, dtype):
     rewards = binary_rewards()

@@ -25,6 +25,11 @@ def test_token_entropy_impossible_tokens():
     np.testing.assert_allclose(entropies.token_entropy(jnp.array([0.0, -jnp.inf])), 0, atol=1e-7)
 
 
+@pytest.mark.parametrize("logits", [[np.nan, 1], [1, np.nan, -np.inf], [np.inf, 1], [-np.inf]])
+def test_token_entropy_undefined(logits):
+    assert np.isnan(entropies.token_entropy(np.array(logits)))
+
+
 def test_token_entropy_gradient():
     logits = np.random.default_rng(1).normal(size=6)
     p = np.exp(logits) / np.exp(logits).sum()

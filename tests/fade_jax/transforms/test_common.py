@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -180,6 +181,28 @@ def test_update_non_finite_entropy(transformation):
     for entropy in (np.nan, np.inf, 1.0, -np.inf, np.nan):
         advantages, state = transformation.update(binary_rewards(), state, entropy=entropy)
         chex.assert_tree_all_finite((advantages, state))
+
+
+@every_transformation
+@pytest.mark.parametrize("compiled", [False, True])
+def test_update_of_a_nan_reward_is_nan_in_its_group(transformation, compiled):
+    update = jax.jit(transformation.update) if compiled else transformation.update
+    rewards, where = binary_rewards(), np.broadcast_to(np.arange(8) != 5, (6, 8))
+    rewards[[0, 1, 2], [2, 2, 7]] = np.nan  # an all-failed, an all-solved and a mixed group
+    rewards[3, 5] = np.nan  # masked
+    advantages, state = update(rewards, transformation.init(), where=where, entropy=0.7)
+    np.testing.assert_array_equal(np.isnan(advantages[:3]), where[:3])
+    np.testing.assert_array_equal(advantages[~where], 0)
+    chex.assert_tree_all_finite(state)
+
+
+def test_state_of_fade_holds_alpha_and_delta():
+    transformation = transforms.fade(initial_solve_rate=0.5, initial_entropy=2.0, rate=1.0)
+    rewards = np.array([[1, 0, 0, 0]] * 2)
+    _, state = transformation.update(rewards, transformation.init(), entropy=0.6)
+    assert optax.tree_utils.tree_get(state, "alpha") == 3.0  # 3 (1 - 1/4) / (2/4), at most 3
+    delta = optax.tree_utils.tree_get(state, "delta")
+    np.testing.assert_allclose(delta, 1 + 0.6 - 0.5 * 2.0, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["fade", "fade_from_entropy", "fade_without_suppression"])
