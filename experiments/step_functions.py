@@ -19,7 +19,7 @@ from experiments.learner import TrainState, make_optimizer
 from experiments.models import layers, transformer
 from experiments.models.config import ModelConfig
 from experiments.rollout import Rollouts, sample
-from experiments.tasks.base import Task
+from experiments.tasks.base import Task, eos_ids
 from fade_jax.diagnostics import rank_one_fraction
 
 
@@ -84,11 +84,12 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
                 key,
                 group_size=group_size,
                 max_tokens=task.max_completion,
-                eos_id=task.eos_id,
+                eos_id=eos_ids(task),
                 pad_id=task.pad_id,
                 temperature=config.sampling.temperature,
                 top_p=config.sampling.top_p,
                 top_k=config.sampling.top_k,
+                vocab_size=task.vocab_size,
             )
         return shard_prompts(rollouts)
 
