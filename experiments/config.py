@@ -356,6 +356,10 @@ def validate(config: Config) -> None:
     _check_whole(config, 1, "evaluation.prompts_per_call", "checkpoint.every", "checkpoint.keep")
     _check_whole(config, 1, "warm_start.batch", "mesh.fsdp", "mesh.tensor")
     _check_whole(config, 0, "seed", "warm_start.seed", "evaluation.seed", "warm_start.steps")
+    for field in ("seed", "warm_start.seed", "evaluation.seed"):
+        value = _lookup(config, field)
+        # A larger seed would be cut to its last 32 bits, which are those of another seed.
+        _require(value < 2**32, field, value, "below 2^32")
     _check_whole(config, 0, "sampling.top_k", "optimizer.warmup_updates")
     _check_whole(config, 0, "verification.workers", "sweep.workers", "sweep.runs_together")
     _check_whole(config, 0, "learner.staleness", "profile.start", "profile.steps")

@@ -58,8 +58,8 @@ def truncate(
         descending = jnp.sort(logits, axis=-1, descending=True)
         probs = jax.nn.softmax(descending, axis=-1)
         before = jnp.cumsum(probs, axis=-1) - probs
-        # The token that crosses top_p belongs to the nucleus. Rounded sums may decrease: the nucleus
-        # ends where they first reach top_p.
+        # The token that crosses top_p belongs to the nucleus, which ends where the sums first reach
+        # top_p: rounded, they may decrease after.
         inside = jax.lax.cummax(before, axis=before.ndim - 1) < top_p
         smallest = jnp.min(jnp.where(inside, descending, jnp.inf), axis=-1, keepdims=True)
         logits = jnp.where(logits < smallest, -jnp.inf, logits)

@@ -42,8 +42,7 @@ class Demonstrations(NamedTuple):
 
 def is_end(tokens: jax.Array, eos_id: int | Sequence[int]) -> jax.Array:
     """Tells which tokens end a completion, bool of the same shape."""
-    ids = (eos_id,) if isinstance(eos_id, int) else eos_id
-    return reduce(operator.or_, (tokens == i for i in ids))
+    return reduce(operator.or_, (tokens == i for i in np.ravel(eos_id).tolist()))
 
 
 def token_mask(tokens: jax.Array, eos_id: int | Sequence[int]) -> jax.Array:
@@ -265,8 +264,8 @@ class Task(Protocol):
         ...
 
 
-def eos_ids(task: Task) -> tuple[int, ...]:
-    """Returns all tokens that end a completion of the task."""
+def eos_ids(task: Any) -> tuple[int, ...]:
+    """Returns all tokens that end a completion, of a task or of a tokenizer."""
     return getattr(task, "eos_ids", (task.eos_id,))
 
 
