@@ -39,6 +39,9 @@ from experiments.experiment import (
 from experiments.metric_writer import replacing
 from fade_jax.pass_at_k import interval_over_problems, pass_at_k
 
+# Stream of evaluation under its seed. Training folds its step, which is below 2^31, into its seed.
+STREAM = np.uint32(2**32 - 1)
+
 OVERRIDES = ("evaluation", "mesh", "verification")  # what --config may change of a saved config
 
 
@@ -73,7 +76,8 @@ def evaluate(experiment: Experiment, params, rewards_of: Any, step: int) -> Held
     """
     settings, task, rl = experiment.config.evaluation, experiment.task, experiment.rl
     prompts = jax.tree.map(np.asarray, task.eval_prompts(settings.prompts))
-    key = jax.random.fold_in(jax.random.key(settings.seed), step)
+    stream = jax.random.fold_in(jax.random.key(np.uint32(settings.seed)), STREAM)
+    key = jax.random.fold_in(stream, step)
     correct, entropy, tokens, unknown = [], 0.0, 0.0, 0
     calls = settings.prompts // settings.prompts_per_call
     batches = jax.tree.map(lambda x: x.reshape(calls, -1, *x.shape[1:]), prompts)

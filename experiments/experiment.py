@@ -28,7 +28,7 @@ from experiments.step_functions import (
     parameter_shardings,
     train_state_shardings,
 )
-from experiments.tasks.base import Task, task_factory
+from experiments.tasks.base import Task, eos_ids, task_factory
 from experiments.tasks.verifier import Verifier
 
 
@@ -130,6 +130,12 @@ def _task_and_model(config: Config) -> tuple[Task, ModelConfig, Any]:
         remat=config.model.remat,
         remat_keeps=config.model.remat_keeps,
     )
+    largest = max(task.vocab_size - 1, task.pad_id, *eos_ids(task))
+    if largest >= model.vocab_size:
+        raise ConfigError(
+            f"config.model.path = {config.model.path!r}: its embedding must have a row for every"
+            f" token id up to {largest}, got {model.vocab_size} rows"
+        )
     return task, model, weights
 
 
@@ -156,7 +162,7 @@ def initial_params(experiment: Experiment):
     if weights is not None:
         copies = jax.tree.map(lambda w: np.asarray(w, jnp.float32), weights)
         return sharding.place(copies, parameter_shardings(model, mesh))
-    return _fresh_params(model, mesh, jax.random.key(experiment.config.warm_start.seed))
+    return _fresh_params(model, mesh, jax.random.key(np.uint32(experiment.config.warm_start.seed)))
 
 
 # At the top level, so that all runs of a sweep share one compilation: it took as long as their

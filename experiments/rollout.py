@@ -3,7 +3,9 @@
 Below: models. Above: learner.
 """
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 from experiments.models import decode, transformer
 from experiments.models.config import ModelConfig
 from experiments.models.layers import linear_small_batch
+from experiments.tasks.base import is_end
 from fade_jax.entropies import log_prob_and_entropy, token_entropy
 
 
@@ -21,8 +24,8 @@ class Rollouts(NamedTuple):
     Attributes:
       tokens: int32; pad_id after the end of a completion.
       token_mask: float32; 1 up to and including the first end token, then 0.
-      log_probs: float32, nats; of the sampled tokens under the tempered policy, before top-p and
-        top-k, so that the ratio of the first update is 1. 0 where masked.
+      log_probs: float32, nats; of the sampled tokens under the tempered policy over all rows of the
+        head, before `truncate`, so that the ratio of the first update is 1. 0 where masked.
       entropies: float32, nats; of the same distribution. 0 where masked.
     """
 
@@ -32,17 +35,22 @@ class Rollouts(NamedTuple):
     entropies: jax.Array
 
 
-def truncate(logits: jax.Array, *, top_p: float = 1.0, top_k: int = 0) -> jax.Array:
-    """Sets logits outside the top-k, then outside the top-p nucleus, to -inf.
+def truncate(
+    logits: jax.Array, *, top_p: float = 1.0, top_k: int = 0, vocab_size: int | None = None
+) -> jax.Array:
+    """Sets logits of padding rows, then outside the top-k, then outside the nucleus, to -inf.
 
     Args:
       logits: [..., vocab].
       top_p: keep the smallest set of tokens with at least this mass; 1 keeps all.
-      top_k: keep this many tokens; 0 keeps all.
+      top_k: keep this many tokens, and those that tie with the last; 0 keeps all.
+      vocab_size: number of token ids; rows of the head from there on are padding. None keeps all.
 
     Returns:
       [..., vocab].
     """
+    if vocab_size is not None and vocab_size < logits.shape[-1]:
+        logits = jnp.where(jnp.arange(logits.shape[-1]) < vocab_size, logits, -jnp.inf)
     if top_k:
         smallest = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][..., -1:]
         logits = jnp.where(logits < smallest, -jnp.inf, logits)
@@ -50,8 +58,10 @@ def truncate(logits: jax.Array, *, top_p: float = 1.0, top_k: int = 0) -> jax.Ar
         descending = jnp.sort(logits, axis=-1, descending=True)
         probs = jax.nn.softmax(descending, axis=-1)
         before = jnp.cumsum(probs, axis=-1) - probs
-        # The token that crosses top_p belongs to the nucleus.
-        smallest = jnp.min(jnp.where(before < top_p, descending, jnp.inf), axis=-1, keepdims=True)
+        # The token that crosses top_p belongs to the nucleus, which ends where the sums first reach
+        # top_p: rounded, they may decrease after.
+        inside = jax.lax.cummax(before, axis=before.ndim - 1) < top_p
+        smallest = jnp.min(jnp.where(inside, descending, jnp.inf), axis=-1, keepdims=True)
         logits = jnp.where(logits < smallest, -jnp.inf, logits)
     return logits
 
@@ -66,7 +76,7 @@ def draw(key: jax.Array, logits: jax.Array) -> jax.Array:
 
     The Gumbel trick would need a random number for every logit. The CDF has two levels: over blocks
     of the vocabulary, then within the drawn block. It is float32, so probabilities below 2^-24 are
-    not resolved.
+    not resolved. A token of logit -inf is never drawn, however the sums are rounded.
 
     Args:
       key: PRNG key.
@@ -87,12 +97,20 @@ def draw(key: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def _first_beyond(weights, target):
-    """The first index whose cumulative sum exceeds `target`, and `target` minus the sum before."""
+    """The first index whose cumulative sum exceeds `target`, and `target` minus the sum before.
+
+    Only indices of positive weight count: a parallel sum is rounded in another order at each index,
+    so it may rise or fall where the weight is 0.
+    """
     cumulative = jnp.cumsum(weights, axis=-1)
     # Rounding can lift the target to the total, which no cumulative weight exceeds.
     target = jnp.minimum(target, jnp.nextafter(cumulative[..., -1], 0.0))
     passed = cumulative <= target[..., None]
-    index = jnp.sum(passed, axis=-1, dtype=jnp.int32)
+    places = jnp.arange(weights.shape[-1], dtype=jnp.int32)
+    positive = weights > 0
+    first = jnp.min(jnp.where(positive & ~passed, places, places.size), axis=-1)
+    last = jnp.max(jnp.where(positive, places, 0), axis=-1)
+    index = jnp.minimum(first, last)
     return index, target - jnp.max(jnp.where(passed, cumulative, 0.0), axis=-1)
 
 
@@ -105,11 +123,12 @@ def sample(
     *,
     group_size: int,
     max_tokens: int,
-    eos_id: int,
+    eos_id: int | Sequence[int],
     pad_id: int,
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
+    vocab_size: int | None = None,
 ) -> Rollouts:
     """Samples `group_size` completions of each prompt.
 
@@ -124,12 +143,14 @@ def sample(
       key: PRNG key; token t is drawn with fold_in(key, t).
       group_size: G.
       max_tokens: T.
-      eos_id: the token that ends a completion.
+      eos_id: the token or tokens that end a completion.
       pad_id: the token written after the end.
       temperature: > 0; the policy is softmax(logits / temperature).
       top_p: see `truncate`.
       top_k: see `truncate`.
+      vocab_size: see `truncate`.
     """
+    keep = functools.partial(truncate, top_p=top_p, top_k=top_k, vocab_size=vocab_size)
     prompts = tokens.shape[0]
     head = transformer.unembedding(model, params)
     prompt_cache, last = transformer.prefill(model, params, tokens, length)
@@ -139,10 +160,7 @@ def sample(
         """Draws token t from hidden [P, G, D], or from [P, 1, D] that the group shares."""
         logits = linear_small_batch(hidden.astype(jnp.float32), head) / temperature
         shape = (prompts, group_size, logits.shape[-1])
-        drawn = draw(
-            jax.random.fold_in(key, t),
-            jnp.broadcast_to(truncate(logits, top_p=top_p, top_k=top_k), shape),
-        )
+        drawn = draw(jax.random.fold_in(key, t), jnp.broadcast_to(keep(logits), shape))
         log_probs = jax.nn.log_softmax(logits)
         log_probs = jnp.take_along_axis(
             jnp.broadcast_to(log_probs, shape), drawn[..., None], axis=-1
@@ -159,7 +177,7 @@ def sample(
             rollouts,
             columns,
         )
-        return rollouts, alive & (drawn != eos_id), columns.tokens
+        return rollouts, alive & ~is_end(drawn, eos_id), columns.tokens
 
     def step(carry):
         t, drawn, cache, rollouts, alive = carry

@@ -19,7 +19,7 @@ from experiments.learner import TrainState, make_optimizer
 from experiments.models import layers, transformer
 from experiments.models.config import ModelConfig
 from experiments.rollout import Rollouts, sample
-from experiments.tasks.base import Task
+from experiments.tasks.base import Task, eos_ids, is_end
 from fade_jax.diagnostics import rank_one_fraction
 
 
@@ -85,11 +85,12 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
                 key,
                 group_size=group_size,
                 max_tokens=task.max_completion,
-                eos_id=task.eos_id,
+                eos_id=eos_ids(task),
                 pad_id=task.pad_id,
                 temperature=config.sampling.temperature,
                 top_p=config.sampling.top_p,
                 top_k=config.sampling.top_k,
+                vocab_size=task.vocab_size,
             )
         return shard_prompts(rollouts)
 
@@ -103,7 +104,7 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
             state, metrics = learner.policy_update(
                 model, config, methods, state, hyper, prompts, rollouts, rewards, known
             )
-        ends = (rollouts.tokens == task.eos_id) & (rollouts.token_mask > 0)
+        ends = is_end(rollouts.tokens, eos_ids(task)) & (rollouts.token_mask > 0)
         truncated = 1 - jnp.mean(jnp.any(ends, axis=-1), dtype=jnp.float32)
         return state, metrics | {"truncated_fraction": truncated}
 

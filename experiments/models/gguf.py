@@ -142,13 +142,16 @@ def _config(path, reader, family, tensors):
 
 
 def _rope_scaling(path, reader, family, tensors):
-    kind = value(reader, f"{family}.rope.scaling.type", "none")
+    """As llama.cpp reads it: without a type it is linear; 0 is no factor; an older key exists."""
+    kind = value(reader, f"{family}.rope.scaling.type", "linear")
     if "rope_freqs.weight" in tensors:
         kind = "rope_freqs.weight"
-    if kind == "none":
+    older = value(reader, f"{family}.rope.scale_linear")
+    factor = value(reader, f"{family}.rope.scaling.factor", older)
+    if kind == "none" or (kind == "linear" and factor in (None, 0, 1)):
         return None
     if kind == "linear":
-        return RopeScaling("linear", value(reader, f"{family}.rope.scaling.factor"))
+        return RopeScaling("linear", factor)
     raise ValueError(f"{path}: rope scaling must be none or linear in a GGUF file; got {kind}")
 
 

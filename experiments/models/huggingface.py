@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ _NAMES = {
     "up": "model.layers.{layer}.mlp.up_proj.weight",
     "down": "model.layers.{layer}.mlp.down_proj.weight",
 }
+
+_DTYPES = ("F64", "F32", "F16", "BF16")
 
 # In the order of RopeScaling's fields.
 _ROPE_FIELDS = {
@@ -95,7 +98,7 @@ def load(directory, **overrides):
                 f"{directory} holds tensors that are not part of a {_family(config)} model: "
                 f"{', '.join(sorted(surplus)[:5])}"
             )
-        params = weights.stack(config, _NAMES, lambda name: readers[name].get_tensor(name))
+        params = weights.stack(config, _NAMES, partial(_read, directory, readers))
     return config, params
 
 
@@ -224,6 +227,15 @@ def _readers(directory, stack) -> dict[str, Any]:
         with reading(directory / name):
             files[name] = stack.enter_context(safe_open(directory / name, framework="numpy"))
     return {tensor: files[str(name)] for tensor, name in weight_map.items()}
+
+
+def _read(directory, readers, name):
+    dtype = readers[name].get_slice(name).get_dtype()
+    if dtype not in _DTYPES:
+        raise ValueError(
+            f"{directory}: tensor {name} must be stored as {', '.join(_DTYPES)}; got {dtype}"
+        )
+    return readers[name].get_tensor(name)
 
 
 def _is_redundant(config, name):

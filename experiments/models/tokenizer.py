@@ -1,7 +1,11 @@
 """Tokenizers from tokenizer.json or from the metadata of a GGUF file."""
 
+import itertools
 import json
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ _SPLITS = {
     "qwen2": (_QWEN2, False, True, False),
     "llama-bpe": (_LLAMA3, False, False, True),
 }
-_CONTROL, _USER_DEFINED = 3, 4
+_CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
 
 
 @dataclass(frozen=True)
@@ -30,29 +34,44 @@ class Tokenizer:
 
     Args:
       backend: a tokenizers.Tokenizer.
-      eos_id: the token that ends a completion.
+      eos_ids: the tokens that end a completion, `eos_id` first.
       pad_id: the padding token; `eos_id` if the model has no padding token.
     """
 
     backend: Any
-    eos_id: int
+    eos_ids: tuple[int, ...]
     pad_id: int
 
     @property
+    def eos_id(self):
+        """The end-of-sequence token."""
+        return self.eos_ids[0]
+
+    @cached_property
     def vocab_size(self):
-        """Number of token ids."""
-        return self.backend.get_vocab_size(with_added_tokens=True)
+        """The largest token id plus one; the embedding may have padding rows from there on."""
+        return 1 + max(self.backend.get_vocab(with_added_tokens=True).values())
 
     def encode(self, text):
         """Returns the token ids of `text`, without added tokens or a chat template."""
         return self.backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids):
-        """Returns the text of token ids, without special tokens."""
-        return self.backend.decode([int(i) for i in ids], skip_special_tokens=True)
+        """Returns the text of token ids, special tokens included.
+
+        An id without a token becomes U+FFFD: nothing in a completion is dropped, so that 7 and 2
+        around a special token are not read as 72.
+        """
+        runs = itertools.groupby(map(int, ids), lambda i: self.backend.id_to_token(i) is not None)
+        return "".join(
+            self.backend.decode(list(run), skip_special_tokens=False)
+            if known
+            else "\ufffd" * len(list(run))
+            for known, run in runs
+        )
 
     def save(self, directory):
-        """Writes tokenizer.json and tokenizer_config.json, for `load` and for transformers."""
+        """Writes tokenizer.json and its configs, for `load` and for transformers."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(directory / "tokenizer.json"))
@@ -61,8 +80,10 @@ class Tokenizer:
             "eos_token": self.backend.id_to_token(self.eos_id),
             "pad_token": self.backend.id_to_token(self.pad_id),
         }
-        path = directory / "tokenizer_config.json"
-        path.write_text(json.dumps(settings, indent=2) + "\n")
+        generation = {"eos_token_id": list(self.eos_ids), "pad_token_id": self.pad_id}
+        for name, content in (("tokenizer", settings), ("generation", generation)):
+            path = directory / f"{name}_config.json"
+            path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def load(path):
@@ -98,20 +119,28 @@ def _from_directory(directory):
     backend.no_padding()
     named = _json(directory / "tokenizer_config.json")
     numbered = _json(directory / "config.json")
+    generation = _json(directory / "generation_config.json")
     with reading(directory):
-        eos_id = _special("eos", backend, named, numbered)
-        if eos_id is None:
+        template = directory / "chat_template.jinja"
+        template = template.read_text() if template.is_file() else named.get("chat_template")
+        if isinstance(template, list):  # several, by name
+            template = {t["name"]: t["template"] for t in template}.get("default")
+        texts = {
+            f"{kind}_token": _text(named.get(f"{kind}_token")) for kind in ("bos", "eos", "pad")
+        }
+        named_ids = _ids("eos", backend, texts, numbered, generation)
+        if not named_ids:
             raise ValueError("neither tokenizer_config.json nor config.json names an eos")
-        pad_id = _special("pad", backend, named, numbered)
-        return _checked(Tokenizer(backend, eos_id, eos_id if pad_id is None else pad_id))
+        eos_ids = (*dict.fromkeys([*named_ids, *_turn_end(directory, backend, template, texts)]),)
+        pad_ids = _ids("pad", backend, texts, numbered)
+        return _checked(Tokenizer(backend, eos_ids, pad_ids[0] if pad_ids else eos_ids[0]))
 
 
 def _checked(tokenizer):
-    for name in ("eos_id", "pad_id"):
-        token = getattr(tokenizer, name)
+    allowed = f"a whole number in 0..{tokenizer.vocab_size - 1}"
+    for token in (*tokenizer.eos_ids, tokenizer.pad_id):
         if type(token) is not int or not 0 <= token < tokenizer.vocab_size:
-            allowed = f"a whole number in 0..{tokenizer.vocab_size - 1}"
-            raise ValueError(f"{name} must be {allowed}; got {token!r}")
+            raise ValueError(f"the ids of eos and pad must be {allowed}; got {token!r}")
     return tokenizer
 
 
@@ -119,12 +148,44 @@ def _json(path):
     return read_json(path) if path.is_file() else {}
 
 
-def _special(kind, backend, named, numbered):
-    token = named.get(f"{kind}_token")
-    if token is not None:
-        return backend.token_to_id(token["content"] if isinstance(token, dict) else token)
-    ids = numbered.get(f"{kind}_token_id")
-    return ids[0] if isinstance(ids, list) else ids
+def _text(token):
+    return token["content"] if isinstance(token, Mapping) else token
+
+
+def _ids(kind, backend, texts, *configs):
+    """Token ids of one kind, from the text in tokenizer_config.json, then from other configs."""
+    text = texts[f"{kind}_token"]
+    found = [None if text is None else backend.token_to_id(text)]
+    for config in configs:
+        ids = config.get(f"{kind}_token_id")
+        found += ids if isinstance(ids, list) else [ids]
+    return [i for i in found if i is not None]
+
+
+def _turn_end(path, backend, template, texts):
+    """The special token that the chat template writes after an answer, in a list, or none."""
+    if not template:
+        return []
+    import jinja2.sandbox
+
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    answer = "the answer"
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+    try:
+        text = environment.from_string(template).render(
+            {name: token for name, token in texts.items() if token is not None},
+            messages=messages,
+            add_generation_prompt=False,
+            strftime_now=lambda _: "",
+        )
+    except Exception as error:  # the template's code may raise anything
+        logging.getLogger(__name__).warning("%s: chat template not read: %s", path, error)
+        return []
+    after = backend.encode(text.rpartition(answer)[2].lstrip(), add_special_tokens=False).ids[:1]
+    special = backend.get_added_tokens_decoder()
+    return [i for i in after if answer in text and i in special and special[i].special]
 
 
 def _from_gguf(path):
@@ -147,9 +208,10 @@ def _of_metadata(path, reader):
     pattern, digits, nfc, whole_words = _SPLITS[split]
     tokens = gguf.value(reader, "tokenizer.ggml.tokens")
     merges = gguf.value(reader, "tokenizer.ggml.merges")
+    types = gguf.value(reader, "tokenizer.ggml.token_type")
     backend = Backend(
         models.BPE(
-            vocab={token: i for i, token in enumerate(tokens)},
+            vocab={t: i for i, (t, kind) in enumerate(zip(tokens, types)) if kind != _UNUSED},
             merges=[tuple(merge.split(" ")) for merge in merges],
             ignore_merges=whole_words,
         )
@@ -158,13 +220,21 @@ def _of_metadata(path, reader):
         backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = _pre_tokenizer(pattern, digits)
     backend.decoder = decoders.ByteLevel()
-    types = gguf.value(reader, "tokenizer.ggml.token_type")
     for kind, add in ((_CONTROL, backend.add_special_tokens), (_USER_DEFINED, backend.add_tokens)):
         add([AddedToken(t, normalized=False) for t, of in zip(tokens, types) if of == kind])
     eos_id = gguf.value(reader, "tokenizer.ggml.eos_token_id")
     if eos_id is None:
         raise ValueError(f"{path}: tokenizer.ggml.eos_token_id is missing")
-    return Tokenizer(backend, eos_id, gguf.value(reader, "tokenizer.ggml.padding_token_id", eos_id))
+    # The ends of a turn and of a message to a tool, which llama.cpp stops at as well.
+    ids = [eos_id, *(gguf.value(reader, f"tokenizer.ggml.{k}_token_id") for k in ("eot", "eom"))]
+    bos_id = gguf.value(reader, "tokenizer.ggml.bos_token_id")
+    texts = {"eos_token": tokens[eos_id], "bos_token": None if bos_id is None else tokens[bos_id]}
+    template = gguf.value(reader, "tokenizer.chat_template")
+    ids += _turn_end(path, backend, template, texts)
+    eos_ids = tuple(dict.fromkeys(i for i in ids if i is not None))
+    return Tokenizer(
+        backend, eos_ids, gguf.value(reader, "tokenizer.ggml.padding_token_id", eos_id)
+    )
 
 
 def _pre_tokenizer(pattern, digits):

@@ -82,6 +82,7 @@ class TaskSizes(NamedTuple):
 
     max_prompt: int
     max_completion: int
+    vocab_size: int
     eos_id: int = 1
     pad_id: int = 0
 
@@ -103,9 +104,10 @@ def abstract_experiment(config: Config, architecture: ModelConfig | None) -> Exp
     validate(config)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batches(mesh, config)
-    task: Any = TaskSizes(config.task.kwargs.max_prompt, config.task.kwargs.max_completion)
     options = {name: config.model[name] for name in ("dtype", "remat", "remat_keeps")}
     model = dataclasses.replace(architecture, **options)
+    sizes = config.task.kwargs
+    task: Any = TaskSizes(sizes.max_prompt, sizes.max_completion, model.vocab_size)
     return assemble(config, mesh, task, model)
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.tasks.base import check_at_least, check_fraction, check_seed, is_held_out
+from experiments.tasks.base import check_at_least, check_fraction, check_seed, eos_ids, is_held_out
 from experiments.tasks.text_task import (
     Problem,
     TextTask,
@@ -116,6 +116,7 @@ def make(
         evaluation_pattern=(0, 1, 2, 3),
         score=score,
         eos_id=newline_id(tokenizer),
+        eos_ids=eos_ids(tokenizer),
         max_prompt=len(tokenizer.encode(shots)) + 32,
         max_completion=max_completion,
         seed=seed,

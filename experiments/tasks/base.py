@@ -3,8 +3,9 @@
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable
-from functools import partial
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
@@ -39,19 +40,24 @@ class Demonstrations(NamedTuple):
     token_mask: jax.Array | np.ndarray
 
 
-def token_mask(tokens: jax.Array, eos_id: int) -> jax.Array:
+def is_end(tokens: jax.Array, eos_id: int | Sequence[int]) -> jax.Array:
+    """Tells which tokens end a completion, bool of the same shape."""
+    return reduce(operator.or_, (tokens == i for i in np.ravel(eos_id).tolist()))
+
+
+def token_mask(tokens: jax.Array, eos_id: int | Sequence[int]) -> jax.Array:
     """Marks the tokens that the policy chose: all up to and including the first EOS.
 
         mask_t = 1 if no token before t is EOS, else 0
 
     Args:
       tokens: i32 [..., T] sampled tokens.
-      eos_id: the id that ends a completion.
+      eos_id: the id or ids that end a completion.
 
     Returns:
       f32 [..., T] of zeros and ones.
     """
-    is_eos = (tokens == eos_id).astype(jnp.int32)
+    is_eos = is_end(tokens, eos_id).astype(jnp.int32)
     eos_before = jnp.cumsum(is_eos, axis=-1) - is_eos
     return (eos_before == 0).astype(jnp.float32)
 
@@ -67,7 +73,7 @@ def draw_keys(seed: jax.Array | int, stream: int, step: jax.Array | int, count: 
     """Makes one key per problem.
 
     Args:
-      seed: i32, may be traced.
+      seed: i32 or u32, may be traced.
       stream: TRAIN, EVAL or DEMONSTRATIONS.
       step: i32, may be traced.
       count: P.
@@ -150,7 +156,7 @@ class DeviceTask:
         """Draws the training prompts of one step.
 
         Args:
-          seed: i32, may be traced.
+          seed: i32 or u32, may be traced.
           step: i32, may be traced.
           count: P, static.
 
@@ -232,8 +238,9 @@ class Task(Protocol):
         `demonstrations` and `verify` are traced. If not, completions are verified on the host: by
         `texts(tokens, token_mask)` and `score(text, answer)` if the task has them, as
         text_task.TextTask does and `config.verification.workers` requires, else by `verify`.
-      vocab_size: of a fresh model.
-      eos_id: ends a completion.
+      vocab_size: number of token ids. It is that of a fresh model; the rows from there on of a
+        larger model are never sampled.
+      eos_id: ends a completion. A task with several such tokens names all of them in `eos_ids`.
       pad_id: fills prompts and completions.
       max_prompt: tokens, S.
       max_completion: tokens, T.
@@ -261,6 +268,11 @@ class Task(Protocol):
     def verify(self, verifier_inputs: Any, tokens: Any, token_mask: Any) -> Any:
         """Returns the rewards [P, G] of completions [P, G, T]."""
         ...
+
+
+def eos_ids(task: Any) -> tuple[int, ...]:
+    """Returns all tokens that end a completion, of a task or of a tokenizer."""
+    return getattr(task, "eos_ids", (task.eos_id,))
 
 
 def task_factory(name: str) -> Callable[..., Task]:

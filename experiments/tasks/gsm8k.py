@@ -10,8 +10,9 @@ Prompts are `plain`,
     Answer:
 
 or in the `chat` template of models that have <|im_start|> and <|im_end|>; either can begin with
-worked examples from the train split, which are then not trained on. A completion ends with the
-tokenizer's EOS, and its final answer counts whatever its format: see `final_answer`.
+worked examples from the train split, which are then not trained on. A demonstration ends with the
+tokenizer's EOS, in a chat with <|im_end|>; a completion ends with any end token of the tokenizer.
+Its final answer counts whatever its format: see `final_answer`.
 """
 
 import os
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tasks.answers import final_answer, is_close, parse_number
-from experiments.tasks.base import check_at_least, check_seed
+from experiments.tasks.base import check_at_least, check_seed, eos_ids
 from experiments.tasks.text_task import (
     Problem,
     TextTask,
@@ -69,9 +70,11 @@ def make(
     require_tokenizer(tokenizer, "gsm8k")
     if template not in TEMPLATES:
         raise ValueError(f"template must be one of {', '.join(TEMPLATES)}, got {template!r}")
-    if template == "chat" and len(tokenizer.encode("<|im_start|>")) != 1:
+    ends, start = (tokenizer.encode(f"<|im_{name}|>") for name in ("end", "start"))
+    if template == "chat" and (len(ends) != 1 or len(start) != 1):
         raise ValueError(
-            "template must be 'plain' for a tokenizer without <|im_start|>, got 'chat'"
+            "template must be 'plain' for a tokenizer without <|im_start|> and <|im_end|>,"
+            " got 'chat'"
         )
     check_seed(seed)
     check_at_least("shots", shots, 0)
@@ -95,7 +98,8 @@ def make(
         pattern=(0,),
         evaluation_pattern=(0,),
         score=score,
-        eos_id=tokenizer.eos_id,
+        eos_id=ends[0] if template == "chat" else tokenizer.eos_id,
+        eos_ids=eos_ids(tokenizer),
         max_prompt=max_prompt,
         max_completion=max_completion,
         seed=seed,

@@ -54,9 +54,20 @@ def one_epoch(sizes: tuple[int, ...], pattern: tuple[int, ...]) -> int:
 Item = TypeVar("Item")
 
 
+_WORD = re.compile(
+    r"\d+(?:\.\d+)+|[^\W_]+"
+    r"|[+*/^=<>≤≥≠%√×÷·]|-(?=\s*[\d(.])|(?<=\d)!"
+    r"|\((?=[\s(-]*\d)|(?<=\d)\)"
+)
+_MINUS = str.maketrans("\u2212\u2013", "--")
+
+
 def normalize(text: str) -> str:
-    """Lowers the case and keeps letters and digits alone, words one space apart."""
-    return " ".join(re.findall(r"[^\W_]+", text.lower()))
+    """Lowers the case and keeps words, numbers and operators, one space apart.
+
+    A hyphen is an operator before a digit, a bracket beside a digit.
+    """
+    return " ".join(_WORD.findall(text.lower().translate(_MINUS)))
 
 
 def drop_repeats(
@@ -155,7 +166,8 @@ class TextTask:
     train, demonstrated, evaluation: problems by kind.
     pattern: the kinds of consecutive training problems; evaluation_pattern likewise.
     score: (text, answer) -> reward in [0, 1], a function of a module, so that processes find it.
-    eos_id: ends a completion; a newline for tasks with one-line answers.
+    eos_id: ends a demonstration; a newline for tasks with one-line answers.
+    eos_ids: the tokens that end a completion, `eos_id` among them.
     max_prompt: tokens of the longest prompt.
     max_completion: tokens of the longest answer that counts, EOS included.
     seed: of the order of the evaluation prompts.
@@ -170,6 +182,7 @@ class TextTask:
     evaluation_pattern: tuple[int, ...]
     score: Callable[[str, float], float]
     eos_id: int
+    eos_ids: tuple[int, ...]
     max_prompt: int
     max_completion: int
     seed: int
@@ -248,7 +261,7 @@ class TextTask:
         """
         tokens, token_mask = np.asarray(tokens), np.asarray(token_mask, bool)
         last = np.maximum(token_mask.sum(axis=-1), 1) - 1
-        ended = np.take_along_axis(tokens, last[..., None], axis=-1)[..., 0] == self.eos_id
+        ended = np.isin(np.take_along_axis(tokens, last[..., None], axis=-1)[..., 0], self.eos_ids)
         ended &= token_mask.any(axis=-1)
         return [
             [
@@ -293,6 +306,7 @@ def text_task(
     max_completion: int,
     seed: int,
     dropped: dict[str, int],
+    eos_ids: Sequence[int] = (),
 ) -> TextTask:
     """Encodes problems, leaving out those that are too long, and says how many.
 
@@ -306,11 +320,12 @@ def text_task(
       pattern: the kinds of consecutive training problems.
       evaluation_pattern: the kinds of consecutive evaluation problems.
       score: (text, answer) -> reward in [0, 1].
-      eos_id: ends a completion.
+      eos_id: ends a demonstration, and a completion.
       max_prompt: tokens of the longest prompt kept.
       max_completion: tokens of the longest completion, EOS included.
       seed: of the order of the evaluation prompts.
       dropped: what the caller left out, by reason.
+      eos_ids: further tokens that end a completion.
 
     Returns:
       The task; its max_prompt is the longest prompt kept.
@@ -364,6 +379,7 @@ def text_task(
         evaluation_pattern=evaluation_pattern,
         score=score,
         eos_id=eos_id,
+        eos_ids=(*dict.fromkeys((eos_id, *eos_ids)),),
         max_prompt=width,
         max_completion=max_completion,
         seed=seed,

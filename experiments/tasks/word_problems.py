@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tasks.answers import evaluate, is_close, parse_number
-from experiments.tasks.base import check_at_least, check_seed
+from experiments.tasks.base import check_at_least, check_seed, eos_ids
 from experiments.tasks.text_task import (
     Problem,
     TextTask,
@@ -95,6 +95,7 @@ def make(
         evaluation_pattern=(0, 1),
         score=score,
         eos_id=newline_id(tokenizer),
+        eos_ids=eos_ids(tokenizer),
         max_prompt=max_prompt,
         max_completion=max_completion,
         seed=seed,
