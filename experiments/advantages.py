@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.config import Config, ConfigError, check_arguments
+from experiments.config import Config, ConfigError
+from experiments.validation import check_arguments
 from fade_jax import center, transforms
 from fade_jax.transforms import AdvantageTransformation, lift
 

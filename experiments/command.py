@@ -16,8 +16,9 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.config import CHECKS, ConfigError, SweepError
+from experiments.config import ConfigError, SweepError
 from experiments.loop import NonFiniteError, Stopped
+from experiments.validation import CHECKS
 
 
 def config_module():

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments import advantages, learner, sharding
-from experiments.config import Config, ConfigError, check_arguments, validate
+from experiments.config import Config, ConfigError
 from experiments.learner import Hyperparameters, TrainState, hyperparameters
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
@@ -30,6 +30,7 @@ from experiments.step_functions import (
 )
 from experiments.tasks.base import Task, eos_ids, task_factory
 from experiments.tasks.verifier import Verifier
+from experiments.validation import check_arguments, validate
 
 
 class Experiment(NamedTuple):

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from experiments.advantages import check_gradient
-from experiments.config import Config, ConfigError, conflicts, leaves, read_object, validate
+from experiments.config import Config, ConfigError, conflicts, leaves, read_object
 from experiments.grid import check_runs
+from experiments.validation import validate
 from experiments.warm_start import warm_start_config
 from experiments.workdir import as_json, finished_result
 

@@ -7,6 +7,7 @@ Below: metric_writer. Above: sweep, report.
 
 import csv
 from pathlib import Path
+from typing import Any
 
 from experiments.config import ConfigError, leaves, read_object, shown
 from experiments.grid import check_runs, method_of_run
@@ -25,7 +26,7 @@ def sweep_runs(workdir: Path) -> dict[str, dict]:
     path = workdir / "sweep.json"
     if not path.exists():
         raise FileNotFoundError(f"there is no sweep in {workdir}: {path} is missing")
-    runs = read_object(path).get("runs")
+    runs: Any = read_object(path).get("runs")
     try:
         named = {run["name"]: run.get("overrides", {}) for run in runs}
         check_runs(named)

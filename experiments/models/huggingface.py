@@ -217,7 +217,7 @@ def _readers(directory, stack) -> dict[str, Any]:
         return dict.fromkeys(file.keys(), file)
     if not index.is_file():
         raise FileNotFoundError(f"neither {single.name} nor {index.name} in {directory}")
-    weight_map = read_json(index).get("weight_map")
+    weight_map: Any = read_json(index).get("weight_map")
     with reading(index):
         names = sorted({str(name) for name in weight_map.values()})
     files = {}

@@ -30,7 +30,7 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments import sharding
 from experiments.command import config_module, one_line_errors
-from experiments.config import Config, ConfigError, validate
+from experiments.config import Config, ConfigError
 from experiments.experiment import Experiment, abstract_state, assemble, build_experiment
 from experiments.learner import hyperparameters
 from experiments.models.config import ModelConfig
@@ -38,6 +38,7 @@ from experiments.perf import flops
 from experiments.perf.hlo import CompiledStep, bytes_by_kind, collectives, compile_step
 from experiments.rollout import Rollouts
 from experiments.tasks.base import Prompts
+from experiments.validation import validate
 
 
 def with_mesh(config: Config, text: str) -> Config:

@@ -29,7 +29,7 @@ from experiments.tasks.text_task import (
 )
 
 # Fields of a line of each data set.
-_ASDIV = dict.fromkeys(("body", "question", "answer", "formula"), "text")
+_ASDIV: dict[str, str] = dict.fromkeys(("body", "question", "answer", "formula"), "text")
 _SVAMP = {"Body": "text", "Question": "text", "Answer": "number"}
 _MAWPS = {"input": "text", "target": "number"}
 

@@ -10,13 +10,14 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments.config import saved_config, validate
+from experiments.config import saved_config
 from experiments.metric_writer import read_lines
 from experiments.models import gguf, huggingface, tokenizer
 from experiments.report.runs import load_runs
 from experiments.report.write import main_table
 from experiments.results import sweep_runs, write_results
 from experiments.tasks import word_problems
+from experiments.validation import validate
 from experiments.workdir import as_json, check, finished_result
 from tests.experiments.models.checkpoints import write_gguf
 from tests.experiments.models.common import FIXTURES

@@ -13,10 +13,11 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments import experiment
 from experiments.command import parse_flags
-from experiments.config import CHECKS, ConfigError, default_config, saved_config, validate
+from experiments.config import ConfigError, default_config, saved_config
 from experiments.experiment import build_experiment
 from experiments.learner import hyperparameters
 from experiments.perf.plan import with_mesh
+from experiments.validation import CHECKS, validate
 from experiments.workdir import as_json, claim
 from tests.experiments.test_config import changed
 from tests.experiments.tiny_config import get_config as tiny_config

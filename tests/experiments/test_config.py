@@ -10,7 +10,6 @@ from typing import NamedTuple
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import config as configs
 from experiments import sweep
 from experiments.config import ConfigError, default_config, with_added_fields
 from experiments.experiment import build_experiment, host_rewards
@@ -18,6 +17,7 @@ from experiments.grid import seeds
 from experiments.learner import make_optimizer
 from experiments.metric_writer import Silent
 from experiments.train import train
+from experiments.validation import validate
 from tests.experiments.conftest import REPOSITORY
 from tests.experiments.tiny_config import get_config as tiny_config
 
@@ -273,7 +273,7 @@ def test_every_config_is_valid(name):
     for mode in ("", "smoke"):
         config = module.get_config(mode)
         config.model.path = ""  # the weights may not be here
-        configs.validate(config)
+        validate(config)
     with pytest.raises(ConfigError, match="no mode 'smok'"):
         module.get_config("smok")
     assert set(leaves(config)) >= set(leaves(default_config()))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.config import ConfigError, check_arguments
+from experiments.config import ConfigError
 from experiments.tasks import arithmetic, countdown, graph, gsm8k, word_problems
 from experiments.tasks.base import (
     check_at_least,
@@ -15,6 +15,7 @@ from experiments.tasks.base import (
     is_held_out,
     token_mask,
 )
+from experiments.validation import check_arguments
 
 
 @pytest.mark.parametrize(
