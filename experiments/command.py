@@ -4,7 +4,6 @@ import importlib.util
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,20 +38,21 @@ def _exit(status: int) -> None:
     os._exit(status)
 
 
+def _print_unraisable(found) -> None:
+    """Leaves out what names no object: from tensorstore's threads, which outlive a failed save."""
+    if found.object is not None or found.err_msg:
+        sys.__unraisablehook__(found)
+
+
 def one_line_errors(main: Callable) -> None:
     """Runs an absl main; prints user errors as one line and exits with status 2 or 3.
 
     Any other error of one of several processes ends all of them at once.
     """
 
-    def print_of_main_thread(*error):
-        # Others come from tensorstore's threads, which outlive a save that failed.
-        if threading.get_ident() == threading.main_thread().ident:
-            sys.__excepthook__(*error)
-
     def guarded(argv):
         logging.set_verbosity(logging.WARNING)
-        sys.excepthook = print_of_main_thread
+        sys.unraisablehook = _print_unraisable
         try:
             return main(argv)
         except Stopped as stopped:
