@@ -38,7 +38,7 @@ def _exit(status: int) -> None:
     os._exit(status)
 
 
-def _print_unraisable(found) -> None:
+def print_unraisable(found) -> None:
     """Leaves out what names no object: from tensorstore's threads, which outlive a failed save."""
     if found.object is not None or found.err_msg:
         sys.__unraisablehook__(found)
@@ -52,7 +52,7 @@ def one_line_errors(main: Callable) -> None:
 
     def guarded(argv):
         logging.set_verbosity(logging.WARNING)
-        sys.unraisablehook = _print_unraisable
+        sys.unraisablehook = print_unraisable
         try:
             return main(argv)
         except Stopped as stopped:
