@@ -5,7 +5,6 @@ import importlib.util
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -84,16 +83,17 @@ def _flag_error(argv: Sequence[str], error: BaseException) -> str:
     return f"--config must be a file with a function get_config(), got {path!r}: {text}"
 
 
+def print_unraisable(found) -> None:
+    """Leaves out what names no object: from tensorstore's threads, which outlive a failed save."""
+    if found.object is not None or found.err_msg:
+        sys.__unraisablehook__(found)
+
+
 def one_line_errors(main: Callable) -> None:
     """Runs an absl main; prints user errors as one line and exits with status 2 or 3.
 
     Any other error of one of several processes ends all of them at once.
     """
-
-    def print_of_main_thread(*error):
-        # Others come from tensorstore's threads, which outlive a save that failed.
-        if threading.get_ident() == threading.main_thread().ident:
-            sys.__excepthook__(*error)
 
     def say(error: Exception, status: int) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -107,7 +107,7 @@ def one_line_errors(main: Callable) -> None:
 
     def guarded(argv):
         logging.set_verbosity(logging.WARNING)
-        sys.excepthook = print_of_main_thread
+        sys.unraisablehook = print_unraisable
         try:
             return main(argv)
         except Stopped as stopped:

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import Any
 
 import jax
 
+from experiments.command import print_unraisable
 from experiments.config import Config, ConfigError, SweepError
 from experiments.experiment import Experiment, build_experiment, with_config
 from experiments.jobs import Job, copy_finished_runs, make_jobs, methods_by_program, next_job
@@ -185,6 +187,7 @@ def _work(index: int, core: int | None, methods, inbox, messages) -> None:
     def tell(name, step, shown):
         messages.put((index, name, "step", (step, shown)))
 
+    sys.unraisablehook = print_unraisable
     worker = _Worker(methods)
     while (job := inbox.get()) is not None:
         try:
