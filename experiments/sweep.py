@@ -86,8 +86,8 @@ def run_sweep(
         write_results(workdir)
     for name, (_, text) in failures.items():
         raise SweepError(
-            f"run {name} failed ({len(failures)} in all; {workdir / 'results.csv'} has the others):"
-            f" {text.splitlines()[0]}"
+            f"run {name} failed ({len(failures)} in all): {text.splitlines()[0]};"
+            f" {workdir / 'results.csv'} has the status of every run"
         )
 
 
