@@ -3,6 +3,7 @@
 import json
 from math import comb
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from experiments.config import ConfigError, saved_config
 from experiments.evaluate import evaluate, evaluation_metrics, restore_params
 from experiments.experiment import build_experiment, initial_params
 from experiments.metric_writer import Silent, read_lines
+from experiments.rollout import Rollouts
 from experiments.train import train
 from experiments.workdir import claim
 from tests.experiments.tiny_config import get_config
@@ -68,6 +70,30 @@ def test_evaluation_metrics_count_subsets(tiny):
         np.testing.assert_allclose(line[f"eval/pass@{k}"], expected, atol=1e-6)
         assert line[f"eval/pass@{k}_low"] <= expected <= line[f"eval/pass@{k}_high"]
     assert held_out.num_correct.shape == (tiny.evaluation.prompts,)
+
+
+def test_evaluation_and_training_draw_from_separate_streams(tiny):
+    """With equal seeds no evaluation uses a key of a training step."""
+    experiment = build_experiment(tiny)
+    assert tiny.seed == tiny.evaluation.seed
+    keys = []
+
+    def keep(params, task, prompts, key):
+        keys.append(jax.random.key_data(key).tolist())
+        count, shape = tiny.evaluation.prompts_per_call, (tiny.evaluation.samples,)
+        ones = np.ones((count, *shape, 1), np.float32)
+        return ones[..., 0], Rollouts(ones, ones, ones, ones)
+
+    stub = experiment._replace(rl=experiment.rl._replace(evaluate=keep))
+    for step in range(9):
+        evaluate(stub, None, None, step)
+    base, fold = jax.random.key(tiny.seed), jax.random.fold_in
+    trained = [
+        jax.random.key_data(fold(fold(base, step), use)).tolist()
+        for step in range(9)
+        for use in range(2)  # sampling, and the order of minibatches
+    ]
+    assert len({tuple(key) for key in keys + trained}) == len(keys) + len(trained)
 
 
 def test_eval_prompts_do_not_depend_on_the_seed(tiny):

@@ -148,6 +148,105 @@ def test_draw_matches_float64_cdf(shape):
     assert np.mean((low <= number) & (number < high)) > 0.9
 
 
+def float64_weights(logits, top_k, top_p):
+    """exp(logit - max) in float64; 0 outside the top-k, then outside the nucleus, of numpy's sort."""
+    weights = np.exp(np.float64(logits) - logits.max())
+    descending = np.sort(weights)[::-1]
+    if top_k:
+        weights[weights < descending[top_k - 1]] = 0
+        descending[top_k:] = 0
+    before = np.cumsum(descending) - descending
+    # Float32 sums may put one more token into the nucleus than exact ones.
+    smallest = descending[before <= (top_p + 1e-6) * descending.sum()].min() if top_p < 1 else 0
+    return np.where(weights < smallest, 0, weights)
+
+
+@partial(jax.jit, static_argnums=2)
+def _draws(key, kept, batch):  # kept is an argument: XLA is slow to fold constants of this size
+    return jax.vmap(lambda k: rollout.draw(k, kept))(jax.random.split(key, batch))
+
+
+def count_draws(logits, count, *, top_k, top_p, seed=0, batch=4096):
+    """How often each token is drawn in `count` draws (rounded up to batches), int64 [vocab]."""
+    kept = jax.jit(partial(truncate, top_k=top_k, top_p=top_p))(logits)
+    counts = np.zeros(logits.size, np.int64)
+    for i in range(-(-count // batch)):
+        key = jax.random.fold_in(jax.random.key(seed), i)
+        counts += np.bincount(_draws(key, kept, batch), minlength=logits.size)
+    return counts
+
+
+SAMPLERS = [  # (vocabulary, top_k, top_p, draws); sums of 1187 = 151936 / 128 were seen to decrease
+    (300, 40, 1.0, 500_000),
+    (300, 0, 0.9, 500_000),
+    (1187, 200, 1.0, 50_000),
+    (1187, 500, 0.95, 50_000),
+    (49152, 0, 0.9, 200_000),
+    (151936, 50, 1.0, 50_000),
+    (151936, 200, 0.9, 50_000),
+]
+
+
+def check_draws(vocabulary, top_k, top_p, count, seed=0):
+    """Compares draws from a truncated distribution with float64; returns their number."""
+    normal = np.random.default_rng([seed, vocabulary]).standard_normal(vocabulary)
+    logits = np.float32((2 if vocabulary < 10_000 else 4) * normal)
+    weights = float64_weights(logits, top_k, top_p)
+    assert np.count_nonzero(weights) < vocabulary
+    counts = count_draws(logits, count, top_k=top_k, top_p=top_p, seed=seed)
+    assert np.all(weights[counts > 0] > 0)
+    total, probs = counts.sum(), weights / weights.sum()
+    # Six standard errors: a false alarm at one of 152,000 tokens has probability below 1e-3.
+    error = 6 * np.sqrt(total * probs) + 2e-6 * total + 6
+    assert np.all(np.abs(counts - total * probs) < error)
+    return total
+
+
+@pytest.mark.parametrize(("vocabulary", "top_k", "top_p", "count"), SAMPLERS)
+def test_draw_stays_inside_top_k_and_top_p(vocabulary, top_k, top_p, count):
+    check_draws(vocabulary, top_k, top_p, count)
+
+
+def test_draw_stays_inside_where_sums_decrease(monkeypatch):
+    """Cumulative sums with errors of several roundings, up and down, at every index."""
+    cumsum, noise = jnp.cumsum, np.random.default_rng(0).uniform(-1e-4, 1e-4, 1187)
+
+    def rounded(x, axis):
+        return cumsum(x, axis=axis) * (1 + noise[: x.shape[axis]].astype(np.float32))
+
+    monkeypatch.setattr(jnp, "cumsum", rounded)
+    logits = np.random.default_rng(1).standard_normal(1187).astype(np.float32)
+    counts = count_draws(logits, 20_000, top_k=200, top_p=1.0, batch=1000)  # traced anew
+    assert np.all(float64_weights(logits, 200, 1.0)[counts > 0] > 0)
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_truncate_drops_padding_rows(top_p):
+    logits = np.random.default_rng(2).standard_normal((5, 12)).astype(np.float32)
+    logits[:, 9:] += 5  # padding rows hold anything
+    kept = truncate(logits, top_p=top_p, top_k=4, vocab_size=9)
+    np.testing.assert_array_equal(kept[:, 9:], -np.inf)
+    np.testing.assert_array_equal(kept[:, :9], truncate(logits[:, :9], top_p=top_p, top_k=4))
+
+
+def test_sample_never_draws_padding_and_keeps_the_ratio_at_one(params, prompts):
+    """The log-probabilities are over all rows in the draw and in the update."""
+    rollouts = draw(params, prompts, vocab_size=4, eos_id=3)
+    assert rollouts.tokens[rollouts.token_mask > 0].max() == 3
+    full = completion_log_probs(MODEL, params, *prompts, rollouts.tokens)
+    np.testing.assert_allclose(rollouts.log_probs, full * rollouts.token_mask, rtol=1e-4, atol=1e-5)
+
+
+def test_sample_ends_with_each_end_token(params, prompts):
+    rollouts = jax.device_get(draw(params, prompts, eos_id=(EOS, 2)))
+    tokens, mask = rollouts.tokens.reshape(-1, 6), rollouts.token_mask.reshape(-1, 6)
+    last = tokens[np.arange(len(tokens)), mask.sum(axis=1).astype(int) - 1]
+    assert {2, EOS} <= set(last.tolist())
+    ends = (tokens == 2) | (tokens == EOS)
+    length = np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, 6)
+    np.testing.assert_array_equal(mask.sum(axis=1), length)
+
+
 def test_draw_never_returns_zero_probability():
     """Uniforms 0 and just below 1, with zero mass in the first block and at the ends."""
     logits = np.full(1024, -np.inf, np.float32)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.models import gguf, huggingface
+from experiments.models.config import RopeScaling
 from tests.experiments.models.checkpoints import write_gguf
 from tests.experiments.models.common import FIXTURES
 
@@ -27,6 +28,28 @@ def test_load_equals_hugging_face(tmp_path, family, fixture):
     found, loaded = gguf.load(tmp_path / "model.gguf")
     assert found == config
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
+
+
+@pytest.mark.parametrize(
+    ("fields", "factor"),
+    [
+        ({"rope.scaling.type": "linear", "rope.scaling.factor": 2.0}, 2.0),
+        ({"rope.scaling.factor": 4.0}, 4.0),  # without a type it is linear
+        ({"rope.scale_linear": 8.0}, 8.0),  # before rope.scaling
+        ({"rope.scaling.type": "none", "rope.scaling.factor": 2.0}, None),
+        ({"rope.scaling.type": "linear"}, None),
+        ({"rope.scaling.factor": 0.0}, None),
+        ({}, None),
+    ],
+)
+def test_load_reads_every_spelling_of_rope_scaling(tmp_path, fields, factor):
+    config, params = huggingface.load(FIXTURES / "llama_tied")
+    path = tmp_path / "model.gguf"
+    write_gguf(
+        path, "llama", config, params, metadata=[(f"llama.{k}", v) for k, v in fields.items()]
+    )
+    found, _ = gguf.load(path)
+    assert found.rope_scaling == (None if factor is None else RopeScaling("linear", factor))
 
 
 def test_load_dequantizes(tmp_path):

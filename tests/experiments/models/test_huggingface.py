@@ -154,6 +154,22 @@ def test_load_raises(copied, changes, message):
         huggingface.load(copied(**changes))
 
 
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "I8"])
+def test_load_refuses_other_types_of_tensors(copied, dtype):
+    path = copied() / "model.safetensors"
+    stored = path.read_bytes()
+    size = 8 + int.from_bytes(stored[:8], "little")
+    header = json.loads(stored[8:size])
+    start, end = header["model.norm.weight"]["data_offsets"]
+    count = end - start  # as many numbers of one byte
+    header["model.norm.weight"] |= {"dtype": dtype, "shape": [count]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + stored[size:])
+    message = f"tensor model.norm.weight must be stored as F64, F32, F16, BF16; got {dtype}"
+    with pytest.raises(ValueError, match=message):
+        huggingface.load(path.parent)
+
+
 def test_load_raises_on_missing_files(copied):
     directory = copied("qwen2_sharded")
     (directory / "model-00002-of-00002.safetensors").unlink()

@@ -59,8 +59,47 @@ def test_decode_inverts_encode(tokens, text):
     assert tokens.decode(tokens.encode(text)) == text
 
 
-def test_decode_skips_special_tokens(tokens):
-    assert tokens.decode(tokens.encode("<|end|>a<|pad|>b")) == "ab"
+def test_decode_keeps_special_tokens_and_unknown_ids(tokens):
+    assert tokens.decode(tokens.encode("7<|pad|>2")) == "7<|pad|>2"
+    seven, two = tokens.encode("72")
+    assert tokens.decode([seven, len(VOCABULARY), two]) == "7\ufffd2"
+
+
+CHAT = (
+    "{% for m in messages %}{{ '<|pad|>' + m['role'] + '_' + m['content'] + '<|pad|>\\n' }}"
+    "{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (CHAT, [1]),
+        ([{"name": "tools", "template": "x"}, {"name": "default", "template": CHAT}], [1]),
+        ("{% for m in messages %}{{ m.content }} {{ eos_token }}{% endfor %}", []),  # 0 is there
+        ("{% for m in messages %}{{ m.content }}.{% endfor %}", []),
+        ("{{ raise_exception('no') }}", []),
+    ],
+)
+def test_load_ends_with_every_end_token(tokens, tmp_path, template, end):
+    tokens.save(tmp_path)
+    named = {"eos_token": "<|end|>", "chat_template": template}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": 7}))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
+    assert tokenizer.load(tmp_path).eos_ids == (0, 7, 9, *end)
+
+
+def test_load_ends_with_every_end_token_of_gguf(write):
+    path = write(metadata=[("tokenizer.chat_template", CHAT)])
+    assert tokenizer.load(path).eos_ids == (0, 1)
+
+
+def test_save_keeps_end_tokens(write, tmp_path):
+    found = tokenizer.load(write(metadata=[("tokenizer.chat_template", CHAT)]))
+    found.save(tmp_path)
+    again = tokenizer.load(tmp_path)
+    assert (again.eos_ids, again.pad_id) == ((0, 1), 1)
 
 
 def test_load_special_ids(tokens):
@@ -97,6 +136,7 @@ def test_encode_splits(write, split, text, expected):
 def test_load_reads_eos_from_both_configs(tokens, tmp_path):
     tokens.save(tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "generation_config.json").unlink()
     with pytest.raises(ValueError, match=r"neither tokenizer_config.json nor config.json names an"):
         tokenizer.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": [5, 6]}))

@@ -34,4 +34,5 @@ class ByteTokenizer:
         return tokens
 
     def decode(self, tokens):
-        return bytes(token for token in tokens if token < 256).decode(errors="replace")
+        pieces = (bytes([t]) if t < 256 else self.special[t - 256].encode() for t in tokens)
+        return b"".join(pieces).decode(errors="replace")

@@ -34,6 +34,12 @@ def test_token_mask_ends_with_the_first_eos(tokens, expected):
     np.testing.assert_array_equal(mask[0, 0], expected)
 
 
+def test_token_mask_ends_with_any_of_several_end_tokens():
+    tokens = np.array([[1, 2, 9, 3], [1, 8, 9, 3], [8, 9, 9, 9]], np.int32)
+    expected = [[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]
+    np.testing.assert_array_equal(token_mask(tokens, (8, 9)), expected)
+
+
 def plain_hash(*parts):
     h = 0x9E3779B9
     for part in parts:

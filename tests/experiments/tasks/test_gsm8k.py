@@ -33,14 +33,7 @@ def folder(tmp_path_factory):
 
 
 def texts(rows, tokenizer):
-    # The byte tokenizer leaves out special tokens; show them here.
-    def text(tokens):
-        pieces = [
-            tokenizer.special[t - 256] if t >= 256 else bytes([t]).decode("latin-1") for t in tokens
-        ]
-        return "".join(pieces).encode("latin-1").decode()
-
-    return [text(row[:n].tolist()) for row, n in zip(rows.tokens, rows.length)]
+    return [tokenizer.decode(row[:n].tolist()) for row, n in zip(rows.tokens, rows.length)]
 
 
 def test_make_writes_plain_prompts_and_demonstrations(folder):
@@ -135,6 +128,18 @@ def test_make_names_missing_data_and_downloads_nothing(tmp_path, monkeypatch):
 def test_make_refuses_bad_values(folder, kwargs, message):
     with pytest.raises(ValueError, match=message):
         make(ByteTokenizer(), data_dir=folder, **kwargs)
+
+
+def test_a_chat_ends_with_the_end_of_the_turn(folder):
+    """Also for a base model, whose tokenizer names <|endoftext|> alone."""
+    tokenizer = ByteTokenizer()
+    im_end = tokenizer.encode("<|im_end|>")
+    task = make(tokenizer, data_dir=folder, template="chat")
+    assert task.eos_ids == (*im_end, tokenizer.eos_id)
+    _, tokens, mask = task.demonstrations(0, 0, 3)
+    assert [row[int(n) - 1] for row, n in zip(tokens, mask.sum(axis=1))] == 3 * im_end
+    plain = make(tokenizer, data_dir=folder, template="plain")
+    assert plain.eos_ids == (tokenizer.eos_id,)
 
 
 def test_make_refuses_the_chat_template_without_its_tokens(folder):

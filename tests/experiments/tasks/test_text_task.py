@@ -113,6 +113,24 @@ def test_verify_needs_an_eos_and_reads_up_to_it():
     assert task.texts(tokens, np.zeros_like(mask))[0] == [None] * len(answers)
 
 
+def test_verify_reads_special_tokens_and_ends_with_any_end_token():
+    task = small_task(eos_ids=(259,), max_completion=5)
+    im_start, im_end, pad = 258, 259, task.pad_id
+    two, seven = ord("2"), ord("7")
+    rows = [
+        [seven, two, 10, pad, pad],
+        [seven, two, im_end, pad, pad],
+        [seven, im_start, two, 10, pad],
+        [seven, pad, two, im_end, pad],
+        [seven, two, 256, pad, pad],  # not among the end tokens
+    ]
+    tokens = np.array([rows], np.int32)
+    mask = np.asarray(token_mask(tokens, task.eos_ids))
+    texts = ["72", "72", "7<|im_start|>2", "7<|pad|>2", None]
+    assert task.texts(tokens, mask) == [texts]
+    assert task.verify(np.array([72.0]), tokens, mask).tolist() == [[1, 1, 0, 0, 0]]
+
+
 def test_text_task_accepts_a_pad_id_equal_to_eos():
     class SamePad(ByteTokenizer):
         @property
@@ -175,6 +193,28 @@ def test_one_epoch_has_no_repeats():
     assert length == 12  # three of kind 0 a cycle: after three cycles one is left
     assert len(set(draws(5, sizes, pattern, 0, length))) == length
     assert len(set(draws(5, sizes, pattern, 0, length + len(pattern)))) < length + len(pattern)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is 3 + 4?", "What is 3 - 4?"),
+        ("What is 3 * 4?", "What is 3 / 4?"),
+        ("What is 3 × 4?", "What is 3 ÷ 4?"),
+        ("What is 3 \u2212 4?", "What is 3 ^ 4?"),
+        ("Is 3 < 4?", "Is 3 > 4?"),
+        ("What is x - 4?", "What is x + 4?"),
+        ("Solve x = -5.", "Solve x = 5."),
+        ("What is 5% of 20?", "What is 5 of 20?"),
+        ("What is (3 + 4) * 2?", "What is 3 + (4 * 2)?"),
+        ("What is 2.5 times 2?", "What is 25 times 2?"),
+        ("What is 2.5 times 2?", "What is 2 5 times 2?"),
+    ],
+)
+def test_drop_repeats_keeps_questions_that_differ_in_an_operator(one, other):
+    assert drop_repeats([(one, 1), (other, 2)], set())[1] == 0
+    minus = one.replace("-", "\u2212").upper()
+    assert drop_repeats([(one, 1), (f"  {minus} ", 2)], set())[1] == 1
 
 
 def test_normalize_keeps_letters_and_digits():
