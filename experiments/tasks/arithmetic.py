@@ -21,13 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.tasks.base import check_at_least, check_fraction, check_seed, eos_ids, is_held_out
-from experiments.tasks.text_task import (
-    Problem,
-    TextTask,
-    newline_id,
-    require_tokenizer,
-    text_task,
-)
+from experiments.tasks.text_task import Problem, TextTask, newline_id, require_tokenizer, text_task
 
 
 class Operation(NamedTuple):

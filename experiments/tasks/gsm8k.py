@@ -22,13 +22,8 @@ from typing import Any
 
 from experiments.tasks.answers import final_answer, is_close, parse_number
 from experiments.tasks.base import check_at_least, check_seed, eos_ids
-from experiments.tasks.text_task import (
-    Problem,
-    TextTask,
-    drop_repeats,
-    require_tokenizer,
-    text_task,
-)
+from experiments.tasks.questions import drop_repeats
+from experiments.tasks.text_task import Problem, TextTask, require_tokenizer, text_task
 
 _INSTRUCTION = "Solve the problem step by step. End with a line '#### ' and the number."
 TEMPLATES = ("plain", "chat")

@@ -18,15 +18,8 @@ from typing import Any
 
 from experiments.tasks.answers import evaluate, is_close, parse_number
 from experiments.tasks.base import check_at_least, check_seed, eos_ids
-from experiments.tasks.text_task import (
-    Problem,
-    TextTask,
-    drop_repeats,
-    newline_id,
-    read_json_lines,
-    require_tokenizer,
-    text_task,
-)
+from experiments.tasks.questions import drop_repeats, read_json_lines
+from experiments.tasks.text_task import Problem, TextTask, newline_id, require_tokenizer, text_task
 
 # Fields of a line of each data set.
 _ASDIV: dict[str, str] = dict.fromkeys(("body", "question", "answer", "formula"), "text")

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.tasks.answers import parse_number
 from experiments.tasks.gsm8k import make, score
-from experiments.tasks.text_task import normalize
+from experiments.tasks.questions import normalize
 from tests.experiments.tasks import gsm8k_files
 from tests.experiments.tasks.byte_tokenizer import ByteTokenizer
 from tests.experiments.tasks.real_data import ROOT, needs

@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.tasks.base import token_mask
-from experiments.tasks.text_task import (
-    Problem,
-    draws,
-    drop_repeats,
-    newline_id,
-    normalize,
-    one_epoch,
-    text_task,
-)
+from experiments.tasks.questions import draws, drop_repeats, normalize, one_epoch
+from experiments.tasks.text_task import Problem, newline_id, text_task
 from tests.experiments.tasks.byte_tokenizer import ByteTokenizer
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.tasks.answers import evaluate, is_close
-from experiments.tasks.text_task import normalize
+from experiments.tasks.questions import normalize
 from experiments.tasks.word_problems import make, score
 from tests.experiments.tasks.byte_tokenizer import ByteTokenizer
 from tests.experiments.tasks.real_data import ROOT, needs
