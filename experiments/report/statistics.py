@@ -313,7 +313,8 @@ def _estimate(rows: Sequence[pd.DataFrame], key: str) -> Estimate | None:
         for name in (key, f"{key}_low", f"{key}_high")
     ]
     complete = all(len(side) == len(rows) for side in sides)
-    return rate_interval(sides[0], sides[1], sides[2]) if complete else t_interval(sides[0])
+    values, lows, highs = sides
+    return rate_interval(values, lows, highs) if complete else t_interval(values)
 
 
 def exact_masses(runs: Sequence[Run]) -> list[GradientMasses]:

@@ -60,7 +60,7 @@ def test_signatures_name_types_and_parameters():
         f for m in (fade_jax, *modules) for _, f in inspect.getmembers(m, inspect.isfunction)
     }
     assert len(functions) > 80
-    for function in functions:
+    for function in (f for f in functions if f.__module__.startswith("fade_jax")):
         signature = inspect.signature(function)
         assert not {"args", "kwargs"} & signature.parameters.keys(), function
         assert "Union" not in str(signature), function

@@ -147,7 +147,7 @@ def test_advantage_of_a_nan_reward_is_nan_in_its_group(case, compiled):
         undefined = np.isin(np.arange(6), [0, 1, 2])[:, None] | np.zeros(where.shape, bool)
         expected = expected * 4 / 6
     np.testing.assert_array_equal(np.isnan(result), undefined & where)
-    np.testing.assert_allclose(result[~undefined], expected[~undefined], rtol=1e-6)
+    np.testing.assert_allclose(result[~undefined], expected[~undefined], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -159,15 +159,14 @@ def test_advantage_of_a_nan_reward_is_nan_in_its_group(case, compiled):
 )
 def test_advantage_refuses_rewards_that_it_is_not_defined_for(allowed, names):
     refused = 1.5 if 0.5 in allowed else 0.5
-    for case in CASES:
+    for case in [case for case in CASES if case.name in names.split()]:
         rewards = np.resize(np.array([*allowed, np.nan]), (2, 8))
         where = np.arange(16).reshape(2, 8) != 3
         case.eager(rewards, where)
         rewards[0, 3] = refused  # masked
         case.eager(rewards, where)
-        if case.name in names.split():
-            with pytest.raises(ValueError, match=rf"rewards must be .*, got {refused}"):
-                case.eager(rewards)
+        with pytest.raises(ValueError, match=rf"rewards must be .*, got {refused}"):
+            case.eager(rewards)
 
 
 @every_case
