@@ -177,7 +177,11 @@ def check_arguments(function: Callable, kwargs: Mapping, field: str) -> None:
 
     Checks names, and the types of parameters that are annotated as numbers, str or bool.
     """
-    parameters = dict(inspect.signature(function).parameters)
+    try:  # annotations that are strings, of `from __future__ import annotations`, too
+        signature = inspect.signature(function, eval_str=True)
+    except Exception:  # of a user's function, whose annotations may name what is not there
+        signature = inspect.signature(function)
+    parameters = dict(signature.parameters)
     parameters.pop("tokenizer", None)
     named = {name: p for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
     for name, value in kwargs.items():

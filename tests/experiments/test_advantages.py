@@ -199,6 +199,7 @@ def result(workdir, name):
     return json.loads((workdir / "runs" / name / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_sweep_over_processes_from_the_users_directory(directory):
     """The command is started where the user's file is, and its workers import it too."""
     (directory / "sweep.py").write_text(CONFIG)

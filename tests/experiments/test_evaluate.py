@@ -46,7 +46,7 @@ def test_saved_config_is_the_config_of_the_run(tiny, tmp_path):
     claim(tiny, tmp_path)
     assert saved_config(tmp_path).to_dict() == tiny.to_dict()
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(ConfigError, match="is not the config of a run"):
+    with pytest.raises(ConfigError, match=r"config\.json is damaged: it must be a JSON object"):
         saved_config(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         saved_config(tmp_path / "nothing")

@@ -154,6 +154,6 @@ def test_command_prints_the_table_and_the_path(two_seeds, tmp_path):
 
 def test_command_reports_a_missing_workdir_in_one_line(tmp_path):
     done = _command(f"--workdir={tmp_path / 'none'}")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("error: no metrics in")
     assert len(done.stderr.strip().splitlines()) == 1

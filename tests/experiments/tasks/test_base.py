@@ -112,8 +112,8 @@ def test_make_has_a_signature_that_is_checked(task, kwargs, message):
 @pytest.mark.parametrize(
     ("task", "name", "value", "allowed"),
     [
-        (graph, "held_out", "half", "a number"),
-        (graph, "held_out", float("nan"), "a number"),
+        (graph, "held_out", "half", "a finite number"),
+        (graph, "held_out", float("nan"), "a finite number"),
         (gsm8k, "data_dir", 3, "a string"),
         (word_problems, "directory", None, "a string"),
     ],
