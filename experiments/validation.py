@@ -6,7 +6,7 @@ Below: config. Above: experiment, jobs, command.
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from ml_collections import ConfigDict
 
@@ -177,16 +177,16 @@ def check_arguments(function: Callable, kwargs: Mapping, field: str) -> None:
 
     Checks names, and the types of parameters that are annotated as numbers, str or bool.
     """
-    try:  # annotations that are strings, of `from __future__ import annotations`, too
-        signature = inspect.signature(function, eval_str=True)
-    except Exception:  # of a user's function, whose annotations may name what is not there
-        signature = inspect.signature(function)
-    parameters = dict(signature.parameters)
+    parameters = dict(inspect.signature(function).parameters)
     parameters.pop("tokenizer", None)
+    try:
+        types = get_type_hints(inspect.unwrap(function))
+    except Exception:  # annotations of a user's function may name what is not there
+        types = {}
     named = {name: p for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
     for name, value in kwargs.items():
         if name in named:
-            _check_type(f"{field}.{name}", value, named[name].annotation)
+            _check_type(f"{field}.{name}", value, types.get(name))
         elif named == parameters:
             raise ConfigError(
                 f"config.{field} has no field {name!r} (got {shown(value)});"

@@ -18,6 +18,7 @@ from experiments.learner import make_optimizer
 from experiments.metric_writer import Silent
 from experiments.train import train
 from experiments.validation import validate
+from experiments.workdir import claim
 from tests.experiments.conftest import REPOSITORY
 from tests.experiments.tiny_config import get_config as tiny_config
 
@@ -144,21 +145,19 @@ def test_unknown_fields_are_refused():
 
 
 def test_workdir_of_another_config_is_refused(tiny, tmp_path):
-    tiny.steps = 2
-    train(tiny, tmp_path, progress=Silent())
+    claim(tiny, tmp_path)
     tiny.seed = 1
     with pytest.raises(ConfigError, match=r"seed: 0 there, 1 here.*choose another --workdir"):
         train(tiny, tmp_path, progress=Silent())
 
 
 def test_a_field_of_which_an_old_config_says_nothing_has_its_default(tiny, tmp_path):
-    tiny.steps = 2
-    train(tiny, tmp_path, progress=Silent())
+    claim(tiny, tmp_path)
     path = tmp_path / "config.json"
     old = json.loads(path.read_text())
     del old["model"]["remat_keeps"]
     path.write_text(json.dumps(old))
-    train(tiny, tmp_path, progress=Silent())
+    claim(tiny, tmp_path)
     path.write_text(json.dumps(old))
     tiny.model.remat_keeps = "products"
     with pytest.raises(ConfigError, match=r"remat_keeps: 'nothing' there, 'products' here"):

@@ -137,6 +137,7 @@ def test_finished_run_is_not_repeated(finished):
     assert (finished[0] / "metrics.jsonl").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_more_steps_extend_a_finished_run(finished, tmp_path):
     workdir = tmp_path / "copy"
     shutil.copytree(finished[0], workdir)

@@ -61,10 +61,10 @@ def single_fixture(params):
 @pytest.mark.parametrize(
     "mesh",
     [
-        {"data": 2},
-        {"data": 2, "tensor": 2},
-        {"data": 8},
-        {"data": 4, "fsdp": 2},
+        pytest.param({"data": 2}, marks=pytest.mark.slow),
+        pytest.param({"data": 2, "tensor": 2}, marks=pytest.mark.slow),
+        pytest.param({"data": 8}, marks=pytest.mark.slow),
+        pytest.param({"data": 4, "fsdp": 2}, marks=pytest.mark.slow),
         {"data": 2, "fsdp": 2, "tensor": 2},
     ],
 )
@@ -97,6 +97,7 @@ def test_fsdp_splits_parameters_and_optimizer(params):
     assert all(m.addressable_shards[0].data.shape[1] == 8 for m in moments)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_eight_devices_restores_on_one(tmp_path):
     config = tiny_config()
     config.mesh.data = 8

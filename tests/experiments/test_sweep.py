@@ -97,6 +97,7 @@ def test_run_sweep_in_processes_equals_serial(serial, tmp_path, monkeypatch):
     assert ended[0] != ended[1]
 
 
+@pytest.mark.slow
 def test_run_sweep_vmapped_equals_serial_up_to_rounding(serial, tmp_path):
     """In two sessions, so that the second begins from checkpoints."""
     for steps in (2, 4):

@@ -107,6 +107,7 @@ def test_train_step_gathers_bfloat16_and_reduces_no_activation(compiled):
     assert largest <= 2 * 3 / 4 * 2 * D * F  # the gradient of a matrix in bfloat16
 
 
+@pytest.mark.slow
 def test_memory_estimate_within_factor_two_of_compiler(monkeypatch):
     """In float32, where the CPU's compiler widens nothing, and with scores that fill the memory."""
     wide = config("fsdp=8,learner.microbatches=2,model.dtype='float32'")

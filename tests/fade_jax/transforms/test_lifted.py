@@ -27,7 +27,8 @@ def test_lift_signature():
     factory = transforms.lift(scaled, "lengths")
     assert factory.__name__ == "scaled"
     assert list(inspect.signature(factory).parameters) == ["power", "scale"]
-    assert str(inspect.signature(transforms.pkpo, eval_str=True)).startswith("(k: int, baseline: str = 'loo_m")
+    signature = str(inspect.signature(transforms.pkpo)).replace("'", "")
+    assert signature.startswith("(k: int, baseline: str = loo_m")
     assert str(inspect.signature(transforms.rloo)).startswith("()")
     for transformation in (factory(2.0, 3.0), factory(scale=3.0, power=2.0)):
         result, _ = transformation.update(np.full((1, 2), 2.0), (), lengths=4.0)
