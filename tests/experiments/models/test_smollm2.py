@@ -81,9 +81,8 @@ def test_encode_equals_reference_ids(tokens, reference):
 
 
 def test_decode_restores_texts(tokens):
-    for text in smollm2.TEXTS[:-1]:
+    for text in smollm2.TEXTS:
         assert tokens.decode(tokens.encode(text)) == text
-    assert tokens.decode(tokens.encode(smollm2.TEXTS[-1])) == "system\nA 1"
 
 
 def test_encode_special_tokens(tokens):
