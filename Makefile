@@ -8,7 +8,7 @@ WORKERS ?= 2
 TUNIX := $(VENV)-tunix
 PEERS := $(VENV)-peers
 
-.PHONY: help run test slow lint parity tunix peers smollm2 clean
+.PHONY: help run test slow faults lint parity tunix peers smollm2 clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -42,10 +42,13 @@ run: $(VENV)/.installed  ## warm start, then GRPO, Power(3) and FADE; ends with 
 	$(BIN)/python -m experiments.run --config=configs/quickstart.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.installed  ## the tests, without the slow ones
-	$(BIN)/python -m pytest -m 'not slow and not parity and not tunix' -n $(WORKERS)
+	$(BIN)/python -m pytest -m 'not slow and not faults and not parity and not tunix' -n $(WORKERS)
 
 slow: $(VENV)/.installed  ## kill and resume, several processes, whole notebooks, timed processes
-	$(BIN)/python -m pytest -m 'slow and not parity and not tunix' -n $(WORKERS)
+	$(BIN)/python -m pytest -m 'slow and not faults and not parity and not tunix' -n $(WORKERS)
+
+faults: $(VENV)/.installed  ## kills and disk errors at every call that changes a file (minutes)
+	$(BIN)/python -m pytest -m faults -s
 
 lint: $(VENV)/.installed  ## ruff, import contracts, pyright
 	$(BIN)/ruff check .

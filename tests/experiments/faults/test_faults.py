@@ -23,7 +23,7 @@ from experiments.metric_writer import read_lines
 
 pytestmark = [
     pytest.mark.timeout(1800),
-    pytest.mark.slow,
+    pytest.mark.faults,
     pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler"),
     pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD and /proc are Linux's"),
 ]

@@ -94,7 +94,10 @@ def _serve() -> None:
     hooks = ctypes.CDLL(os.environ["LD_PRELOAD"])
     for line in sys.stdin:
         arguments = json.loads(line)
-        with tempfile.TemporaryFile("w+") as report, tempfile.TemporaryFile("w+") as err:
+        with (
+            tempfile.TemporaryFile("w+", errors="replace") as report,
+            tempfile.TemporaryFile("w+", errors="replace") as err,
+        ):
             began = time.monotonic()
             child = os.fork()
             if child == 0:
