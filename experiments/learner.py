@@ -26,7 +26,7 @@ from fade_jax.losses import Total, constant_length_mean, sequence_mean, token_me
 
 
 def sequence_sum(losses, mask) -> Total:
-    """Sum over tokens, mean over rollouts: (1/PG) Σ_i Σ_t, the estimator of the spec."""
+    """Sums over tokens and averages over rollouts: (1/PG) Σ_i Σ_t."""
     return constant_length_mean(losses, mask, length=1)
 
 

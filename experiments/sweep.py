@@ -32,7 +32,7 @@ from experiments.train import train, train_many
 from experiments.warm_start import warm_start
 from experiments.workdir import directory
 
-Failures = dict[str, tuple[str, str]]  # by job: "invalid" or "failed", and the message
+Failures = dict[str, str]  # by job: what went wrong, and the traceback below it
 
 
 def run_sweep(
@@ -82,9 +82,9 @@ def run_sweep(
         for job in jobs:
             if job.is_run and job.name in failures:
                 job.directory.mkdir(parents=True, exist_ok=True)
-                (job.directory / ERROR).write_text(failures[job.name][1] + "\n", encoding="utf-8")
+                (job.directory / ERROR).write_text(failures[job.name] + "\n", encoding="utf-8")
         write_results(workdir)
-    for name, (_, text) in failures.items():
+    for name, text in failures.items():
         raise SweepError(
             f"run {name} failed ({len(failures)} in all): {text.splitlines()[0]};"
             f" {workdir / 'results.csv'} has the status of every run"
@@ -117,18 +117,18 @@ class _Worker:
             warm_start(self.experiment(job), job.directory, progress)
 
 
-def _failure(error: BaseException) -> tuple[str, str]:
+def _failure(error: BaseException) -> str:
     if isinstance(error, (ConfigError, OSError)):
-        return "invalid", str(error)
+        return str(error)
     line = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return "failed", "\n".join([line, *traceback.format_exception(error)])
+    return "\n".join([line, *traceback.format_exception(error)])
 
 
 def _drop_dependents(waiting: list[Job], name: str, failures: Failures) -> None:
     """Gives up the runs that need a warm start which failed."""
     for job in [job for job in waiting if job.depends_on == name]:
         waiting.remove(job)
-        failures[job.name] = ("failed", f"its {name} failed")
+        failures[job.name] = f"its {name} failed"
 
 
 def _run_serially(jobs: Sequence[Job], board: Board) -> Failures:
@@ -196,7 +196,7 @@ def _work(index: int, core: int | None, methods, inbox, messages) -> None:
         except Stopped:
             return
         except Exception as error:
-            messages.put((index, job.name, *_failure(error)))
+            messages.put((index, job.name, "failed", _failure(error)))
 
 
 def _run_in_processes(jobs: Sequence[Job], workers: int, board: Board) -> Failures:
@@ -277,8 +277,8 @@ def _deal(jobs: Sequence[Job], processes, inboxes, messages, board: Board) -> Fa
         except queue.Empty:
             for index, job in holds.items():
                 if job is not None and not alive[index]:
-                    text = f"its process ended with exit code {processes[index].exitcode}"
-                    failures[job.name] = ("failed", text)
+                    code = processes[index].exitcode
+                    failures[job.name] = f"its process ended with exit code {code}"
                     holds[index] = None
                     _drop_dependents(waiting, job.name, failures)
             if not any(alive):
@@ -292,6 +292,6 @@ def _deal(jobs: Sequence[Job], processes, inboxes, messages, board: Board) -> Fa
             board.done(name)
             unmade.discard(name)
         else:
-            failures[name] = (kind, content)
+            failures[name] = content
             _drop_dependents(waiting, name, failures)
     return failures

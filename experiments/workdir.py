@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
 from filelock import FileLock, Timeout
 
 from experiments.config import Config, ConfigError, conflicts, read_object, shown
@@ -98,7 +97,7 @@ def locked(workdir: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if is_first() or jax.process_count() == 1:
+        if is_first():
             lock.release()
 
 

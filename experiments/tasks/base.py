@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -142,7 +143,7 @@ def is_held_out(fraction: float, *parts: jax.Array | int) -> jax.Array:
     return hash_bits(*parts) < jnp.uint32(round(fraction * 2**32))
 
 
-class DeviceTask:
+class DeviceTask(ABC):
     """Prompts drawn inside jit; the base class of tasks that are verified on the device.
 
     A subclass is a pytree with a `seed`, and defines `_draw_inputs` and `_prompts`.
@@ -172,13 +173,13 @@ class DeviceTask:
         keys = draw_keys(self.seed, EVAL, 0, count)
         return self._prompts(jax.vmap(partial(self._draw_inputs, True))(keys))
 
+    @abstractmethod
     def _draw_inputs(self, held_out: bool, key: jax.Array) -> Any:
         """Draws the verifier inputs of one problem, held out or not."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _prompts(self, verifier_inputs: Any) -> Prompts:
         """Writes the prompts of P problems."""
-        raise NotImplementedError
 
 
 def fixed_length_prompts(*columns: jax.Array | int, verifier_inputs: Any) -> Prompts:
