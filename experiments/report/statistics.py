@@ -1,10 +1,9 @@
 """Means over seeds and held-out prompts with their intervals, curves over steps, gradient masses.
 
-Aggregates the runs of `runs.py`; `plots.py`, `write.py` and notebooks/04_replication.ipynb show it.
+Aggregates the runs of `runs.py`; `plots.py` and `write.py` show it.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +18,6 @@ from fade_jax.decomposition import GradientMasses, gradient_masses
 from fade_jax.pass_at_k import interval_over_problems
 
 MIN_SEEDS_FOR_BAND = 3  # a t interval of two seeds is 12.7 standard errors: plot both seeds instead
-RESAMPLES = 2000
 SOLVE_RATES = np.linspace(0, 1, 101)
 
 
@@ -116,123 +114,6 @@ def paired_difference(runs: Sequence[Run], reference: Sequence[Run], k: int) -> 
     _, low, high = (2 * float(x) - 1 for x in interval_over_problems((1 + by_prompt) / 2))
     values = np.mean(differences, 1)
     return rate_interval(values, np.full(len(values), low), np.full(len(values), high))
-
-
-class Weights(NamedTuple):
-    """Bootstrap weights; each row sums to 1, and row 0 is uniform: the sample itself.
-
-    Attributes:
-      seeds: `[resamples + 1, seeds]`.
-      prompts: `[resamples + 1, prompts]`.
-    """
-
-    seeds: np.ndarray
-    prompts: np.ndarray
-
-
-@lru_cache(maxsize=32)
-def bootstrap_weights(
-    seeds: int, prompts: int, resamples: int = RESAMPLES, seed: int = 0
-) -> Weights:
-    """Draws seeds and prompts with replacement, each independently: the pigeonhole bootstrap.
-
-    Methods with the same weights are paired by seed and by prompt. `weights.prompts @ rates.T`
-    turns pass rates `[seeds, prompts]` into the statistic `[resamples + 1, seeds]` that
-    `bootstrap_interval` and `bootstrap_difference` take.
-
-    Source: Owen 2007, doi 10.1214/07-AOAS122; mildly conservative (arXiv:1106.2125).
-    """
-    random = np.random.default_rng(seed)
-
-    def draw(count: int) -> np.ndarray:
-        drawn = random.multinomial(count, np.full(count, 1 / count), size=resamples)
-        return np.vstack([np.ones(count), drawn]) / count
-
-    return Weights(draw(seeds), draw(prompts))
-
-
-def mean_over_seeds(statistic: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """Averages a statistic over the resampled seeds.
-
-    Args:
-      statistic: `[resamples + 1, seeds]`, or `[1, seeds]` if it does not depend on the prompts;
-        NaN for a seed without a value, which the mean skips.
-      seeds: weights `[resamples + 1, seeds]`.
-
-    Returns:
-      `[resamples + 1]`; NaN if no seed of a resample has a value.
-    """
-    weights = seeds * np.isfinite(statistic)
-    total, sums = weights.sum(1), (weights * np.nan_to_num(statistic)).sum(1)
-    return np.divide(sums, total, out=np.full(len(seeds), np.nan), where=total > 0)
-
-
-def bootstrap_interval(statistic: np.ndarray, seeds: np.ndarray, level: float = 0.95) -> Estimate:
-    """Returns the mean over seeds with its percentile bootstrap interval.
-
-    Args:
-      statistic: `[resamples + 1 or 1, seeds]`; row 0 is the statistic of the sample itself.
-      seeds: weights `[resamples + 1, seeds]`.
-      level: coverage, in (0, 1).
-
-    Returns:
-      The estimate; fewer than two seeds have no interval.
-    """
-    value, *means = mean_over_seeds(statistic, seeds)
-    count = int(np.isfinite(statistic[0]).sum())
-    if count < 2:
-        return Estimate(float(value), np.nan, np.nan, count)
-    low, high = np.nanquantile(means, ((1 - level) / 2, (1 + level) / 2))
-    return Estimate(float(value), float(low), float(high), count)
-
-
-def bootstrap_difference(
-    a: np.ndarray, b: np.ndarray, seeds: np.ndarray, level: float = 0.95
-) -> Estimate:
-    """Returns the mean of a - b, paired by seed, with its bootstrap interval.
-
-    Args:
-      a: `[resamples + 1 or 1, seeds]`, as in `bootstrap_interval`.
-      b: likewise, with the same weights; a seed that lacks a value in either is skipped.
-      seeds: weights `[resamples + 1, seeds]`.
-      level: coverage, in (0, 1).
-    """
-    return bootstrap_interval(a - b, seeds, level)
-
-
-def matched(
-    steps: Sequence[float] | np.ndarray, curves: np.ndarray, level: float, others: np.ndarray
-) -> np.ndarray:
-    """Returns `others` at the step where each curve first reaches `level`, interpolated linearly.
-
-    With pass@1 as `curves` and pass@k as `others`: pass@k at matched pass@1. With `steps` as
-    `others`: the number of steps to reach the level.
-
-    Args:
-      steps: `[evaluations]`, ascending.
-      curves: `[..., evaluations]`.
-      level: to be reached.
-      others: broadcasts against `curves`.
-
-    Returns:
-      `[...]`: the first value of a curve that starts at the level or above, NaN of a curve that
-      never reaches it.
-
-    Raises:
-      ValueError: if `curves` and `steps` differ in length.
-    """
-    if len(steps) != curves.shape[-1]:
-        raise ValueError(f"curves must have {len(steps)} evaluations, got {curves.shape[-1]}")
-    others = np.broadcast_to(others, curves.shape)
-    reached = curves >= level
-    after = reached.argmax(-1)[..., None]
-    before = np.maximum(after - 1, 0)
-    (x0, y0), (x1, y1) = (
-        [np.take_along_axis(array, at, -1)[..., 0] for array in (curves, others)]
-        for at in (before, after)
-    )
-    fraction = np.where(x1 > x0, (level - x0) / np.where(x1 > x0, x1 - x0, 1), 1)
-    return np.where(reached.any(-1), y0 + fraction * (y1 - y0), np.nan)
 
 
 class Curve(NamedTuple):

@@ -6,12 +6,8 @@ import pytest
 from experiments.report.runs import Run, by_method, load_runs, series, to_frame
 from experiments.report.statistics import (
     SOLVE_RATES,
-    bootstrap_difference,
-    bootstrap_interval,
-    bootstrap_weights,
     exact_masses,
     final_estimate,
-    matched,
     method_curve,
     paired_difference,
     rate_interval,
@@ -48,66 +44,6 @@ def test_t_interval_coverage():
     draws = np.random.default_rng(0).normal(2.0, 3.0, (4, 2000))
     _, low, high, _ = t_interval(draws)
     assert np.mean((low <= 2.0) & (high >= 2.0)) == pytest.approx(0.95, abs=0.015)
-
-
-def _difference(counts_a, counts_b, samples, resamples=400):
-    weights = bootstrap_weights(*counts_a.shape, resamples)
-    a, b = (weights.prompts @ (counts / samples).T for counts in (counts_a, counts_b))
-    return bootstrap_difference(a, b, weights.seeds)
-
-
-def test_bootstrap_difference_coverage_of_known_binomials():
-    """Seeds, prompts and samples all vary."""
-    random = np.random.default_rng(0)
-    seeds, prompts, samples, trials = 10, 40, 16, 300
-    covered = 0
-    for _ in range(trials):
-        prompt = random.uniform(-0.15, 0.15, prompts)
-        gain = random.normal(0.05, 0.05, (seeds, 1)) + random.normal(0, 0.05, prompts)
-        base = random.binomial(samples, 0.4 + prompt, (seeds, prompts))
-        other = random.binomial(samples, np.clip(0.4 + prompt + gain, 0, 1))
-        found = _difference(other, base, samples)
-        covered += found.low <= 0.05 <= found.high
-    # 95% of 300 trials are 285 ± 8; 10 seeds cost a little, the noise of the cells returns it.
-    assert 0.89 <= covered / trials <= 0.985
-
-
-def test_bootstrap_difference_pairs_prompts():
-    """Prompts differ far more than methods do; the difference is the same for each prompt."""
-    counts = np.tile(np.repeat([5, 90], 20), (5, 1))
-    assert _difference(counts + 5, counts, 100)[:3] == pytest.approx((0.05, 0.05, 0.05))
-
-
-def test_bootstrap_difference_skips_a_seed_that_lacks_a_value():
-    weights = bootstrap_weights(3, 1, 100)
-    found = bootstrap_difference(
-        np.array([[1.0, 2.0, np.nan]]), np.array([[0.5, 1.5, 9.0]]), weights.seeds
-    )
-    assert found == pytest.approx((0.5, 0.5, 0.5, 2))
-
-
-def test_bootstrap_interval_of_one_seed_is_absent():
-    found = bootstrap_interval(np.array([[0.4], [0.3], [0.5]]), np.ones((3, 1)))
-    assert found.value == 0.4
-    assert np.isnan(found.low)
-
-
-def test_matched_interpolates_hand_made_lines():
-    steps = [0, 10, 20, 30]
-    curves = np.array(
-        [
-            [0.1, 0.2, 0.4, 0.3],  # 0.3 half way from 10 to 20
-            [0.3, 0.1, 0.1, 0.1],  # starts there
-            [0.0, 0.3, 0.3, 0.3],  # exactly there, at an evaluation
-            [0.1, 0.1, 0.2, 0.29],  # never
-        ]
-    )
-    at_level = matched(steps, curves, 0.3, np.array(steps))
-    np.testing.assert_allclose(at_level, [15, 0, 10, np.nan], rtol=1e-12)
-    others = np.array([0.9, 0.8, 0.6, 0.5])
-    np.testing.assert_allclose(matched(steps, curves, 0.3, others), [0.7, 0.9, 0.8, np.nan])
-    with pytest.raises(ValueError, match="must have 4 evaluations, got 3"):
-        matched(steps, curves[:, :3], 0.3, others)
 
 
 def test_rate_interval_by_hand():
