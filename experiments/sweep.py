@@ -27,7 +27,7 @@ from experiments.experiment import Experiment, build_experiment, with_config
 from experiments.jobs import Job, copy_finished_runs, make_jobs, methods_by_program, next_job
 from experiments.loop import Stopped
 from experiments.metric_writer import Board, Progress, Reporter, write_json
-from experiments.results import ERROR, write_results
+from experiments.results import ERROR, sweep_runs, write_results
 from experiments.train import train, train_many
 from experiments.warm_start import warm_start
 from experiments.workdir import directory
@@ -50,7 +50,7 @@ def run_sweep(
       shard: (i, n): only every n-th run, from the i-th on.
 
     Raises:
-      ConfigError: before any work, for a run that cannot run.
+      ConfigError: before any work, for a run that cannot run, or a workdir of another sweep.
       Stopped: after SIGTERM or Ctrl-C; every run under way has written a checkpoint.
       SweepError: if runs failed; the others were finished first. runs/NAME/error.txt says why.
     """
@@ -58,6 +58,8 @@ def run_sweep(
     if mode == "auto":
         mode = "processes" if jax.default_backend() == "cpu" else "vmap"
     jobs = make_jobs(base, runs, workdir, shard)
+    if (workdir / "sweep.json").exists() and not runs.keys() & sweep_runs(workdir).keys():
+        raise ConfigError(f"{workdir} holds another sweep: choose another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(
         workdir / "sweep.json",

@@ -309,3 +309,12 @@ def test_run_sweep_reports_a_failure_after_the_other_runs(tmp_path, monkeypatch)
         ("seed1", "unfinished", "3 of 4 steps are logged"),
         ("seed2", "not started", "it has not begun"),
     ]
+
+
+def test_run_sweep_refuses_the_workdir_of_another_sweep(tmp_path):
+    written = json.dumps({"runs": [{"name": "alpha2", "overrides": {}}]})
+    (tmp_path / "sweep.json").write_text(written)
+    with pytest.raises(ConfigError, match="holds another sweep: choose another --workdir"):
+        run_sweep(config_of("serial", 4), axis("seed", range(2)), tmp_path)
+    assert (tmp_path / "sweep.json").read_text() == written
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
