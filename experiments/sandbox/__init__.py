@@ -1,0 +1,6 @@
+"""Runs programs that a model wrote. Imports neither JAX nor the rest of the project."""
+
+from experiments.sandbox.protocol import Limits, Result, SandboxError, UnavailableError
+from experiments.sandbox.sandbox import Running, Sandbox
+
+__all__ = ["Limits", "Result", "Running", "Sandbox", "SandboxError", "UnavailableError"]

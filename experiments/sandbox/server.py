@@ -1,0 +1,388 @@
+"""The fork server, which runs inside a sandbox and forks once for every program.
+
+The host passes the text of this file to a bare interpreter, so it imports the standard library
+alone. The server never sees a program: it gets file descriptors, which its child reads. It holds
+nothing that a program could want, and cannot be traced or opened by one.
+
+Requests and replies are JSON, one to a packet, on the socket given by number in argv[1]; argv[2]
+holds the settings. A request names limits and a mode, and brings descriptors: the program, its
+standard input, output and error, and for two modes a pipe from and to the host. Replies:
+
+    {"event": "ready"}                 the server has started
+    {"event": "usage", "seconds": s, "idle": true}       to a request {"do": "usage"}
+    {"event": "exit", "code": c, "signal": n, "seconds": s, "peak_bytes": b, "clean": true}
+
+Modes: "script" runs a program as `python FILE` does. "calls" defines it, then answers calls of its
+functions. "tests" runs a test program in which the named functions are answered by the host.
+Values cross as tagged JSON of plain types (`encode`), never as pickles.
+"""
+
+import atexit
+import ctypes
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+import types
+
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _FILTER_MODE = 4, 38, 22, 2
+_IS_INIT = os.getpid() == 1  # of its own process namespace, in which it may kill everything
+_DEPTH = 100
+
+
+def main() -> None:
+    """Serves requests until the host closes the socket; in a child, returns to run a program."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    settings = json.loads(sys.argv[2])
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.closerange(3, control.fileno())
+    os.closerange(control.fileno() + 1, 1024)
+    for name in settings["preload"]:
+        __import__(name)
+    install_filter = _filter_installer(libc, bytes.fromhex(settings["filter"]))
+    gc.collect()
+    gc.freeze()
+    _reply(control, event="ready")
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 8)
+        if not message:
+            return
+        request = json.loads(message)
+        if request["do"] != "run":
+            continue  # about a program that has ended meanwhile
+        pid = os.fork()
+        if pid == 0:
+            try:
+                control.close()
+                code = _run(request, descriptors, install_filter)
+            except BaseException:
+                code = 70
+            os._exit(code)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        _watch(control, pid)
+
+
+def _reply(control, **event) -> None:
+    control.send(json.dumps(event).encode())
+
+
+def _watch(control, pid: int) -> None:
+    """Waits for a program's end, and answers the host meanwhile; leaves no process behind."""
+    process = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    poll.register(control, select.POLLIN)
+    while all(ready != process for ready, _ in poll.poll()):
+        message = control.recv(1 << 16)
+        if not message:
+            os._exit(0)
+        if json.loads(message)["do"] == "kill":
+            os.kill(pid, signal.SIGKILL)
+        else:
+            _reply(control, event="usage", seconds=_seconds(pid), idle=_is_idle(pid))
+    os.close(process)
+    _, status, usage = os.wait4(pid, 0)
+    left = False
+    try:
+        os.kill(-1 if _IS_INIT else -pid, signal.SIGKILL)
+        left = True
+    except (ProcessLookupError, PermissionError):
+        pass
+    try:
+        while True:
+            os.waitpid(-1, 0)
+    except ChildProcessError:
+        pass
+    _reply(
+        control,
+        event="exit",
+        code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+        signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+        seconds=usage.ru_utime + usage.ru_stime,
+        peak_bytes=usage.ru_maxrss * 1024,
+        clean=not left and not os.listdir("."),
+    )
+
+
+def _seconds(pid: int) -> float:
+    """Processor time of a process and all its threads."""
+    return time.clock_gettime(~pid << 3 | 2)  # Linux's number for another process's clock
+
+
+def _is_idle(pid: int) -> bool:
+    """Tells whether no thread of a process runs or waits for a processor or a disk."""
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] in "RD":
+                    return False
+    except OSError:
+        return False
+    return True
+
+
+def _filter_installer(libc, program: bytes):
+    """Returns a function that puts the seccomp filter on the calling process, for good."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
+    pointer = ctypes.create_string_buffer(header, len(header))
+
+    def install() -> None:
+        if program and libc.prctl(_PR_SET_SECCOMP, _FILTER_MODE, pointer, 0, 0):
+            raise OSError(ctypes.get_errno(), "seccomp")
+
+    install.buffer = buffer  # type: ignore[attr-defined]  # alive for as long as the function
+    return install
+
+
+# In the child. Nothing below runs in the server.
+
+
+def _run(request, descriptors, install_filter) -> int:
+    """Prepares the process for a program, and runs it; returns the exit code."""
+    os.setsid()
+    program, *standard = descriptors
+    with os.fdopen(program, "rb") as file:
+        text = file.read().decode("utf-8", "surrogatepass")
+    # Above the numbers that they get, so that none is closed by another's arrival.
+    high = [_moved_up(descriptor) for descriptor in standard]
+    for number, descriptor in enumerate(high):
+        os.dup2(descriptor, number, inheritable=False)
+    os.closerange(len(high), 1024)
+    for name, value in request["limits"].items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+    streams = (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w"))
+    for name, number, mode in streams:
+        errors = "backslashreplace" if name == "stderr" else "surrogateescape"
+        stream = open(number, mode, encoding="utf-8", errors=errors, closefd=False)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.argv = ["program"]
+    install_filter()
+    main_module = types.ModuleType("__main__")
+    sys.modules["__main__"] = main_module
+    try:
+        if request["mode"] == "script":
+            _execute(text, main_module)
+        elif request["mode"] == "calls":
+            _serve_calls(text, main_module)
+        else:
+            _run_tests(text, main_module, request["functions"])
+        code = 0
+    except SystemExit as error:
+        code = _exit_code(error)
+    except BaseException:
+        _print_traceback()
+        code = 1
+    return _finish(code)
+
+
+def _moved_up(descriptor: int) -> int:
+    import fcntl
+
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD, 16)
+
+
+def _execute(text: str, module) -> None:
+    exec(compile(text, "<program>", "exec"), module.__dict__)
+
+
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None or isinstance(error.code, int):
+        return (error.code or 0) & 0xFF
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+def _print_traceback() -> None:
+    """Prints the current exception without this file's frames."""
+    kind, error, trace = sys.exc_info()
+    while trace is not None and trace.tb_frame.f_code.co_filename != "<program>":
+        trace = trace.tb_next
+    try:
+        traceback.print_exception(kind, error, trace, limit=20)
+    except BaseException:
+        print(getattr(kind, "__name__", "error"), file=sys.stderr)
+
+
+def _finish(code: int) -> int:
+    """Ends as an interpreter does: waits for threads, runs exit functions, flushes."""
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join()
+    try:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        _print_traceback()
+        code = code or 1
+    return code
+
+
+def _serve_calls(text: str, module) -> None:
+    """Defines the program, then answers calls {"call": path, "args": …, "kwargs": …}."""
+    requests, answers = _channel()
+    _execute(text, module)
+    answers({"ready": True})
+    for line in requests:
+        request = json.loads(line)
+        try:
+            function = _find(module, request["call"])
+            value = function(*decode(request["args"]), **decode(request["kwargs"]))
+            answer = {"value": encode(value)}
+        except Exception as error:
+            answer = {"error": type(error).__name__, "message": str(error)[:500]}
+        answers(answer)
+
+
+def _find(module, path: str):
+    """Finds `f`, or the method of `Class().f`."""
+    owner, _, name = path.rpartition("().")
+    found = getattr(module, owner)() if owner else module
+    return getattr(found, name)
+
+
+class _CallError(Exception):
+    """The function of the program raised an exception that is not built in."""
+
+
+def _run_tests(text: str, module, functions) -> None:
+    """Runs a test program; calls of `functions` are answered through the host."""
+    answers, ask = _channel()
+
+    def proxy(path: str):
+        def function(*args, **kwargs):
+            ask({"call": path, "args": encode(args), "kwargs": encode(kwargs)})
+            answer = json.loads(answers.readline())
+            if "error" not in answer:
+                return decode(answer["value"])
+            kind = getattr(__import__("builtins"), answer["error"], None)
+            if not (isinstance(kind, type) and issubclass(kind, Exception)):
+                kind = _CallError
+            raise kind(answer.get("message", ""))
+
+        return function
+
+    for name, path in functions.items():
+        setattr(module, name, proxy(path))
+    try:
+        _execute(text, module)
+        verdict = {"passed": True}
+    except AssertionError as error:
+        verdict = {"passed": False, "error": "AssertionError", "message": str(error)[:500]}
+    except Exception as error:
+        verdict = {"passed": False, "error": type(error).__name__, "message": str(error)[:500]}
+    ask(verdict)
+
+
+def _channel():
+    """Returns (lines from the host, a function that sends JSON to it), on descriptors 3 and 4."""
+    lines = open(3, encoding="ascii", closefd=False)
+    dumps, write = json.dumps, os.write
+
+    def send(value) -> None:
+        data = dumps(value).encode() + b"\n"
+        while data:
+            data = data[write(4, data) :]
+
+    return lines, send
+
+
+_TAGGED = {"tuple": tuple, "set": set, "frozenset": frozenset, "iter": iter}
+
+
+class NotPlainError(TypeError):
+    """A value is of no plain type, or nested too deeply."""
+
+
+def encode(value, depth: int = 0):
+    """Turns a value of plain types into JSON that keeps the types; `decode` is its inverse.
+
+    None, bool, str, list, float and int up to 64 bits are themselves. A subclass is sent as its
+    plain type. Iterators are sent as what they yield.
+
+    Raises:
+      NotPlainError: for a value of any other type.
+    """
+    if depth > _DEPTH:
+        raise NotPlainError(f"nested deeper than {_DEPTH}")
+
+    def inner(values):
+        return [encode(item, depth + 1) for item in values]
+
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value) if -(1 << 63) <= value < 1 << 63 else {"int": hex(value)}
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, list):
+        return inner(value)
+    for tag, kind in (("tuple", tuple), ("set", set), ("frozenset", frozenset)):
+        if isinstance(value, kind):
+            return {tag: inner(value)}
+    if isinstance(value, dict):
+        return {"dict": [inner(pair) for pair in value.items()]}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    if isinstance(value, (bytes, bytearray)):
+        return {"bytes": bytes(value).hex()}
+    if isinstance(value, range):
+        return {"range": [value.start, value.stop, value.step]}
+    if type(value).__module__ in ("decimal", "fractions"):
+        return {type(value).__name__: str(value)}
+    if hasattr(value, "__next__") or type(value).__name__ in ("dict_keys", "dict_values"):
+        return {"iter": inner(value)}
+    if type(value).__name__ == "dict_items":
+        return {"iter": inner(value)}
+    raise NotPlainError(f"a value of type {type(value).__name__} is not plain")
+
+
+def decode(value):
+    """Turns JSON of `encode` back into the value."""
+    if isinstance(value, list):
+        return [decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((tag, content),) = value.items()
+    if tag in _TAGGED:
+        return _TAGGED[tag](decode(content))
+    if tag == "dict":
+        return {decode(key): decode(item) for key, item in content}
+    if tag == "int":
+        return int(content, 16)
+    if tag == "complex":
+        return complex(*content)
+    if tag == "bytes":
+        return bytes.fromhex(content)
+    if tag == "range":
+        return range(*content)
+    if tag == "Decimal":
+        import decimal
+
+        return decimal.Decimal(content)
+    if tag == "Fraction":
+        import fractions
+
+        return fractions.Fraction(content)
+    raise NotPlainError(f"there is no type {tag}")
+
+
+if __name__ == "__main__":
+    main()
