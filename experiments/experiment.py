@@ -76,6 +76,7 @@ def build_experiment(config: Config, methods: Sequence[tuple[str, dict]] = ()) -
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batches(mesh, config)
     advantages.check_gradient(config)
+    advantages.check_shaped_rewards(config)
     task, model, weights = _task_and_model(config)
     positions = task.max_prompt + task.max_completion
     if positions > model.max_positions:

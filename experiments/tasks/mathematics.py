@@ -5,6 +5,7 @@ with a deadline (check_processes).
 """
 
 import re
+from typing import cast
 
 from experiments.tasks.answers import read_answer, stated_answer
 from experiments.tasks.verdict import Verdict
@@ -70,11 +71,11 @@ def are_equal(stated: str, reference: str) -> bool:
     from math_verify import parse, verify  # imports sympy, which takes a second
 
     # Without its own time limits, which are alarms: the process has a deadline.
-    parsed = [
-        parse(f"\\boxed{{{text}}}", parsing_timeout=None, raise_on_error=False)
+    gold, found = (
+        parse(f"\\boxed{{{text}}}", parsing_timeout=cast("int", None), raise_on_error=False)
         for text in (reference, stated)
-    ]
-    return bool(verify(*parsed, timeout_seconds=None, raise_on_error=False))
+    )
+    return bool(verify(gold, found, timeout_seconds=None, raise_on_error=False))
 
 
 def _bare(text: str) -> str:

@@ -69,8 +69,8 @@ def imported_function(path: str) -> Callable[..., Any]:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:  # the module's code may raise anything
         raise ValueError(
-            f"it must be one of {', '.join(REWARDS)} or the import path of a function, but importing"
-            f" {path!r} gives {type(error).__name__}: {error}"
+            f"it must be one of {', '.join(REWARDS)} or the import path of a function, but"
+            f" importing it gives {type(error).__name__}: {error}"
         ) from error
     if not callable(found):
         raise ValueError(f"{path!r} must be a function, got {type(found).__name__}")
@@ -99,9 +99,7 @@ def check_rewards(rewards: Mapping[str, float]) -> dict[str, float]:
             function = imported_function(name)
             inspect.signature(function).bind("completion", {})
         except TypeError as error:
-            raise ValueError(
-                f"rewards[{name!r}] must take (completion, row): {error}"
-            ) from error
+            raise ValueError(f"rewards[{name!r}] must take (completion, row): {error}") from error
         except ValueError as error:
             raise ValueError(f"rewards[{name!r}]: {error}") from error
     total = sum(rewards.values())
