@@ -19,7 +19,6 @@ from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-RESERVED = ("self", "messages", "add_generation_prompt", "tools", "documents")
 _LARGEST = 10**7  # characters, items, or bits of a product or power
 
 
