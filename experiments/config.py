@@ -72,6 +72,8 @@ def default_config() -> Config:
     config.sampling.temperature = 1.0
     config.sampling.top_p = 1.0
     config.sampling.top_k = 0  # 0: no truncation
+    # Texts of tokens that end a completion, beside all that the files of model.path name.
+    config.sampling.end_tokens = ()
 
     # A factory of fade_jax.transforms, called with **kwargs; or the import path of a user-defined
     # function such as my_advantages.mine, which is a factory too, or a plain advantage of

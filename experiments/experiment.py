@@ -126,7 +126,8 @@ def _task_and_model(config: Config) -> tuple[Task, ModelConfig, Any]:
         return task, _fresh_model(config.model, task), None
     from experiments.models import huggingface, tokenizer
 
-    task = make(tokenizer.load(config.model.path), **kwargs)
+    tokens = tokenizer.load(config.model.path).with_end_tokens(config.sampling.end_tokens)
+    task = make(tokens, **kwargs)
     model, weights = huggingface.load_model(
         config.model.path,
         dtype=config.model.dtype,
