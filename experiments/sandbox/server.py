@@ -172,8 +172,10 @@ def _run(request, descriptors, install_filter) -> int:
         setattr(sys, f"__{name}__", stream)
     sys.argv = ["program"]
     install_filter()
-    main_module = types.ModuleType("__main__")
-    sys.modules["__main__"] = main_module
+    # Functions are imported, as by the judges of the field: `if __name__ == "__main__"` is skipped.
+    name = "__main__" if request["mode"] == "script" else "solution"
+    main_module = types.ModuleType(name)
+    sys.modules[name] = main_module
     try:
         if request["mode"] == "script":
             _execute(text, main_module)
@@ -282,11 +284,21 @@ def _run_tests(text: str, module, functions) -> None:
     try:
         _execute(text, module)
         verdict = {"passed": True}
-    except AssertionError as error:
-        verdict = {"passed": False, "error": "AssertionError", "message": str(error)[:500]}
     except Exception as error:
-        verdict = {"passed": False, "error": type(error).__name__, "message": str(error)[:500]}
+        verdict = {
+            "passed": False,
+            "error": type(error).__name__,
+            "message": str(error)[:500],
+            "line": _last_line(error),
+        }
     ask(verdict)
+
+
+def _last_line(error) -> int:
+    """Returns the innermost line of the program that an exception passed; 0 for none."""
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in frames if frame.f_code.co_filename == "<program>"]
+    return lines[-1] if lines else 0
 
 
 def _channel():
