@@ -17,7 +17,9 @@ functions. "tests" runs a test program in which the named functions are answered
 Values cross as tagged JSON of plain types (`encode`), never as pickles.
 """
 
+import _sitebuiltins
 import atexit
+import builtins
 import ctypes
 import gc
 import json
@@ -51,6 +53,8 @@ def main() -> None:
     os.closerange(control.fileno() + 1, 1024)
     for name in settings["preload"]:
         __import__(name)
+    for name in ("exit", "quit"):  # of the module site, which is not imported
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D"))
     install_filter = _filter_installer(libc, bytes.fromhex(settings["filter"]))
     gc.collect()
     gc.freeze()
@@ -272,7 +276,7 @@ def _run_tests(text: str, module, functions) -> None:
             answer = json.loads(answers.readline())
             if "error" not in answer:
                 return decode(answer["value"])
-            kind = getattr(__import__("builtins"), answer["error"], None)
+            kind = getattr(builtins, answer["error"], None)
             if not (isinstance(kind, type) and issubclass(kind, Exception)):
                 kind = _CallError
             raise kind(answer.get("message", ""))
