@@ -30,7 +30,7 @@ _KEPT_ERROR = 2000  # bytes of standard error
 PRELOAD = """
     bisect cmath collections collections.abc copy dataclasses datetime decimal enum fractions
     functools heapq itertools json math operator queue random re statistics string typing
-""".split()
+""".split()  # noqa: SIM905  one word a line is longer to read
 
 
 class Sandbox:
@@ -57,7 +57,8 @@ class Sandbox:
         self._stack = contextlib.ExitStack()
         self._backend = self._stack.enter_context(BACKENDS[backend](disk_bytes))
         self._server: _Server | None = None
-        self.replaced = 0
+        self._stopped = False
+        self.replaced = -1  # the first start replaces nothing
         try:
             self._started()
         except BaseException:
@@ -70,8 +71,15 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def stop(self) -> None:
+        """Kills what runs; another thread's `run` then raises SandboxError. Close it afterwards."""
+        self._stopped = True
+        if (server := self._server) is not None:
+            server.kill()
+
     def close(self) -> None:
         """Ends the server and all that is in the sandbox."""
+        self._stopped = True
         self._discard()
         self._stack.close()
 
@@ -126,7 +134,12 @@ class Sandbox:
                 self._discard()
 
     def _started(self) -> "_Server":
+        if self._server is not None and self._server.process.poll() is not None:
+            self._discard()
+        problem: object = None
         for _ in range(_MAX_FAILED_STARTS):
+            if self._stopped:
+                raise SandboxError("the sandbox is closed")
             if self._server is not None:
                 return self._server
             try:
@@ -188,10 +201,14 @@ class _Server:
     def close(self) -> None:
         """Kills the server; what is in its process namespace dies with it."""
         self.control.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.kill()
+        self.kill()
         self.process.wait()
+
+    def kill(self) -> None:
+        """Kills the server, from any thread."""
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 class Running:

@@ -167,7 +167,7 @@ def _run(request, descriptors, install_filter) -> int:
     streams = (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w"))
     for name, number, mode in streams:
         errors = "backslashreplace" if name == "stderr" else "surrogateescape"
-        stream = open(number, mode, encoding="utf-8", errors=errors, closefd=False)
+        stream = open(number, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115  open to the end
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.argv = ["program"]
@@ -291,7 +291,7 @@ def _run_tests(text: str, module, functions) -> None:
 
 def _channel():
     """Returns (lines from the host, a function that sends JSON to it), on descriptors 3 and 4."""
-    lines = open(3, encoding="ascii", closefd=False)
+    lines = open(3, encoding="ascii", closefd=False)  # noqa: SIM115  open to the end
     dumps, write = json.dumps, os.write
 
     def send(value) -> None:
