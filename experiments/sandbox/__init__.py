@@ -2,7 +2,8 @@
 
 from experiments.sandbox.pool import SandboxPool
 from experiments.sandbox.protocol import Limits, Result, SandboxError, UnavailableError
-from experiments.sandbox.sandbox import Running, Sandbox
+from experiments.sandbox.running import Running
+from experiments.sandbox.sandbox import Sandbox
 
 __all__ = [
     "Limits",
