@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.sandbox import Limits, Result, Running, Sandbox, SandboxError
-from experiments.sandbox.server import encode
+from experiments.sandbox.values import encode
 from experiments.tasks.code import complete_function, extract_code, put_before
 from experiments.tasks.unit_tests import inside_reason, with_imports
 from experiments.tasks.verdict import Verdict
@@ -58,7 +58,7 @@ class ProgramTests(NamedTuple):
 
     Attributes:
       text: source text of Python.
-      functions: the names that it calls of the program under test.
+      functions: names of the functions of the program under test that it calls; no classes.
       inside: why it has to run in the process of the program under test; empty if it does not. A
         program can then tamper with the test: the verdict is weak.
     """

@@ -77,7 +77,7 @@ def inside_reason(text: str, functions: Collection[str]) -> str:
 
     Args:
       text: the test program.
-      functions: the names that it calls of the program under test.
+      functions: the functions of the program under test that it calls; no classes.
 
     Returns:
       The reason in a few words; empty if only plain values have to cross.
@@ -85,9 +85,6 @@ def inside_reason(text: str, functions: Collection[str]) -> str:
     others = [name for name in free_names(text) if name not in functions]
     if others:
         return f"the test uses {', '.join(others)} of the program"
-    classes = [name for name in functions if name[:1].isupper()]
-    if classes:
-        return f"{classes[0]} is a class of the program"
     tree = ast.parse(text)
     stand_ins = set(functions) | _parameters(tree)
     in_try = {
