@@ -120,6 +120,8 @@ def default_config() -> Config:
     config.evaluation.prompts_per_call = 64
     config.evaluation.ks = (1, 10, 100)
     config.evaluation.seed = 0
+    # Of a task on text: prompts whose completions are kept in WORKDIR/samples/STEP.jsonl.
+    config.evaluation.shown_prompts = 4
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 100

@@ -36,7 +36,8 @@ from experiments.experiment import (
     host_rewards,
     initial_params,
 )
-from experiments.metric_writer import replacing
+from experiments.metric_writer import plain_tree, replacing
+from experiments.tasks.base import Prompts, eos_ids
 from fade_jax.pass_at_k import interval_over_problems, pass_at_k
 
 # Stream of evaluation under its seed. Training folds its step, which is below 2^31, into its seed.
@@ -53,14 +54,18 @@ class HeldOut(NamedTuple):
       num_samples: n, samples of each prompt.
       entropy: mean token entropy, nats.
       length: mean tokens of a completion.
+      truncated: fraction of the completions that have no end.
       unknown: samples that could not be verified; they count as wrong.
+      shown: some prompts with all their completions, for people to read; see `_shown`.
     """
 
     num_correct: np.ndarray
     num_samples: int
     entropy: float
     length: float
+    truncated: float
     unknown: int
+    shown: list[dict]
 
 
 def evaluate(experiment: Experiment, params, rewards_of: Any, step: int) -> HeldOut:
@@ -78,7 +83,8 @@ def evaluate(experiment: Experiment, params, rewards_of: Any, step: int) -> Held
     prompts = jax.tree.map(np.asarray, task.eval_prompts(settings.prompts))
     stream = jax.random.fold_in(jax.random.key(np.uint32(settings.seed)), STREAM)
     key = jax.random.fold_in(stream, step)
-    correct, entropy, tokens, unknown = [], 0.0, 0.0, 0
+    correct, entropy, tokens, ended, unknown = [], 0.0, 0.0, 0, 0
+    shown: list[dict] = []
     calls = settings.prompts // settings.prompts_per_call
     batches = jax.tree.map(lambda x: x.reshape(calls, -1, *x.shape[1:]), prompts)
     for call in range(calls):
@@ -88,14 +94,53 @@ def evaluate(experiment: Experiment, params, rewards_of: Any, step: int) -> Held
             rewards, rollouts = rl.evaluate(params, task, batch, call_key)
         else:
             rollouts = rl.sample_held_out(params, batch._replace(verifier_inputs=()), call_key)
-            rewards, counts = rewards_of(batch.verifier_inputs, rollouts)
+            rewards, counts, verdicts = rewards_of(batch.verifier_inputs, rollouts)
             unknown += counts["verification/unknown"]
-        correct.append(np.sum(np.asarray(rewards) > 0.5, axis=-1))
+            left = settings.shown_prompts - len(shown) // settings.samples
+            if left > 0 and verdicts and hasattr(task, "decoded"):
+                first = call * settings.prompts_per_call
+                shown += _shown(task, batch, rollouts, dict(list(verdicts.items())[:left]), first)
+        solved_at = getattr(task, "solved_at", 1.0)
+        correct.append(np.sum(np.asarray(rewards) >= solved_at, axis=-1))
         entropy += float(np.sum(np.asarray(rollouts.entropies), dtype=np.float64))
-        tokens += float(np.sum(np.asarray(rollouts.token_mask), dtype=np.float64))
+        mask = np.asarray(rollouts.token_mask)
+        tokens += float(np.sum(mask, dtype=np.float64))
+        ends = np.isin(np.asarray(rollouts.tokens), eos_ids(task)) & (mask > 0)
+        ended += int(np.sum(np.any(ends, axis=-1)))
     total = settings.prompts * settings.samples
-    entropy, length = entropy / tokens, tokens / total
-    return HeldOut(np.concatenate(correct), settings.samples, entropy, length, unknown)
+    return HeldOut(
+        np.concatenate(correct),
+        settings.samples,
+        entropy / tokens,
+        tokens / total,
+        1 - ended / total,
+        unknown,
+        shown,
+    )
+
+
+def _shown(task: Any, batch: Prompts, rollouts, verdicts: dict[int, list], first: int) -> list:
+    """Returns a dict per completion of the prompts in `verdicts`: texts, reward, verdict."""
+    rows = np.array(list(verdicts))
+    texts, _ = task.decoded(
+        np.asarray(rollouts.tokens)[rows], np.asarray(rollouts.token_mask)[rows]
+    )
+    lengths = np.asarray(rollouts.token_mask)[rows].sum(axis=-1).astype(int).tolist()
+    return [
+        {
+            "index": first + row,
+            "prompt": task.tokenizer.decode(batch.tokens[row][: int(batch.length[row])].tolist()),
+            "completion": text,
+            "tokens": tokens,
+            "reward": verdict.reward,
+            "verdict": verdict.kind,
+            "detail": verdict.detail,
+            "seconds": verdict.seconds,
+            **{f"reward/{name}": reward for name, reward in verdict.parts},
+        }
+        for row, group, counts in zip(rows.tolist(), texts, lengths)
+        for text, tokens, verdict in zip(group, counts, verdicts[row])
+    ]
 
 
 def evaluation_metrics(
@@ -114,6 +159,8 @@ def evaluation_metrics(
     held_out = evaluate(experiment, params, rewards_of, step)
     if workdir is not None:
         _save_counts(workdir, step, held_out)
+        if held_out.shown:
+            _save_samples(workdir, step, held_out.shown)
     metrics = {}
     ks = tuple(experiment.config.evaluation.ks)
     intervals = _intervals(held_out.num_correct, held_out.num_samples, ks)
@@ -123,6 +170,7 @@ def evaluation_metrics(
     return metrics | {
         "eval/entropy": held_out.entropy,
         "eval/length": held_out.length,
+        "eval/truncated_fraction": held_out.truncated,
         "eval/unknown": held_out.unknown,
         "eval/seconds": time.perf_counter() - start,
     }
@@ -141,6 +189,14 @@ def _save_counts(workdir: Path, step: int, held_out: HeldOut) -> None:
     with replacing(directory / f"{step}.npz") as temporary, temporary.open("wb") as file:
         counts = held_out.num_correct.astype(np.int32)
         np.savez(file, num_correct=counts, num_samples=np.int32(held_out.num_samples))
+
+
+def _save_samples(workdir: Path, step: int, shown: list[dict]) -> None:
+    """Writes samples/STEP.jsonl, a line per completion."""
+    directory = workdir / "samples"
+    directory.mkdir(exist_ok=True)
+    with replacing(directory / f"{step}.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(plain_tree(line)) + "\n" for line in shown))
 
 
 def restore_params(experiment: Experiment, workdir: str | Path, step: int | None = None):

@@ -29,7 +29,8 @@ from experiments.step_functions import (
     train_state_shardings,
 )
 from experiments.tasks.base import Task, eos_ids, task_factory
-from experiments.tasks.verifier import Verifier
+from experiments.tasks.verdict import Verdict
+from experiments.tasks.verifier import Verifier, count_verdicts, sum_parts
 from experiments.validation import check_arguments, validate
 
 
@@ -221,12 +222,26 @@ def from_checkpoint(
     return restored._replace(advantage_state=states)
 
 
-@contextmanager
-def host_rewards(experiment: Experiment) -> Iterator[Callable | None]:
-    """Yields (verifier_inputs, rollouts) -> (rewards, counts) for a host task; None otherwise.
+class Scored(NamedTuple):
+    """The outcome of verification on the host.
 
-    Rewards are float32 [P, G], NaN where a completion could not be verified; counts are metrics of
-    the verifier. Each of several processes verifies its own prompts; all get all rewards.
+    Attributes:
+      rewards: float32 [P, G], NaN where a completion could not be verified.
+      metrics: counts of verdicts, and the means of several rewards.
+      verdicts: of the prompts that this process has verified, by their index; empty for a task
+        that gives rewards alone.
+    """
+
+    rewards: np.ndarray
+    metrics: dict[str, float]
+    verdicts: dict[int, list[Verdict]]
+
+
+@contextmanager
+def host_rewards(experiment: Experiment) -> Iterator[Callable[..., Scored] | None]:
+    """Yields (verifier_inputs, rollouts) -> Scored for a host task; None otherwise.
+
+    Each of several processes verifies its own prompts; all get all rewards and metrics.
     """
     task, settings = experiment.task, experiment.config.verification
     if task.on_device:
@@ -239,11 +254,21 @@ def host_rewards(experiment: Experiment) -> Iterator[Callable | None]:
         def rewards_of(verifier_inputs, rollouts):
             rows, tokens = rows_of(rollouts.tokens)
             _, mask = rows_of(rollouts.token_mask)
-            before = verifier.counts()
-            rewards = everywhere(lambda: verifier.verify(verifier_inputs[rows], tokens, mask))
-            own = {name: count - before[name] for name, count in verifier.counts().items()}
-            every = gather(own)
-            counts = {f"verification/{name}": sum(c[name] for c in every) for name in own}
-            return join_rows(rows, rewards, len(verifier_inputs)), counts
+            own = everywhere(lambda: verifier.verify(verifier_inputs[rows], tokens, mask))
+            rewards = join_rows(rows, own.rewards, len(verifier_inputs))
+            metrics = _verification_metrics(gather((count_verdicts(own), sum_parts(own))))
+            return Scored(rewards, metrics, dict(zip(rows.tolist(), own.verdicts)))
 
         yield rewards_of
+
+
+def _verification_metrics(processes: list[tuple[dict, dict]]) -> dict[str, float]:
+    """Joins the counts and the (sum, number) of each reward of all processes."""
+    metrics: dict[str, float] = {}
+    for counts, _ in processes:
+        for name, count in counts.items():
+            metrics[f"verification/{name}"] = metrics.get(f"verification/{name}", 0) + count
+    for name in dict.fromkeys(name for _, parts in processes for name in parts):
+        found = [parts[name] for _, parts in processes if name in parts]
+        metrics[f"reward/{name}"] = sum(s for s, _ in found) / sum(n for _, n in found)
+    return metrics

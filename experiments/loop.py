@@ -6,14 +6,16 @@ and ends with the same bits: all randomness is a function of (seed, step), and t
 to the checkpoint. Below: checkpoints, metric_writer, multihost. Above: warm_start, train.
 """
 
+import logging
 import math
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -21,6 +23,8 @@ import numpy as np
 from experiments.checkpoints import Checkpoints
 from experiments.metric_writer import Logs, Progress
 from experiments.multihost import any_of, is_first
+
+logger = logging.getLogger(__name__)
 
 
 class Stopped(Exception):
@@ -127,6 +131,7 @@ class RunWriter:
         self._opened = False
         self.saved: int | None = None
         self.error: NonFiniteError | None = None
+        self._outcomes = _Outcomes()
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
         """Reads (step, state) of the newest readable checkpoint; None where there is none."""
@@ -152,10 +157,18 @@ class RunWriter:
         if self._logs is not None:
             for offset, line in enumerate(lines, start=1):
                 self._logs.write(step + offset, _with_times(line, seconds))
+        self._outcomes.add(lines)
         self._progress.update(step + len(lines), _with_times(lines[-1], seconds))
 
+    def say(self, what: str) -> None:
+        """Says on the progress bar what goes on."""
+        if self._opened:
+            self._progress.say(what)
+
     def log_evaluation(self, step: int, line: dict) -> None:
-        """Logs the metrics of an evaluation."""
+        """Logs the metrics of an evaluation; warns if all rewards since the last were 0."""
+        if (warning := self._outcomes.take()) and is_first():
+            logger.warning("%s: %s", self.directory, warning)
         if self._logs is not None:
             self._logs.write(step, line)
         self._progress.update(step, line)
@@ -184,6 +197,46 @@ class RunWriter:
                 stack.callback(self._progress.finish)
 
 
+class _Outcomes:
+    """What came of the rollouts since the last evaluation, to say why there is no reward."""
+
+    _WORDS: ClassVar[dict[str, str]] = {
+        "cut_off": "were cut off",
+        "no_answer": "had no answer",
+        "wrong": "were wrong",
+        "errors": "raised an error",
+        "deaths": "ended their check's process",
+        "timeouts": "ran out of time",
+        "unknown": "could not be checked",
+    }
+
+    def __init__(self):
+        self._reset()
+
+    def _reset(self) -> None:
+        self._steps, self._reward, self._truncated = 0, 0.0, 0.0
+        self._counts: Counter[str] = Counter()
+
+    def add(self, lines: list[dict]) -> None:
+        """Adds the metrics of steps."""
+        for line in lines:
+            self._steps += "reward" in line
+            self._reward += abs(line.get("reward", 0.0))
+            self._truncated += line.get("truncated_fraction", 0.0)
+            self._counts.update({name: line.get(f"verification/{name}", 0) for name in self._WORDS})
+
+    def take(self) -> str:
+        """Returns a warning if all rewards were 0, else ""; begins anew."""
+        steps, reward, counts = self._steps, self._reward, self._counts
+        truncated = self._truncated / max(steps, 1)
+        self._reset()
+        if not steps or reward:
+            return ""
+        parts = [f"{counts[name]} {words}" for name, words in self._WORDS.items() if counts[name]]
+        told = ", ".join(parts) or f"{truncated:.0%} were cut off"
+        return f"all rewards of the last {steps} steps were 0; of the completions {told}"
+
+
 def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) -> Any:
     """Runs a stage from `step` to its end.
 
@@ -209,6 +262,8 @@ def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) 
     def evaluate(step):
         if stage.evaluate is None:
             return
+        for _, writer in running():
+            writer.say("evaluating")
         lines = stage.evaluate(state, step)
         for i, writer in running():
             writer.log_evaluation(step, lines[i])
@@ -219,6 +274,8 @@ def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) 
             evaluate(0)
             for writer in writers:
                 writer.flush()
+        for writer in writers:
+            writer.say("compiling the first steps")
         while step < stage.steps:
             count = min(stage.steps_per_call, stage.steps - step)
             window.before(step, count)

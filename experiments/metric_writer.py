@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -195,6 +196,9 @@ SHOWN = {
 class Progress(Protocol):
     """What a run reports to."""
 
+    def say(self, what: str) -> None:
+        """Says what goes on until the next update."""
+
     def start(self, name: str, step: int, total: int) -> None:
         """A stage begins, or goes on, at `step` of `total`."""
 
@@ -222,6 +226,13 @@ class Bar:
         self._bar = tqdm(disable=True)
         self._figures: dict[str, str] = {}
 
+    def say(self, what: str) -> None:
+        """Shows it beside the figures, or on a line before there is a bar."""
+        if self._bar.disable:
+            tqdm.write(f"{self._prefix} {what}".strip(), file=sys.stderr)
+        else:
+            self._bar.set_postfix(self._figures | {"now": what})
+
     def start(self, name: str, step: int, total: int) -> None:
         """Shows the bar."""
         self._figures = {}
@@ -247,6 +258,9 @@ class Bar:
 class Silent:
     """Shows nothing."""
 
+    def say(self, what: str) -> None:
+        """Nothing."""
+
     def start(self, name: str, step: int, total: int) -> None:
         """Nothing."""
 
@@ -262,6 +276,9 @@ class Reporter:
 
     def __init__(self, run: str, tell: Callable[[str, int, dict[str, str]], None]):
         self._run, self._tell = run, tell
+
+    def say(self, what: str) -> None:
+        """Nothing: the bars of many runs have no place for it."""
 
     def start(self, name: str, step: int, total: int) -> None:
         """Tells where the run goes on."""

@@ -82,6 +82,8 @@ def train(
     workdirs.check(config, workdir)
     if (result := workdirs.finished_result(config, workdir)) is not None:
         return result
+    if experiment is None:
+        progress.say("reading the task and the model")
     experiment = with_config(experiment or everywhere(lambda: build_experiment(config)), config)
     with workdirs.locked(workdir), host_rewards(experiment) as rewards_of:
         workdirs.claim(config, workdir)
@@ -129,7 +131,7 @@ def rl_stage(run: Run, rewards_of: Any) -> Stage:
             prompts = task.train_prompts(config.seed, index, config.prompts)
             placed = place(prompts._replace(verifier_inputs=()), by_prompt)
             rollouts = rl.sample(state, placed)
-            rewards, counts = rewards_of(prompts.verifier_inputs, rollouts)
+            rewards, counts, _ = rewards_of(prompts.verifier_inputs, rollouts)
             # Of two compiled programs, the one without a mask is the usual one.
             known = () if (known := ~np.isnan(rewards)).all() else (place(known, by_prompt),)
             rewards = place(np.nan_to_num(rewards), by_prompt)

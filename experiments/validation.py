@@ -132,6 +132,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         ),
     ),
     "evaluation.seed": _SEED,
+    "evaluation.shown_prompts": _whole(0, 2**20),
     "checkpoint.every": _STEPS,
     "checkpoint.keep": _STEPS,
     "profile.start": _whole(0),

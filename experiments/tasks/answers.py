@@ -143,11 +143,31 @@ def final_answer(text: str) -> Fraction | None:
     Returns:
       The exact value, or None if the answer is no number by the grammar of this module.
     """
+    found = stated_answer(text)
+    if found is None:
+        return last_number(text)
+    # In a formula "!" is a factorial; in a sentence it ends the sentence.
+    if _marked(text) is None and _boxed(text) and re.search(r"[\d)]!", found):
+        return None
+    return read_answer(found)
+
+
+def stated_answer(text: str) -> str | None:
+    r"""Finds what a solution says is its answer, whatever it is.
+
+    Args:
+      text: the solution.
+
+    Returns:
+      The text after the last `####` on its line, within the last `\boxed{…}`, or after the last
+      "the answer is" up to the end of its sentence: the first of these that occurs. "" if the brace
+      of the box does not close; None if there is no such answer.
+    """
     for find in (_marked, _boxed, _stated):
         found = find(text)
         if found is not None:
-            return read_answer(found)
-    return last_number(text)
+            return found
+    return None
 
 
 def last_number(text: str) -> Fraction | None:
@@ -195,8 +215,7 @@ def _boxed(text: str) -> str | None:
     for i, character in enumerate(rest):
         depth += {"{": 1, "}": -1}.get(character, 0)
         if depth == 0:
-            # In a formula "!" is a factorial; in a sentence it ends the sentence.
-            return "" if re.search(r"[\d)]!", rest[:i]) else rest[:i]
+            return rest[:i]
     return ""
 
 

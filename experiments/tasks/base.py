@@ -237,8 +237,9 @@ class Task(Protocol):
     Attributes:
       on_device: whether `verify` can be traced. The task is then a pytree, whose `train_prompts`,
         `demonstrations` and `verify` are traced. If not, completions are verified on the host: by
-        `texts(tokens, token_mask)` and `score(text, answer)` if the task has them, as
-        text_task.TextTask does and `config.verification.workers` requires, else by `verify`.
+        `texts(tokens, token_mask)` and either `score(text, answer)` or `open_checker(workers,
+        timeout_seconds)` if the task has them, as text_task.TextTask does and
+        `config.verification.workers` requires, else by `verify`.
       vocab_size: number of token ids. It is that of a fresh model; the rows from there on of a
         larger model are never sampled.
       eos_id: ends a completion. A task with several such tokens names all of them in `eos_ids`.

@@ -1,24 +1,31 @@
-"""Text tasks: tokenized questions with a numeric answer, verified on the host."""
+"""Text tasks: tokenized questions, answered in words or programs, verified on the host."""
 
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from contextlib import closing
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
 from experiments.tasks.base import Demonstrations, Prompts, check_at_most
+from experiments.tasks.check_processes import CheckProcesses, Score
 from experiments.tasks.questions import draws, one_epoch
+from experiments.tasks.verdict import Checker
 
 # Stream ids: train, eval and demonstration order differ.
 _TRAIN, _EVAL, _DEMONSTRATIONS = 0, 1, 2
 
 
 class Problem(NamedTuple):
-    """A prompt, its answer, and a completion to imitate (without EOS; None if there is none)."""
+    """A prompt, its answer, and a completion to imitate (without EOS; None if there is none).
+
+    The answer is a number, or whatever else the checker of the task needs.
+    """
 
     prompt: str
-    answer: float
+    answer: Any
     demonstration: str | None
 
 
@@ -27,7 +34,7 @@ class Encoded(NamedTuple):
 
     tokens: i32 [N, S], right-padded.
     length: i32 [N].
-    answer: f64 [N].
+    answer: f64 [N] where all answers are numbers, else objects [N].
     demonstration: i32 [N, T], EOS included, right-padded; all padding where there is none.
     demonstration_length: i32 [N], 0 where there is none.
     """
@@ -46,13 +53,14 @@ class TextTask:
     tokenizer: encode, decode, eos_id, pad_id, vocab_size.
     train, demonstrated, evaluation: problems by kind.
     pattern: the kinds of consecutive training problems; evaluation_pattern likewise.
-    score: (text, answer) -> reward in [0, 1], a function of a module, so that processes find it.
+    checker: (workers, timeout_seconds) -> what scores completions.
     eos_id: ends a demonstration; a newline for tasks with one-line answers.
     eos_ids: the tokens that end a completion, `eos_id` among them.
     max_prompt: tokens of the longest prompt.
     max_completion: tokens of the longest answer that counts, EOS included.
     seed: of the order of the evaluation prompts.
     dropped: how many problems were left out, by reason.
+    solved_at: the least reward that counts as solved in an evaluation.
     """
 
     tokenizer: Any
@@ -61,13 +69,14 @@ class TextTask:
     evaluation: tuple[Encoded, ...]
     pattern: tuple[int, ...]
     evaluation_pattern: tuple[int, ...]
-    score: Callable[[str, float], float]
+    checker: Callable[[int, float], Checker]
     eos_id: int
     eos_ids: tuple[int, ...]
     max_prompt: int
     max_completion: int
     seed: int
     dropped: dict[str, int]
+    solved_at: float = 1.0
 
     on_device: ClassVar[bool] = False
 
@@ -90,7 +99,7 @@ class TextTask:
           count: P.
 
         Returns:
-          P prompts as numpy arrays; verifier_inputs are the answers, f64 [P].
+          P prompts as numpy arrays; verifier_inputs are the answers [P].
         """
         return _prompts(_pick(self.train, self.pattern, seed, _TRAIN, step * count, count))
 
@@ -129,7 +138,9 @@ class TextTask:
         mask = np.arange(self.max_completion) < rows.demonstration_length[:, None]
         return Demonstrations(_prompts(rows), rows.demonstration, mask.astype(np.float32))
 
-    def texts(self, tokens: np.ndarray, token_mask: np.ndarray) -> list[list[str | None]]:
+    def decoded(
+        self, tokens: np.ndarray, token_mask: np.ndarray
+    ) -> tuple[list[list[str]], np.ndarray]:
         """Decodes completions.
 
         Args:
@@ -137,41 +148,47 @@ class TextTask:
           token_mask: [P, G, T], 1 up to and including the first EOS.
 
         Returns:
-          [P][G] texts without their EOS; None where there is no EOS, since a completion that was
-          cut off may be the beginning of another answer.
+          [P][G] texts without their EOS, and bool [P, G], whether they have one.
         """
         tokens, token_mask = np.asarray(tokens), np.asarray(token_mask, bool)
-        last = np.maximum(token_mask.sum(axis=-1), 1) - 1
-        ended = np.isin(np.take_along_axis(tokens, last[..., None], axis=-1)[..., 0], self.eos_ids)
-        ended &= token_mask.any(axis=-1)
+        length = token_mask.sum(axis=-1)
+        last = np.take_along_axis(tokens, np.maximum(length, 1)[..., None] - 1, axis=-1)[..., 0]
+        ended = np.isin(last, self.eos_ids) & (length > 0)
+        texts = [
+            [self.tokenizer.decode(row[:end].tolist()) for row, end in zip(group, ends)]
+            for group, ends in zip(tokens, length - ended)
+        ]
+        return texts, ended
+
+    def texts(self, tokens: np.ndarray, token_mask: np.ndarray) -> list[list[str | None]]:
+        """Decodes completions, as `decoded` does, but with None for one without EOS.
+
+        A completion that was cut off may be the beginning of another answer.
+        """
+        texts, ended = self.decoded(tokens, token_mask)
         return [
-            [
-                self.tokenizer.decode(row[:end].tolist()) if ok else None
-                for row, end, ok in zip(group, ends, oks)
-            ]
-            for group, ends, oks in zip(tokens, last, ended)
+            [text if ok else None for text, ok in zip(*pair)] for pair in zip(texts, ended.tolist())
         ]
 
-    def verify(
-        self, verifier_inputs: np.ndarray, tokens: np.ndarray, token_mask: np.ndarray
-    ) -> np.ndarray:
-        """Scores completions, one after the other in this process.
+    def open_checker(self, workers: int, timeout_seconds: float) -> Checker:
+        """Starts what scores completions; the caller closes it."""
+        return self.checker(workers, timeout_seconds)
+
+    def verify(self, verifier_inputs: Any, tokens: Any, token_mask: Any) -> np.ndarray:
+        """Scores completions with a checker of its own; see verifier.Verifier.
 
         Args:
-          verifier_inputs: f64 [P], the answers.
+          verifier_inputs: [P], the answers.
           tokens: i32 [P, G, T].
           token_mask: [P, G, T].
 
         Returns:
           f32 [P, G].
         """
-        return np.array(
-            [
-                [0.0 if text is None else self.score(text, float(answer)) for text in group]
-                for group, answer in zip(self.texts(tokens, token_mask), verifier_inputs)
-            ],
-            np.float32,
-        )
+        from experiments.tasks.verifier import Verifier
+
+        with closing(Verifier(self)) as verifier:
+            return verifier.verify(verifier_inputs, tokens, token_mask).rewards
 
 
 def text_task(
@@ -181,13 +198,15 @@ def text_task(
     evaluation: Sequence[Sequence[Problem]],
     pattern: tuple[int, ...],
     evaluation_pattern: tuple[int, ...],
-    score: Callable[[str, float], float],
     eos_id: int,
     max_prompt: int,
     max_completion: int,
     seed: int,
     dropped: dict[str, int],
+    score: Score | None = None,
+    checker: Callable[[int, float], Checker] | None = None,
     eos_ids: Sequence[int] = (),
+    solved_at: float = 1.0,
 ) -> TextTask:
     """Encodes problems, leaving out those that are too long, and says how many.
 
@@ -200,13 +219,16 @@ def text_task(
       evaluation: evaluation problems by kind.
       pattern: the kinds of consecutive training problems.
       evaluation_pattern: the kinds of consecutive evaluation problems.
-      score: (text, answer) -> reward in [0, 1].
+      score: (text, answer) -> reward in [0, 1] or Verdict, a function of a module, so that
+        processes find it.
+      checker: in place of `score`: (workers, timeout_seconds) -> Checker.
       eos_id: ends a demonstration, and a completion.
       max_prompt: tokens of the longest prompt kept.
       max_completion: tokens of the longest completion, EOS included.
       seed: of the order of the evaluation prompts.
       dropped: what the caller left out, by reason.
       eos_ids: further tokens that end a completion.
+      solved_at: the least reward that counts as solved in an evaluation.
 
     Returns:
       The task; its max_prompt is the longest prompt kept.
@@ -215,6 +237,8 @@ def text_task(
       ValueError: if a kind keeps no problem.
     """
     dropped = dict(dropped)
+    if (score is None) == (checker is None):
+        raise ValueError("a text task needs either a score or a checker")
 
     check_at_most("max_completion", max_completion, 2**17)
 
@@ -235,7 +259,7 @@ def text_task(
     width = max(len(tokens) for kind in kept_train + kept_evaluation for tokens, _ in kind)
 
     def encode(rows: list[tuple[list[int], Problem]], demonstrations: list[list[int]]) -> Encoded:
-        answers = np.array([problem.answer for _, problem in rows], np.float64)
+        answers = _column([problem.answer for _, problem in rows])
         prompts, lengths = _padded([tokens for tokens, _ in rows], width, tokenizer.pad_id)
         demonstrated = _padded(demonstrations, max_completion, tokenizer.pad_id)
         return Encoded(prompts, lengths, answers, *demonstrated)
@@ -258,13 +282,14 @@ def text_task(
         evaluation=tuple(encode(rows, [[]] * len(rows)) for rows in kept_evaluation),
         pattern=pattern,
         evaluation_pattern=evaluation_pattern,
-        score=score,
+        checker=checker or partial(_processes, cast("Score", score)),
         eos_id=eos_id,
         eos_ids=(*dict.fromkeys((eos_id, *eos_ids)),),
         max_prompt=width,
         max_completion=max_completion,
         seed=seed,
         dropped={reason: count for reason, count in dropped.items() if count},
+        solved_at=solved_at,
     )
     for reason, count in task.dropped.items():
         logging.getLogger(__name__).info("left out: %d %s", count, reason)
@@ -289,6 +314,19 @@ def newline_id(tokenizer: Any) -> int:
     return tokens[0]
 
 
+def _processes(score: Score, workers: int, timeout_seconds: float) -> CheckProcesses:
+    return CheckProcesses(score, workers=workers, timeout_seconds=timeout_seconds)
+
+
+def _column(answers: Sequence[Any]) -> np.ndarray:
+    if all(isinstance(answer, (int, float)) for answer in answers):
+        return np.array(answers, np.float64)
+    column = np.empty(len(answers), object)
+    for i, answer in enumerate(answers):  # an answer may itself be a sequence
+        column[i] = answer
+    return column
+
+
 def _padded(rows: list[list[int]], width: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
     tokens = np.full((len(rows), width), pad_id, np.int32)
     for i, row in enumerate(rows):
@@ -307,8 +345,15 @@ def _pick(
     sizes = tuple(len(kind.length) for kind in kinds)
     order = np.random.SeedSequence([seed, stream]).generate_state(1)[0]
     drawn = draws(int(order), sizes, pattern, start, count)
-    rows = [[field[i] for field in kinds[kind]] for kind, i in drawn]
-    return Encoded(*(np.stack(column) for column in zip(*rows)))
+    rows = [Encoded(*(field[i] for field in kinds[kind])) for kind, i in drawn]
+    tokens, length, answers, demonstration, demonstration_length = zip(*rows)
+    return Encoded(
+        np.stack(tokens),
+        np.stack(length),
+        _column(answers),
+        np.stack(demonstration),
+        np.stack(demonstration_length),
+    )
 
 
 def _prompts(rows: Encoded) -> Prompts:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from experiments.tasks import arithmetic
-from experiments.tasks import verifier as verifier_module
+from experiments.tasks import check_processes
 from experiments.tasks.text_task import Problem, text_task
-from experiments.tasks.verifier import Verifier
+from experiments.tasks.verifier import COUNTED, Verifier, count_verdicts
 from tests.experiments.tasks.byte_tokenizer import ByteTokenizer
 
 
@@ -76,8 +76,8 @@ def batch(groups):
 
 
 def wait_until_ready(verifier):
-    while not all(worker.ready for worker in verifier._workers):
-        verifier.verify(*batch([["1", "1"]]))
+    while not all(worker.ready for worker in verifier._checker._workers):
+        verifier.verify(*batch([["1", "1"]])).rewards
 
 
 @pytest.fixture(scope="module")
@@ -90,57 +90,58 @@ def test_verify_keeps_order_with_and_without_workers(verifier):
     rng = np.random.default_rng(0)
     groups = [[str(n) for n in rng.integers(0, 6, 8)] + [None, ""] for _ in range(6)]
     expected = [[float(text == str(i + 1)) for text in row] for i, row in enumerate(groups)]
-    rewards = verifier.verify(*batch(groups))
+    rewards = verifier.verify(*batch(groups)).rewards
     assert rewards.dtype == np.float32
     assert rewards.tolist() == expected
     with Verifier(task_for(), workers=0, timeout_seconds=1.0) as alone:
-        assert alone.verify(*batch(groups)).tolist() == expected
+        assert alone.verify(*batch(groups)).rewards.tolist() == expected
 
 
 def test_verify_scores_slow_and_dying_checks_zero_and_hung_ones_unknown(verifier):
-    before = verifier.counts()
     start = time.monotonic()
     groups = [["1", "sleep", "1", "die", "1"], ["quit", "2", "spin", "2", "2"]]
-    rewards = verifier.verify(*batch(groups))
-    np.testing.assert_array_equal(rewards, [[1, np.nan, 1, 0, 1], [0, 1, 0, 1, 1]])
-    counts = {name: count - before[name] for name, count in verifier.counts().items()}
-    assert counts == {"timeouts": 1, "deaths": 2, "errors": 0, "unknown": 1}
+    verified = verifier.verify(*batch(groups))
+    np.testing.assert_array_equal(verified.rewards, [[1, np.nan, 1, 0, 1], [0, 1, 0, 1, 1]])
+    kinds = [[verdict.kind for verdict in group] for group in verified.verdicts]
+    assert kinds[0] == ["right", "unknown", "right", "died", "right"]
+    assert kinds[1] == ["died", "right", "timeout", "right", "right"]
+    expected = {"timeouts": 1, "deaths": 2, "errors": 0, "unknown": 1}
+    assert count_verdicts(verified) == {**dict.fromkeys(COUNTED.values(), 0), **expected}
     assert time.monotonic() - start < 60
-    assert verifier.verify(*batch([["1", "2"]])).tolist() == [[1, 0]]
+    assert verifier.verify(*batch([["1", "2"]])).rewards.tolist() == [[1, 0]]
 
 
 def test_verify_counts_processor_time_and_not_waiting(monkeypatch):
     """On a busy machine a check of 2.5 s may have a hundredth of a second at every look."""
     clock = itertools.count()
-    monkeypatch.setattr(verifier_module._Worker, "_processor_seconds", lambda _: next(clock) / 100)
+    monkeypatch.setattr(check_processes._Worker, "_processor_seconds", lambda _: next(clock) / 100)
     with Verifier(task_for(), workers=1, timeout_seconds=0.5) as verifier:
-        assert verifier.verify(*batch([["nap", "1"]])).tolist() == [[1, 1]]
-        assert verifier.timeouts == 0
+        assert verifier.verify(*batch([["nap", "1"]])).rewards.tolist() == [[1, 1]]
 
 
 def test_verify_waits_in_the_queue_without_a_limit():
     with Verifier(task_for(), workers=1, timeout_seconds=4.0) as verifier:
-        assert verifier.verify(*batch([["nap", "nap"]])).tolist() == [[1, 1]]
+        assert verifier.verify(*batch([["nap", "nap"]])).rewards.tolist() == [[1, 1]]
 
 
 def test_verify_ends_a_check_that_never_uses_its_time(monkeypatch):
     clock = itertools.count()
-    monkeypatch.setattr(verifier_module._Worker, "_processor_seconds", lambda _: next(clock) / 1e6)
-    monkeypatch.setattr(verifier_module, "_PATIENCE", 3)
+    monkeypatch.setattr(check_processes._Worker, "_processor_seconds", lambda _: next(clock) / 1e6)
+    monkeypatch.setattr(check_processes, "_PATIENCE", 3)
     with Verifier(task_for(), workers=1, timeout_seconds=0.3) as verifier:
-        np.testing.assert_array_equal(verifier.verify(*batch([["sleep", "1"]])), [[np.nan, 1]])
-        assert (verifier.timeouts, verifier.unknown) == (0, 1)
+        verified = verifier.verify(*batch([["sleep", "1"]]))
+    np.testing.assert_array_equal(verified.rewards, [[np.nan, 1]])
+    assert [verdict.kind for verdict in verified.verdicts[0]] == ["unknown", "right"]
 
 
 def test_verify_tries_a_check_again_whose_worker_died(monkeypatch, tmp_path):
     monkeypatch.setenv("VERIFIER_TEST_MARK", str(tmp_path / "mark"))
     with Verifier(task_for(), workers=1, timeout_seconds=1.0) as verifier:
-        assert verifier.verify(*batch([["once", "1"]])).tolist() == [[1, 1]]
-        assert verifier.deaths == 0
+        assert verifier.verify(*batch([["once", "1"]])).rewards.tolist() == [[1, 1]]
 
 
 def test_verify_reuses_its_processes(verifier):
-    seen = [verifier.verify(*batch([["pid"] * 32])) for _ in range(2)]
+    seen = [verifier.verify(*batch([["pid"] * 32])).rewards for _ in range(2)]
     assert len(np.unique(seen)) <= 2
     assert round(os.getpid() % 1000 / 1000, 3) not in np.round(np.ravel(seen), 3).tolist()
 
@@ -148,30 +149,31 @@ def test_verify_reuses_its_processes(verifier):
 def test_verify_may_be_called_from_several_threads(verifier):
     batches = [[[str(n), "1", "2"]] for n in range(12)]
     with ThreadPoolExecutor(4) as pool:
-        rewards = list(pool.map(lambda groups: verifier.verify(*batch(groups)), batches))
+        rewards = list(pool.map(lambda groups: verifier.verify(*batch(groups)).rewards, batches))
     assert [r.tolist() for r in rewards] == [[[float(n == 1), 1, 0]] for n in range(12)]
 
 
 def test_verify_replaces_a_worker_killed_while_idle(verifier):
     wait_until_ready(verifier)
-    for worker in verifier._workers:
+    for worker in verifier._checker._workers:
         worker.process.kill()
         worker.process.join()
-    assert verifier.verify(*batch([["1", "1", "2"]])).tolist() == [[1, 1, 0]]
+    assert verifier.verify(*batch([["1", "1", "2"]])).rewards.tolist() == [[1, 1, 0]]
 
 
 def test_verify_replaces_a_worker_killed_while_it_starts():
     with Verifier(task_for(), workers=1, timeout_seconds=1.0) as verifier:
-        verifier._workers[0].process.kill()
-        assert verifier.verify(*batch([["1", "2"]])).tolist() == [[1, 0]]
+        verifier._checker._workers[0].process.kill()
+        assert verifier.verify(*batch([["1", "2"]])).rewards.tolist() == [[1, 0]]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_verify_scores_a_check_that_raises_zero_and_logs_the_first(workers, caplog):
     with Verifier(task_for(), workers=workers, timeout_seconds=1.0) as verifier:
-        assert verifier.verify(*batch([["1", "raise", "raise"]])).tolist() == [[1, 0, 0]]
-        assert verifier.errors == 2
-        assert verifier.verify(*batch([["raise"]])).tolist() == [[0]]
+        verified = verifier.verify(*batch([["1", "raise", "raise"]]))
+        assert verified.rewards.tolist() == [[1, 0, 0]]
+        assert [verdict.kind for verdict in verified.verdicts[0]] == ["right", "error", "error"]
+        assert verifier.verify(*batch([["raise"]])).rewards.tolist() == [[0]]
     (record,) = caplog.records
     assert "score('raise', 1.0) failed:" in record.message
     assert "a bug in the score" in record.message
@@ -183,7 +185,7 @@ def test_verify_raises_if_no_check_ever_succeeds(workers):
         Verifier(task_for(), workers=workers, timeout_seconds=1.0) as verifier,
         pytest.raises(RuntimeError, match=r"none of 2 completions could be checked(?s:.*)a bug"),
     ):
-        verifier.verify(*batch([["raise", "raise"]]))
+        verifier.verify(*batch([["raise", "raise"]])).rewards
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -192,7 +194,7 @@ def test_verify_refuses_rewards_outside_the_range(workers):
         Verifier(task_for(), workers=workers, timeout_seconds=5.0) as verifier,
         pytest.raises(ValueError, match=r"rewards must lie in \[0, 1\], got 2"),
     ):
-        verifier.verify(*batch([["1", "two"]]))
+        verifier.verify(*batch([["1", "two"]])).rewards
 
 
 def test_verify_raises_if_processes_cannot_start():
@@ -200,24 +202,24 @@ def test_verify_raises_if_processes_cannot_start():
         Verifier(task_for(Unloadable()), workers=1, timeout_seconds=1.0) as verifier,
         pytest.raises(RuntimeError, match="3 verification processes in a row died"),
     ):
-        verifier.verify(*batch([["1"]]))
+        verifier.verify(*batch([["1"]])).rewards
 
 
 def test_close_leaves_no_process():
     verifier = Verifier(task_for(), workers=2, timeout_seconds=1.0)
-    processes = [worker.process for worker in verifier._workers]
+    processes = [worker.process for worker in verifier._checker._workers]
     verifier.close()
     assert [process.exitcode for process in processes] == [-signal.SIGKILL] * 2
 
 
 def test_verify_survives_signals_to_the_process_group(verifier):
     wait_until_ready(verifier)
-    pids = [worker.process.pid for worker in verifier._workers]
+    pids = [worker.process.pid for worker in verifier._checker._workers]
     for pid in pids:
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGINT)
-    assert verifier.verify(*batch([["1", "2"]])).tolist() == [[1, 0]]
-    assert [worker.process.pid for worker in verifier._workers] == pids
+    assert verifier.verify(*batch([["1", "2"]])).rewards.tolist() == [[1, 0]]
+    assert [worker.process.pid for worker in verifier._checker._workers] == pids
 
 
 def test_verify_equals_the_task_of_arithmetic():
@@ -226,7 +228,7 @@ def test_verify_equals_the_task_of_arithmetic():
     tokens, mask = np.repeat(tokens[:, None], 2, axis=1), np.repeat(mask[:, None], 2, axis=1)
     tokens[:, 1, 1] = ord("z")
     with Verifier(task, workers=1, timeout_seconds=5.0) as verifier:
-        rewards = verifier.verify(prompts.verifier_inputs, tokens, mask)
+        rewards = verifier.verify(prompts.verifier_inputs, tokens, mask).rewards
     assert rewards.tolist() == [[1, 0]] * 8
     np.testing.assert_array_equal(task.verify(prompts.verifier_inputs, tokens, mask), rewards)
 
@@ -248,6 +250,6 @@ def test_verifier_needs_a_score_for_workers():
         def verify(self, verifier_inputs, tokens, token_mask):
             return np.full(np.shape(tokens)[:2], 0.5)
 
-    assert Verifier(Scoreless()).verify(*batch([["1", "2"]])).tolist() == [[0.5, 0.5]]
+    assert Verifier(Scoreless()).verify(*batch([["1", "2"]])).rewards.tolist() == [[0.5, 0.5]]
     with pytest.raises(ValueError, match=r"verification\.workers must be 0 .* got 1"):
         Verifier(Scoreless(), workers=1)
