@@ -154,7 +154,8 @@ def _verdict(kind: str, detail: str, seconds: float) -> Verdict:
 
 def _failure(result: Result, place: str, seconds: float) -> Verdict:
     """The verdict on a program that ended where it should not have."""
-    kind = result.status if result.status in ("timeout", "unknown") else "error"
+    kinds = {"ok": "died", "killed": "died", "timeout": "timeout", "unknown": "unknown"}
+    kind = kinds.get(result.status, "error")
     last = result.detail.rpartition("\n")[2]
     if result.status == "ok":
         last = "it ended without an answer"

@@ -99,9 +99,7 @@ def check_rewards(rewards: Mapping[str, float]) -> dict[str, float]:
             function = imported_function(name)
             inspect.signature(function).bind("completion", {})
         except TypeError as error:
-            raise ValueError(
-                f"rewards[{name!r}] must take (completion, row): {error}"
-            ) from error
+            raise ValueError(f"rewards[{name!r}] must take (completion, row): {error}") from error
         except ValueError as error:
             raise ValueError(f"rewards[{name!r}]: {error}") from error
     total = sum(rewards.values())
