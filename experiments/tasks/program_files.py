@@ -190,11 +190,21 @@ def _tested_functions(place: str, code: str, tests: str) -> list[str]:
     return found
 
 
-def read_code_contests(path: Path, limits: Limits = Limits()) -> list[Problem]:  # noqa: B008
+def read_code_contests(
+    path: Path,
+    several_answers: bool = False,
+    limits: Limits = Limits(),  # noqa: B008  # frozen
+) -> list[Problem]:
     """Reads JSON lines of code_contests (arXiv 2203.07814) with problem, inputs and outputs.
 
     The time limit of the statement, if it has one, is stretched for Python; the tolerance and
     whether case counts are read from the statement as well.
+
+    Args:
+      path: of the file.
+      several_answers: whether to keep problems that accept any of several answers, of which the
+        file knows one: right programs are then called wrong.
+      limits: of a program; the statement's time limit goes first.
 
     Raises:
       OSError: if there is no such file.
@@ -208,6 +218,8 @@ def read_code_contests(path: Path, limits: Limits = Limits()) -> list[Problem]: 
         if not inputs or len(inputs) != len(outputs):
             sizes = f"{len(inputs)} and {len(outputs)}"
             raise ValueError(f"{place}: inputs and outputs must be equally many, got {sizes}")
+        if not several_answers and _ANY_ANSWER.search(statement.lower()):
+            continue
         seconds = _time_limit(statement)
         problems.append(
             Problem(
@@ -226,6 +238,7 @@ def _time_limit(statement: str) -> float:
 
 
 _ERROR = re.compile(r"\berrors?\b[^.]{0,120}?(?:10\s*\^?\s*\{?\s*[-−–]\s*|1e-)(\d{1,2})")
+_ANY_ANSWER = re.compile(r"\bany of them\b|\b(?:print|output|find|reconstruct) any\b")
 _ANY_CASE = re.compile(r"\bin any (?:letter )?case\b|\bupper or lower\b|\bany register\b")
 
 

@@ -382,6 +382,9 @@ def _run_inside(
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except (ValueError, RecursionError):  # a number of very many digits
+        return f"a huge {type(value).__name__}"
     text = " ".join(text[:400].split())
     return repr(text if len(text) <= 60 else text[:57] + "...")
