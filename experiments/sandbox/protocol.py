@@ -6,6 +6,8 @@ Below: nothing. Above: the rest of this package.
 import dataclasses
 import math
 
+_LEAST_MEMORY = 1 << 26
+
 
 class SandboxError(RuntimeError):
     """A sandbox cannot be made, or not be replaced; the machine's fault, in one line."""
@@ -20,8 +22,8 @@ class Limits:
     """What one program may use.
 
     Attributes:
-      seconds: processor time. A program that sleeps for as long, and does nothing else, has
-        reached it too.
+      seconds: processor time of all threads; and, too, time that a program takes by the clock
+        without waiting for a busy processor or for the host, so that it cannot sleep for longer.
       memory_bytes: of address space, which bounds the memory.
       output_bytes: of standard output; and of one answer to a call.
       file_bytes: of one file that it writes. All its files together are held by the sandbox's
@@ -44,6 +46,13 @@ class Limits:
             value = getattr(self, field.name)
             if isinstance(value, bool) or not 0 < value < math.inf:
                 raise ValueError(f"{field.name} must be positive and finite, got {value!r}")
+            if field.name != "seconds" and not (isinstance(value, int) and value < 1 << 62):
+                raise ValueError(f"{field.name} must be a whole number, got {value!r}")
+        if self.memory_bytes < _LEAST_MEMORY:
+            raise ValueError(
+                f"memory_bytes must be at least {_LEAST_MEMORY}, which the interpreter takes,"
+                f" got {self.memory_bytes}"
+            )
 
 
 # Every status of a Result. A program that ends by itself is "ok" where its exit code is 0, and has

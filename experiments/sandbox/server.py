@@ -1,15 +1,15 @@
 """The fork server, which runs inside a sandbox and forks once for every program.
 
-The host passes the text of this file to a bare interpreter, so it imports the standard library
-alone. The server never sees a program: it gets file descriptors, which its child reads. It holds
-nothing that a program could want, and cannot be traced or opened by one.
+The host passes the text of this file and of `values` to a bare interpreter, so they import the
+standard library alone. The server never sees a program: it gets file descriptors, which its child
+reads. It holds nothing that a program could want, and cannot be traced or opened by one.
 
 Requests and replies are JSON, one to a packet, on the socket given by number in argv[1]; argv[2]
 holds the settings. A request names limits and a mode, and brings descriptors: the program, its
 standard input, output and error, and for two modes a pipe from and to the host. Replies:
 
     {"event": "ready"}                 the server has started
-    {"event": "usage", "seconds": s, "idle": true}       to a request {"do": "usage"}
+    {"event": "usage", "seconds": s, "waited": w}        to a request {"do": "usage"}
     {"event": "exit", "code": c, "signal": n, "seconds": s, "peak_bytes": b, "clean": true}
 
 Modes: "script" runs a program as `python FILE` does. "calls" defines it, then answers calls of its
@@ -17,7 +17,9 @@ functions. "tests" runs a test program in which the named functions are answered
 Values cross as tagged JSON of plain types (`encode`), never as pickles.
 """
 
+import _sitebuiltins
 import atexit
+import builtins
 import ctypes
 import gc
 import json
@@ -33,9 +35,11 @@ import time
 import traceback
 import types
 
+from experiments.sandbox.values import decode, encode
+
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _FILTER_MODE = 4, 38, 22, 2
 _IS_INIT = os.getpid() == 1  # of its own process namespace, in which it may kill everything
-_DEPTH = 100
+_MOST_DESCRIPTORS = 1 << 20
 
 
 def main() -> None:
@@ -48,9 +52,13 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.closerange(3, control.fileno())
-    os.closerange(control.fileno() + 1, 1024)
+    os.closerange(control.fileno() + 1, _MOST_DESCRIPTORS)
+    if not os.path.exists("/proc/self/schedstat"):
+        raise SystemExit("the kernel has no /proc/self/schedstat")
     for name in settings["preload"]:
         __import__(name)
+    for name in ("exit", "quit"):  # of the module site, which is not imported
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D"))
     install_filter = _filter_installer(libc, bytes.fromhex(settings["filter"]))
     gc.collect()
     gc.freeze()
@@ -64,12 +72,12 @@ def main() -> None:
             continue  # about a program that has ended meanwhile
         pid = os.fork()
         if pid == 0:
+            code = 1
             try:
                 control.close()
                 code = _run(request, descriptors, install_filter)
-            except BaseException:
-                code = 70
-            os._exit(code)
+            finally:
+                os._exit(code)
         for descriptor in descriptors:
             os.close(descriptor)
         _watch(control, pid)
@@ -88,11 +96,12 @@ def _watch(control, pid: int) -> None:
     while all(ready != process for ready, _ in poll.poll()):
         message = control.recv(1 << 16)
         if not message:
+            os.kill(pid, signal.SIGKILL)
             os._exit(0)
         if json.loads(message)["do"] == "kill":
             os.kill(pid, signal.SIGKILL)
         else:
-            _reply(control, event="usage", seconds=_seconds(pid), idle=_is_idle(pid))
+            _reply(control, event="usage", seconds=_seconds(pid), waited=_waited(pid))
     os.close(process)
     _, status, usage = os.wait4(pid, 0)
     left = False
@@ -113,8 +122,19 @@ def _watch(control, pid: int) -> None:
         signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
         seconds=usage.ru_utime + usage.ru_stime,
         peak_bytes=usage.ru_maxrss * 1024,
-        clean=not left and not os.listdir("."),
+        clean=not left and _has_clean_directory(),
     )
+
+
+def _has_clean_directory() -> bool:
+    """Tells whether the working directory is empty; resets its mode and times."""
+    try:
+        os.chmod(".", 0o700)
+        empty = not os.listdir(".")
+        os.utime(".", (0, 0))
+    except OSError:
+        return False
+    return empty
 
 
 def _seconds(pid: int) -> float:
@@ -122,16 +142,16 @@ def _seconds(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | 2)  # Linux's number for another process's clock
 
 
-def _is_idle(pid: int) -> bool:
-    """Tells whether no thread of a process runs or waits for a processor or a disk."""
-    try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/stat") as file:
-                if file.read().rpartition(")")[2].split()[0] in "RD":
-                    return False
-    except OSError:
-        return False
-    return True
+def _waited(pid: int) -> float:
+    """Longest time that a thread of a process was ready to run but had no processor, in seconds."""
+    longest = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
+                longest = max(longest, int(file.read().split()[1]))
+        except OSError:
+            pass  # it has ended
+    return longest / 1e9
 
 
 def _filter_installer(libc, program: bytes):
@@ -153,6 +173,33 @@ def _filter_installer(libc, program: bytes):
 
 def _run(request, descriptors, install_filter) -> int:
     """Prepares the process for a program, and runs it; returns the exit code."""
+    try:
+        text, streams = _prepare(request, descriptors)
+        install_filter()
+    except BaseException:  # no fault of the program, which cannot send this signal itself
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise
+    # Functions are imported, as by the judges of the field: `if __name__ == "__main__"` is skipped.
+    name = "__main__" if request["mode"] == "script" else "solution"
+    module = sys.modules[name] = types.ModuleType(name)
+    try:
+        if request["mode"] == "script":
+            _execute(text, module)
+        elif request["mode"] == "calls":
+            _serve_calls(text, module)
+        else:
+            _run_tests(text, module, request["functions"])
+        code = 0
+    except SystemExit as error:
+        code = _exit_code(error)
+    except BaseException:
+        _print_traceback()
+        code = 1
+    return _finish(code, streams)
+
+
+def _prepare(request, descriptors):
+    """Sets descriptors, limits and modules; returns (text of the program, standard streams)."""
     os.setsid()
     program, *standard = descriptors
     with os.fdopen(program, "rb") as file:
@@ -161,33 +208,18 @@ def _run(request, descriptors, install_filter) -> int:
     high = [_moved_up(descriptor) for descriptor in standard]
     for number, descriptor in enumerate(high):
         os.dup2(descriptor, number, inheritable=False)
-    os.closerange(len(high), 1024)
-    for name, value in request["limits"].items():
-        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
-    streams = (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w"))
-    for name, number, mode in streams:
+    os.closerange(len(high), _MOST_DESCRIPTORS)
+    streams = []
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         errors = "backslashreplace" if name == "stderr" else "surrogateescape"
-        stream = open(number, mode, encoding="utf-8", errors=errors, closefd=False)
+        stream = open(number, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115  open to the end
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+        streams.append(stream)
     sys.argv = ["program"]
-    install_filter()
-    main_module = types.ModuleType("__main__")
-    sys.modules["__main__"] = main_module
-    try:
-        if request["mode"] == "script":
-            _execute(text, main_module)
-        elif request["mode"] == "calls":
-            _serve_calls(text, main_module)
-        else:
-            _run_tests(text, main_module, request["functions"])
-        code = 0
-    except SystemExit as error:
-        code = _exit_code(error)
-    except BaseException:
-        _print_traceback()
-        code = 1
-    return _finish(code)
+    for name, value in request["limits"].items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+    return text, streams
 
 
 def _moved_up(descriptor: int) -> int:
@@ -197,7 +229,7 @@ def _moved_up(descriptor: int) -> int:
 
 
 def _execute(text: str, module) -> None:
-    exec(compile(text, "<program>", "exec"), module.__dict__)
+    exec(compile(text, "<program>", "exec", dont_inherit=True), module.__dict__)
 
 
 def _exit_code(error: SystemExit) -> int:
@@ -218,15 +250,16 @@ def _print_traceback() -> None:
         print(getattr(kind, "__name__", "error"), file=sys.stderr)
 
 
-def _finish(code: int) -> int:
+def _finish(code: int, streams) -> int:
     """Ends as an interpreter does: waits for threads, runs exit functions, flushes."""
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not thread.daemon:
-            thread.join()
     try:
+        for thread in threading.enumerate():
+            if thread is not threading.main_thread() and not thread.daemon:
+                thread.join()
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr, *streams):
+            if stream is not None and not stream.closed:
+                stream.flush()
     except BaseException:
         _print_traceback()
         code = code or 1
@@ -270,7 +303,7 @@ def _run_tests(text: str, module, functions) -> None:
             answer = json.loads(answers.readline())
             if "error" not in answer:
                 return decode(answer["value"])
-            kind = getattr(__import__("builtins"), answer["error"], None)
+            kind = getattr(builtins, answer["error"], None)
             if not (isinstance(kind, type) and issubclass(kind, Exception)):
                 kind = _CallError
             raise kind(answer.get("message", ""))
@@ -282,16 +315,26 @@ def _run_tests(text: str, module, functions) -> None:
     try:
         _execute(text, module)
         verdict = {"passed": True}
-    except AssertionError as error:
-        verdict = {"passed": False, "error": "AssertionError", "message": str(error)[:500]}
     except Exception as error:
-        verdict = {"passed": False, "error": type(error).__name__, "message": str(error)[:500]}
+        verdict = {
+            "passed": False,
+            "error": type(error).__name__,
+            "message": str(error)[:500],
+            "line": _last_line(error),
+        }
     ask(verdict)
+
+
+def _last_line(error) -> int:
+    """Returns the innermost line of the program that an exception passed; 0 for none."""
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in frames if frame.f_code.co_filename == "<program>"]
+    return lines[-1] if lines else 0
 
 
 def _channel():
     """Returns (lines from the host, a function that sends JSON to it), on descriptors 3 and 4."""
-    lines = open(3, encoding="ascii", closefd=False)
+    lines = open(3, encoding="ascii", closefd=False)  # noqa: SIM115  open to the end
     dumps, write = json.dumps, os.write
 
     def send(value) -> None:
@@ -300,89 +343,3 @@ def _channel():
             data = data[write(4, data) :]
 
     return lines, send
-
-
-_TAGGED = {"tuple": tuple, "set": set, "frozenset": frozenset, "iter": iter}
-
-
-class NotPlainError(TypeError):
-    """A value is of no plain type, or nested too deeply."""
-
-
-def encode(value, depth: int = 0):
-    """Turns a value of plain types into JSON that keeps the types; `decode` is its inverse.
-
-    None, bool, str, list, float and int up to 64 bits are themselves. A subclass is sent as its
-    plain type. Iterators are sent as what they yield.
-
-    Raises:
-      NotPlainError: for a value of any other type.
-    """
-    if depth > _DEPTH:
-        raise NotPlainError(f"nested deeper than {_DEPTH}")
-
-    def inner(values):
-        return [encode(item, depth + 1) for item in values]
-
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int(value) if -(1 << 63) <= value < 1 << 63 else {"int": hex(value)}
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, list):
-        return inner(value)
-    for tag, kind in (("tuple", tuple), ("set", set), ("frozenset", frozenset)):
-        if isinstance(value, kind):
-            return {tag: inner(value)}
-    if isinstance(value, dict):
-        return {"dict": [inner(pair) for pair in value.items()]}
-    if isinstance(value, complex):
-        return {"complex": [value.real, value.imag]}
-    if isinstance(value, (bytes, bytearray)):
-        return {"bytes": bytes(value).hex()}
-    if isinstance(value, range):
-        return {"range": [value.start, value.stop, value.step]}
-    if type(value).__module__ in ("decimal", "fractions"):
-        return {type(value).__name__: str(value)}
-    if hasattr(value, "__next__") or type(value).__name__ in ("dict_keys", "dict_values"):
-        return {"iter": inner(value)}
-    if type(value).__name__ == "dict_items":
-        return {"iter": inner(value)}
-    raise NotPlainError(f"a value of type {type(value).__name__} is not plain")
-
-
-def decode(value):
-    """Turns JSON of `encode` back into the value."""
-    if isinstance(value, list):
-        return [decode(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    ((tag, content),) = value.items()
-    if tag in _TAGGED:
-        return _TAGGED[tag](decode(content))
-    if tag == "dict":
-        return {decode(key): decode(item) for key, item in content}
-    if tag == "int":
-        return int(content, 16)
-    if tag == "complex":
-        return complex(*content)
-    if tag == "bytes":
-        return bytes.fromhex(content)
-    if tag == "range":
-        return range(*content)
-    if tag == "Decimal":
-        import decimal
-
-        return decimal.Decimal(content)
-    if tag == "Fraction":
-        import fractions
-
-        return fractions.Fraction(content)
-    raise NotPlainError(f"there is no type {tag}")
-
-
-if __name__ == "__main__":
-    main()

@@ -18,18 +18,18 @@ Its final answer counts whatever its format: see `final_answer`.
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from experiments.tasks.answers import final_answer, is_close, parse_number
 from experiments.tasks.base import check_at_least, check_seed, eos_ids
+from experiments.tasks.chats import Chat, check_template
 from experiments.tasks.questions import drop_repeats
 from experiments.tasks.text_task import Problem, TextTask, require_tokenizer, text_task
 
 INSTRUCTION = "Solve the problem step by step. End with a line '#### ' and the number."
-TEMPLATES = ("plain", "chat")
 
 
 def score(text: str, answer: float) -> float:
@@ -71,9 +71,14 @@ def make(
       FileNotFoundError: naming the path and the config field.
     """
     require_tokenizer(tokenizer, "gsm8k")
-    if template not in TEMPLATES:
-        raise ValueError(f"template must be one of {', '.join(TEMPLATES)}, got {template!r}")
-    encode = _plain if template == "plain" else _chat(tokenizer, system, template_kwargs)
+    check_template(template)
+    chat = None if template == "plain" else Chat(tokenizer, system, template_kwargs)
+
+    def encode(question: str, examples: list[tuple[str, str]]) -> str | Sequence[int]:
+        if chat is None:
+            return _plain(question, examples)
+        return chat.prompt(question, [(q, _worked(a)) for q, a in examples])
+
     check_seed(seed)
     check_at_least("shots", shots, 0)
     check_at_least("max_completion", max_completion, 2)
@@ -95,7 +100,7 @@ def make(
         pattern=(0,),
         evaluation_pattern=(0,),
         score=score,
-        eos_id=tokenizer.eos_id if template == "plain" else _turn_end(tokenizer),
+        eos_id=tokenizer.eos_id if chat is None else chat.eos_id,
         eos_ids=eos_ids(tokenizer),
         max_prompt=max_prompt,
         max_completion=max_completion,
@@ -110,37 +115,6 @@ def make(
 def _plain(question: str, examples: list[tuple[str, str]]) -> str:
     worked = "".join(f"Question: {q}\nAnswer: {_worked(a)}\n\n" for q, a in examples)
     return f"{worked}Question: {question}\nAnswer:"
-
-
-def _chat(
-    tokenizer: Any, system: str, variables: Mapping
-) -> Callable[[str, list[tuple[str, str]]], Sequence[int]]:
-    """Returns (question, examples) -> token ids, by the model's template."""
-    if tokenizer.chat_template is None:
-        raise ValueError(
-            "template must be 'plain' for a tokenizer without a chat template, got 'chat'"
-        )
-    given = ("self", "messages", "add_generation_prompt")
-    named = isinstance(variables, Mapping) and all(isinstance(name, str) for name in variables)
-    if not named or any(name in given for name in variables):
-        raise ValueError(
-            f"template_kwargs must be variables of the chat template other than {', '.join(given)},"
-            f" got {variables!r}"
-        )
-
-    def encode(question: str, examples: list[tuple[str, str]]) -> Sequence[int]:
-        turns = [("system", system)] if system else []
-        for q, a in examples:
-            turns += [("user", q), ("assistant", _worked(a))]
-        turns.append(("user", question))
-        messages = [{"role": role, "content": content} for role, content in turns]
-        return tokenizer.encode_chat(messages, **variables)
-
-    return encode
-
-
-def _turn_end(tokenizer: Any) -> int:
-    return tokenizer.eos_id if tokenizer.turn_end_id is None else tokenizer.turn_end_id
 
 
 def _worked(answer: str) -> str:

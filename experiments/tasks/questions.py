@@ -3,9 +3,11 @@
 Above: text_task, and the tasks made of it.
 """
 
+import gzip
 import json
 import re
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,24 +106,43 @@ def read_json_lines(path: Path, fields: Mapping[str, str]) -> list[dict[str, Any
       ValueError: naming the file, the line, the field and its value.
     """
     rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        place = f"{path}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{place} is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{place} must be a JSON object, got {str(row)[:100]!r}")
+    for place, row in json_objects(path):
         for name, kind in fields.items():
             value = row.get(name)
             if not (isinstance(value, str) if kind == "text" else _is_number(value)):
                 raise ValueError(f"{place}: {name} must be a {kind}, got {str(value)[:100]!r}")
         rows.append(row)
-    if not rows:
-        raise ValueError(f"{path} has no lines")
     return rows
+
+
+def json_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the JSON object of each line, and its place: "FILE, line N"; skips blank lines.
+
+    Args:
+      path: of the file, which may be compressed (.gz).
+
+    Raises:
+      OSError: if there is no such file.
+      ValueError: naming the file and the line, or if there is none.
+    """
+    place = str(path)
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                place = f"{path}, line {number}"
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise ValueError(f"{place} is not JSON: {error}") from error
+                if not isinstance(row, dict):
+                    raise ValueError(f"{place} must be a JSON object, got {str(row)[:100]!r}")
+                yield place, row
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"{path} is no gzip file: {error}") from error
+    if place == str(path):
+        raise ValueError(f"{path} has no lines")
 
 
 def _is_number(value: Any) -> bool:

@@ -1,0 +1,295 @@
+"""A program under way in a sandbox: its pipes, its time, its end.
+
+Below: protocol. Above: sandbox.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+
+from experiments.sandbox.protocol import Limits, Result, SandboxError
+
+_ANSWER_SECONDS = 30.0  # for which a server may be silent when it is asked something
+_PATIENCE = 20.0  # times its limit that a program may take on a busy machine
+_LEAST_LOOK = 0.02  # seconds between two looks at what a program has used
+_KEPT_ERROR = 2000  # bytes of standard error
+_CHUNK = 1 << 16
+# Numbers of Linux that Python's fcntl lacks before 3.13 or on old builds.
+_ADD_SEALS, _SEAL_ALL = 1033, 0xF
+
+
+class Control:
+    """The host's end of the socket to a server: one JSON object to a packet."""
+
+    def __init__(self, connection: socket.socket):
+        self.connection = connection
+
+    def send(self, request: Mapping[str, object], descriptors: list[int] | None = None) -> bool:
+        """Sends a request; returns whether it went out."""
+        try:
+            socket.send_fds(self.connection, [json.dumps(request).encode()], descriptors or [])
+        except OSError:
+            return False
+        return True
+
+    def receive(self, seconds: float) -> dict | None:
+        """Returns the next event; None if none comes in time, or the server is gone."""
+        try:
+            self.connection.settimeout(max(seconds, 0.001))
+            event = json.loads(self.connection.recv(_CHUNK))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return event if isinstance(event, dict) else None
+
+
+class Running:
+    """A program under way.
+
+    Attributes:
+      clean: after its end, whether the sandbox is as it was before; False while it runs.
+    """
+
+    def __init__(
+        self,
+        control: Control,
+        mode: str,
+        program: str,
+        stdin: str,
+        limits: Limits,
+        functions: Mapping[str, str],
+        *,
+        counts_threads: bool = True,
+    ):
+        self.clean = False
+        self._control, self._limits = control, limits
+        self._output, self._error, self._answers = bytearray(), bytearray(), bytearray()
+        self._status = self._detail = ""
+        self._exit: dict | None = None
+        self._ended = False
+        self._open: set[int] = set()
+        theirs: list[int] = []
+        try:
+            theirs += [_sealed(program), _sealed(stdin)]
+            self._stdout, self._stderr, self._from = self._pipe(theirs), self._pipe(theirs), -1
+            self._to = -1
+            if mode != "script":
+                self._to = self._pipe(theirs, host_writes=True)
+                self._from = self._pipe(theirs)
+            request = {
+                "do": "run",
+                "mode": mode,
+                "functions": dict(functions),
+                "limits": {
+                    "CPU": int(limits.seconds) + 1,
+                    "AS": limits.memory_bytes,
+                    "FSIZE": limits.file_bytes,
+                    "NOFILE": limits.open_files,
+                    **({"NPROC": limits.threads + 1} if counts_threads else {}),
+                },
+            }
+            if not control.send(request, theirs):
+                self._finish("unknown", "the sandbox ended")
+        except OSError as error:
+            self._close()
+            raise SandboxError(f"the host cannot start a program: {error}") from error
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
+        self._started = time.monotonic()
+        self._look_at = self._started + limits.seconds
+        self._asked_at: float | None = None
+        self._paused_at: float | None = None
+
+    def result(self) -> Result:
+        """Waits for the end of the program."""
+        self._wait(lambda: False, [self._stdout, self._stderr])
+        self.end()
+        return self._result()
+
+    def send(self, data: bytes) -> None:
+        """Sends a line to the program; it ends with a timeout if the program does not read it."""
+        self._resume()
+        data += b"\n"
+        while data and not self._over():
+            try:
+                data = data[os.write(self._to, data) :]
+            except BlockingIOError:
+                self._step([self._stdout, self._stderr], writing=True)
+            except OSError:
+                self._finish("error", "it closed the channel of its calls")
+
+    def receive(self) -> bytes | Result:
+        """Waits for a line from the program; returns its result instead if it ends before."""
+        self._resume()
+        self._wait(lambda: b"\n" in self._answers, [self._stdout, self._stderr, self._from])
+        if b"\n" not in self._answers:
+            self.end()
+        if b"\n" not in self._answers:
+            return self._result()
+        end = self._answers.index(b"\n")
+        line = bytes(self._answers[:end])
+        del self._answers[: end + 1]
+        self._paused_at = time.monotonic()
+        return line
+
+    def end(self) -> None:
+        """Ends the program if it runs, and takes what it has written."""
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            if self._exit is None and self._control.send({"do": "kill"}):
+                until = time.monotonic() + _ANSWER_SECONDS
+                while self._exit is None:
+                    event = self._control.receive(until - time.monotonic())
+                    if event is None:
+                        break
+                    self._take(event)
+            if self._exit is None:
+                self._finish("unknown", "the sandbox does not answer")
+            self.clean = self._exit is not None and self._exit.get("clean") is True
+            for descriptor in list(self._open - {self._to}):
+                self._read(descriptor)
+        finally:
+            self._close()
+
+    def _over(self) -> bool:
+        return self._exit is not None or bool(self._status)
+
+    def _wait(self, done: Callable[[], bool], reading: list[int]) -> None:
+        while not done() and not self._over():
+            self._step(reading)
+
+    def _resume(self) -> None:
+        """Ends a pause: what the host takes between two lines is not the program's time."""
+        if self._paused_at is not None:
+            pause = time.monotonic() - self._paused_at
+            self._started, self._look_at = self._started + pause, self._look_at + pause
+            self._paused_at = None
+
+    def _pipe(self, theirs: list[int], host_writes: bool = False) -> int:
+        """Opens a pipe; appends the program's end to `theirs` and returns the host's."""
+        read, write = os.pipe()
+        ours, other = (write, read) if host_writes else (read, write)
+        theirs.append(other)
+        self._open.add(ours)
+        os.set_blocking(ours, False)
+        return ours
+
+    def _close(self) -> None:
+        while self._open:
+            os.close(self._open.pop())
+
+    def _step(self, reading: list[int], writing: bool = False) -> None:
+        """Waits until something can be read, or the program has to be looked at."""
+        control = self._control.connection.fileno()
+        if control < 0:  # closed by another thread
+            self._finish("unknown", "the sandbox is closed")
+            return
+        poll = select.poll()
+        poll.register(control, select.POLLIN)
+        for descriptor in self._open.intersection(reading):
+            poll.register(descriptor, select.POLLIN)
+        if writing:
+            poll.register(self._to, select.POLLOUT)
+        until = self._look_at if self._asked_at is None else self._asked_at + _ANSWER_SECONDS
+        for descriptor, _ in poll.poll(max(until - time.monotonic(), 0) * 1000 + 1):
+            if descriptor == control:
+                self._take(self._control.receive(_ANSWER_SECONDS))
+            elif descriptor != self._to:
+                self._read(descriptor)
+        now = time.monotonic()
+        if self._over() or now < until:
+            return
+        if self._asked_at is not None:
+            self._finish("unknown", "the sandbox does not answer")
+        elif self._control.send({"do": "usage"}):
+            self._asked_at = now
+        else:
+            self._finish("unknown", "the sandbox ended")
+
+    def _read(self, descriptor: int) -> None:
+        buffers = {self._stdout: self._output, self._stderr: self._error, self._from: self._answers}
+        kept = buffers[descriptor]
+        while descriptor in self._open:
+            try:
+                data = os.read(descriptor, _CHUNK)
+            except BlockingIOError:
+                return
+            if not data:
+                self._open.remove(descriptor)
+                os.close(descriptor)
+                return
+            kept += data
+            if len(kept) > self._limits.output_bytes:
+                self._finish("output", f"more than {self._limits.output_bytes} bytes of output")
+                return
+
+    def _take(self, event: dict | None) -> None:
+        """Takes an event of the server."""
+        if event is None:
+            self._finish("unknown", "the sandbox ended")
+        elif event.get("event") == "exit":
+            self._exit = event
+        elif event.get("event") == "usage":
+            self._asked_at = None
+            self._take_usage(float(event.get("seconds", 0)), float(event.get("waited", 0)))
+        else:
+            self._finish("unknown", "the sandbox answers what nobody asked")
+
+    def _take_usage(self, seconds: float, waited: float) -> None:
+        limit, now = self._limits.seconds, time.monotonic()
+        elapsed = now - self._started
+        if seconds > limit:
+            self._finish("timeout", f"more than {limit:g} s of processor time")
+        elif elapsed - waited > limit:
+            self._finish("timeout", f"more than {limit:g} s, most of them asleep")
+        elif elapsed > _PATIENCE * limit:
+            self._finish("unknown", "the machine is too busy")
+        else:
+            self._look_at = now + max(limit - max(seconds, elapsed - waited), _LEAST_LOOK)
+
+    def _finish(self, status: str, detail: str) -> None:
+        if not self._status:
+            self._status, self._detail = status, detail
+
+    def _result(self) -> Result:
+        exit = self._exit or {}
+        error = bytes(self._error[-_KEPT_ERROR:]).decode(errors="replace").strip()
+        status, detail = self._status, self._detail
+        seconds = float(exit.get("seconds") or 0.0)
+        if not status:
+            code, number = exit.get("code"), exit.get("signal")
+            if code is not None:
+                last = error.rpartition("\n")[2]
+                status = "ok" if code == 0 else "memory" if last == "MemoryError" else "error"
+                detail = error if code else ""
+            elif number == signal.SIGXCPU or seconds > self._limits.seconds:
+                status = "timeout"
+                detail = f"more than {self._limits.seconds:g} s of processor time"
+            elif number == signal.SIGKILL:  # not ours, and no program can send one
+                status, detail = "unknown", "killed from outside, perhaps for want of memory"
+            else:
+                status, detail = "killed", signal.strsignal(number or 0) or f"signal {number}"
+        output = bytes(self._output[: self._limits.output_bytes]).decode(errors="replace")
+        return Result(status, output, seconds, int(exit.get("peak_bytes") or 0), detail)
+
+
+def _sealed(text: str) -> int:
+    """Writes a text to a file in memory that nobody can change any more; returns its descriptor."""
+    descriptor = os.memfd_create("text", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.close, descriptor)
+        data = memoryview(text.encode("utf-8", "surrogatepass"))
+        while data:
+            data = data[os.write(descriptor, data) :]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        fcntl.fcntl(descriptor, _ADD_SEALS, _SEAL_ALL)
+        undo.pop_all()
+    return descriptor
