@@ -41,7 +41,7 @@ class Backend(NamedTuple):
     counts_threads: bool = True
 
 
-_ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/tmp", "PYTHONHASHSEED": "0"}
+_ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/tmp", "PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2"}
 PYTHON = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
