@@ -55,10 +55,18 @@ def test_bubblewrap_that_fails_is_told_in_one_line(monkeypatch, tmp_path):
     tmp_path.chmod(0o755)
     monkeypatch.setattr(backends, "_without_root", lambda: ([], None))
     monkeypatch.setattr(backends, "compiled_filter", lambda: b"")
+    monkeypatch.setattr(backends, "_bubblewrap_version", lambda: "bubblewrap 0.8.0")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(SandboxError, match="does not start: bwrap: No permissions") as error:
         Sandbox()
     assert "\n" not in str(error.value)
+
+
+def test_bubblewrap_that_is_old_is_told(monkeypatch):
+    monkeypatch.setattr(backends.shutil, "which", lambda name: name)
+    monkeypatch.setattr(backends, "_bubblewrap_version", lambda: "bubblewrap 0.6.1")
+    with pytest.raises(UnavailableError, match=r"0\.8 or newer, got 'bubblewrap 0\.6\.1'"):
+        Sandbox()
 
 
 def test_unsafe_runs_programs_within_limits():
