@@ -74,7 +74,7 @@ class SandboxPool:
     def map(
         self, function: Callable[[tuple[Sandbox, ...], Item], Answer], items: Iterable[Item]
     ) -> list[Answer]:
-        """Calls `function(sandboxes, item)` for every item.
+        """Calls `function(sandboxes, item)` for every item; one map at a time.
 
         Args:
           function: called from several threads, each with sandboxes of its own.

@@ -86,7 +86,8 @@ class Running:
         self._open: set[int] = set()
         theirs: list[int] = []
         try:
-            theirs += [_sealed(program), _sealed(stdin)]
+            theirs.append(_sealed(program))
+            theirs.append(_sealed(stdin))
             self._stdout, self._stderr, self._from = self._pipe(theirs), self._pipe(theirs), -1
             self._to = -1
             if mode != "script":
@@ -106,9 +107,11 @@ class Running:
             }
             if not control.send(request, theirs):
                 self._finish("unknown", "the sandbox ended")
-        except OSError as error:
+        except BaseException as error:
             self._close()
-            raise SandboxError(f"the host cannot start a program: {error}") from error
+            if isinstance(error, OSError):
+                raise SandboxError(f"the host cannot start a program: {error}") from error
+            raise
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
@@ -136,12 +139,16 @@ class Running:
                 self._finish("error", "it closed the channel of its calls")
 
     def receive(self) -> bytes | Result:
-        """Waits for a line from the program; returns its result instead if it ends before."""
+        """Waits for a line from the program.
+
+        Returns:
+          The line; or the program's result, if it ends before or has reached a limit.
+        """
         self._resume()
         self._wait(lambda: b"\n" in self._answers, [self._stdout, self._stderr, self._from])
-        if b"\n" not in self._answers:
+        if self._status or b"\n" not in self._answers:
             self.end()
-        if b"\n" not in self._answers:
+        if self._status or b"\n" not in self._answers:
             return self._result()
         end = self._answers.index(b"\n")
         line = bytes(self._answers[:end])

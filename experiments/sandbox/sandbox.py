@@ -4,6 +4,7 @@ Below: running, backends; server is what runs behind the wall. Above: pool.
 """
 
 import contextlib
+import functools
 import inspect
 import json
 import os
@@ -221,6 +222,7 @@ class _Server:
         return ""
 
 
+@functools.cache  # the files may change while a training runs
 def _server_text() -> str:
     """Returns a program that brings the modules of the server along as text, and starts it."""
     modules = {module.__name__: inspect.getsource(module) for module in (values, server)}

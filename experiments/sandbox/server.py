@@ -331,7 +331,7 @@ def _run_tests(text: str, module, functions) -> None:
 
 def _channel():
     """Returns (lines from the host, a function that sends JSON to it), on descriptors 3 and 4."""
-    lines = open(3, encoding="ascii", closefd=False)  # noqa: SIM115  open to the end
+    lines = open(3, encoding="ascii", newline="\n", closefd=False)  # noqa: SIM115  open to the end
     dumps, write = json.dumps, os.write
 
     def send(value) -> None:

@@ -64,7 +64,8 @@ def encode(value, depth: int = 0):
 def decode(value) -> Any:
     """Turns JSON of `encode` back into the value, whoever wrote it.
 
-    It takes time in proportion to the text, but for fractions of thousands of digits.
+    A hostile text can make it slow, by numbers with equal hashes or huge fractions: decode what a
+    program wrote inside a sandbox, as tests do, or bound its length.
 
     Raises:
       NotPlainError: for anything that `encode` does not write.

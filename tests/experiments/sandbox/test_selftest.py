@@ -96,3 +96,39 @@ def test_read_programs_names_a_bad_line(tmp_path):
     (tmp_path / "bad.txt").write_text("=== good -> ok : x\npass\n===bad\n")
     with pytest.raises(ValueError, match=r"bad\.txt, line 3: not a header: '===bad'"):
         read_programs(tmp_path / "bad.txt")
+
+
+def test_command_runs_the_benchmark(sandbox, command):
+    del sandbox
+    with command("experiments.sandbox", "--benchmark", "--programs=100", "--workers=1") as process:
+        output, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    assert "| ok (expected)" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--selftest", "--benchmark"), "choose --selftest or --benchmark"),
+        ((), "choose --selftest or --benchmark"),
+        (("--selftest", "--backend=unsafe"), "value should be one of <bubblewrap|sandlock>"),
+    ],
+)
+def test_command_refuses(command, arguments, said):
+    with command("experiments.sandbox", *arguments) as process:
+        output, error = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert said in output + error
+
+
+def test_command_fails_if_a_program_is_not_contained(monkeypatch, capsys):
+    from experiments.sandbox import __main__ as command
+
+    monkeypatch.setattr(command, "lines", lambda _: iter([("one", True), ("two", False)]))
+    command.flags.FLAGS(["sandbox", "--selftest"])
+    with pytest.raises(SystemExit) as ended:
+        command.main([])
+    assert ended.value.code == 1
+    assert capsys.readouterr().out.endswith(
+        "1 of 2 hostile programs were contained; none may pass.\n"
+    )
