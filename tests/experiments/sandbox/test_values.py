@@ -43,7 +43,7 @@ def _typed(value):
     return type(value), value
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(VALUES)
 def test_encode_round_trips_through_json(value):
     assert _typed(decode(json.loads(json.dumps(encode(value))))) == _typed(value)
@@ -120,7 +120,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(JSON)
 def test_decode_raises_nothing_else_for_hostile_json(value):
     with contextlib.suppress(NotPlainError):
