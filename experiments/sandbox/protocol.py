@@ -22,8 +22,8 @@ class Limits:
     """What one program may use.
 
     Attributes:
-      seconds: processor time of all threads; and, too, time that a program takes by the clock
-        without waiting for a busy processor or for the host, so that it cannot sleep for longer.
+      seconds: processor time of all threads, all calls together; and, too, time asleep in one
+        call. Waiting for a busy processor, a disk or the host does not count.
       memory_bytes: of address space, which bounds the memory.
       output_bytes: of standard output; and of one answer to a call.
       file_bytes: of one file that it writes. All its files together are held by the sandbox's

@@ -18,6 +18,7 @@ from experiments.sandbox.protocol import Limits, Result, SandboxError
 
 _ANSWER_SECONDS = 30.0  # for which a server may be silent when it is asked something
 _PATIENCE = 20.0  # times its limit that a program may take on a busy machine
+_IDLE_LOOKS = 3  # times in a row that a program is found asleep before that counts
 _LEAST_LOOK, _MOST_LOOK = 0.02, 0.5  # seconds between two looks at what a program has used
 _KEPT_ERROR = 2000  # bytes of standard error
 _CHUNK = 1 << 16
@@ -115,7 +116,8 @@ class Running:
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
-        self._started = time.monotonic()
+        self._started = self._called = time.monotonic()
+        self._idle = 0
         self._look_at = self._started + min(limits.seconds, _MOST_LOOK)
         self._asked_at: float | None = None
         self._paused_at: float | None = None
@@ -129,6 +131,7 @@ class Running:
     def send(self, data: bytes) -> None:
         """Sends a line to the program; it ends with a timeout if the program does not read it."""
         self._resume()
+        self._called, self._idle = time.monotonic(), 0
         data += b"\n"
         while data and not self._over():
             try:
@@ -186,7 +189,8 @@ class Running:
         """Ends a pause: what the host takes between two lines is not the program's time."""
         if self._paused_at is not None:
             pause = time.monotonic() - self._paused_at
-            self._started, self._look_at = self._started + pause, self._look_at + pause
+            self._started, self._called = self._started + pause, self._called + pause
+            self._look_at += pause
             self._paused_at = None
 
     def _pipe(self, theirs: list[int], host_writes: bool = False) -> int:
@@ -266,17 +270,21 @@ class Running:
             return False
         return True
 
-    def _take_usage(self, seconds: float, waited: float, files: int) -> None:
+    def _take_usage(self, seconds: float, waited: float, idle: bool, files: int) -> None:
+        """Ends a program that has used up its time, at work, or asleep in this call of it."""
         limit, now = self._limits.seconds, time.monotonic()
-        elapsed = now - self._started
-        if max(seconds, elapsed - waited) > limit:
+        elapsed, asleep = now - self._started, now - self._called - waited
+        self._idle = self._idle + 1 if idle else 0
+        late = elapsed > _PATIENCE * limit
+        sleeps = asleep > limit and self._idle >= _IDLE_LOOKS
+        if seconds > limit or sleeps or (late and waited < elapsed / 2):
             self._finish("timeout", f"more than {limit:g} s, {seconds:.1f} of them at work")
         elif files > self._limits.files:
             self._finish("memory", f"more than {self._limits.files} files")
-        elif elapsed > _PATIENCE * limit:
+        elif late:
             self._finish("unknown", "the machine is too busy")
         else:
-            left = limit - max(seconds, elapsed - waited)
+            left = limit - max(seconds, asleep)
             self._look_at = now + min(max(left, _LEAST_LOOK), _MOST_LOOK)
 
     def _finish(self, status: str, detail: str) -> None:

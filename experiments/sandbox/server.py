@@ -9,7 +9,7 @@ holds the settings. A request names limits and a mode, and brings descriptors: t
 standard input, output and error, and for two modes a pipe from and to the host. Replies:
 
     {"event": "ready"}                 the server has started
-    {"event": "usage", "seconds": s, "waited": w, "files": n}  to a request {"do": "usage"}
+    {"event": "usage", "seconds": s, "waited": w, "idle": true, "files": n}   to {"do": "usage"}
     {"event": "exit", "code": c, "signal": n, "seconds": s, "peak_bytes": b, "clean": true}
 
 Modes: "script" runs a program as `python FILE` does. "calls" defines it, then answers calls of its
@@ -102,6 +102,7 @@ def _watch(control, pid: int) -> None:
                 event="usage",
                 seconds=_seconds(pid),
                 waited=_waited(pid),
+                idle=_is_idle(pid),
                 files=_files() if _IS_INIT else 0,
             )
     os.close(process)
@@ -154,6 +155,18 @@ def _waited(pid: int) -> float:
         except OSError:
             pass  # it has ended
     return longest / 1e9
+
+
+def _is_idle(pid: int) -> bool:
+    """Tells whether no thread of a process runs or waits for a processor or a disk."""
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
+                if file.read().rpartition(b")")[2].split()[0] in (b"R", b"D"):
+                    return False
+        except OSError:
+            pass  # it has ended
+    return True
 
 
 def _files() -> int:

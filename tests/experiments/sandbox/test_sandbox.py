@@ -219,7 +219,7 @@ while control.recv(1 << 16):
         b"[]",
         b"{}",
         b'{"event": "usage"}',
-        b'{"event": "usage", "seconds": "x", "waited": 0, "files": 0}',
+        b'{"event": "usage", "seconds": "x", "waited": 0, "idle": true, "files": 0}',
         b'{"event": "exit"}',
         b'{"event": "exit", "code": null, "signal": "9", "seconds": 0, "peak_bytes": 0, "clean": 1}',
         b'{"event": "exit", "code": 0, "signal": null, "seconds": [], "peak_bytes": 0, "clean": true}',
