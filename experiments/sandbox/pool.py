@@ -66,10 +66,15 @@ class SandboxPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def replaced(self) -> int:
+        """How many sandboxes were replaced so far, since a program left something in them."""
+        return sum(sandbox.replaced for sandbox in self._started)
+
     def map(
         self, function: Callable[[tuple[Sandbox, ...], Item], Answer], items: Iterable[Item]
     ) -> list[Answer]:
-        """Calls `function(sandboxes, item)` for every item.
+        """Calls `function(sandboxes, item)` for every item; one map at a time.
 
         Args:
           function: called from several threads, each with sandboxes of its own.

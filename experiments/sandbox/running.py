@@ -12,12 +12,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from experiments.sandbox.protocol import Limits, Result, SandboxError
 
 _ANSWER_SECONDS = 30.0  # for which a server may be silent when it is asked something
 _PATIENCE = 20.0  # times its limit that a program may take on a busy machine
-_LEAST_LOOK = 0.02  # seconds between two looks at what a program has used
+_IDLE_LOOKS = 3  # times in a row that a program is found asleep before that counts
+_LEAST_LOOK, _MOST_LOOK = 0.02, 0.5  # seconds between two looks at what a program has used
 _KEPT_ERROR = 2000  # bytes of standard error
 _CHUNK = 1 << 16
 # Numbers of Linux that Python's fcntl lacks before 3.13 or on old builds.
@@ -48,6 +50,16 @@ class Control:
         return event if isinstance(event, dict) else None
 
 
+class _Exit(NamedTuple):
+    """How a program ended: with an exit code or by a signal."""
+
+    code: int | None
+    signal: int | None
+    seconds: float
+    peak_bytes: int
+    clean: bool
+
+
 class Running:
     """A program under way.
 
@@ -70,12 +82,13 @@ class Running:
         self._control, self._limits = control, limits
         self._output, self._error, self._answers = bytearray(), bytearray(), bytearray()
         self._status = self._detail = ""
-        self._exit: dict | None = None
+        self._exit: _Exit | None = None
         self._ended = False
         self._open: set[int] = set()
         theirs: list[int] = []
         try:
-            theirs += [_sealed(program), _sealed(stdin)]
+            theirs.append(_sealed(program))
+            theirs.append(_sealed(stdin))
             self._stdout, self._stderr, self._from = self._pipe(theirs), self._pipe(theirs), -1
             self._to = -1
             if mode != "script":
@@ -95,14 +108,17 @@ class Running:
             }
             if not control.send(request, theirs):
                 self._finish("unknown", "the sandbox ended")
-        except OSError as error:
+        except BaseException as error:
             self._close()
-            raise SandboxError(f"the host cannot start a program: {error}") from error
+            if isinstance(error, OSError):
+                raise SandboxError(f"the host cannot start a program: {error}") from error
+            raise
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
-        self._started = time.monotonic()
-        self._look_at = self._started + limits.seconds
+        self._started = self._called = time.monotonic()
+        self._idle = 0
+        self._look_at = self._started + min(limits.seconds, _MOST_LOOK)
         self._asked_at: float | None = None
         self._paused_at: float | None = None
 
@@ -115,6 +131,7 @@ class Running:
     def send(self, data: bytes) -> None:
         """Sends a line to the program; it ends with a timeout if the program does not read it."""
         self._resume()
+        self._called, self._idle = time.monotonic(), 0
         data += b"\n"
         while data and not self._over():
             try:
@@ -125,12 +142,16 @@ class Running:
                 self._finish("error", "it closed the channel of its calls")
 
     def receive(self) -> bytes | Result:
-        """Waits for a line from the program; returns its result instead if it ends before."""
+        """Waits for a line from the program.
+
+        Returns:
+          The line; or the program's result, if it ends before or has reached a limit.
+        """
         self._resume()
         self._wait(lambda: b"\n" in self._answers, [self._stdout, self._stderr, self._from])
-        if b"\n" not in self._answers:
+        if self._status or b"\n" not in self._answers:
             self.end()
-        if b"\n" not in self._answers:
+        if self._status or b"\n" not in self._answers:
             return self._result()
         end = self._answers.index(b"\n")
         line = bytes(self._answers[:end])
@@ -147,13 +168,11 @@ class Running:
             if self._exit is None and self._control.send({"do": "kill"}):
                 until = time.monotonic() + _ANSWER_SECONDS
                 while self._exit is None:
-                    event = self._control.receive(until - time.monotonic())
-                    if event is None:
+                    if not self._take(self._control.receive(until - time.monotonic())):
                         break
-                    self._take(event)
             if self._exit is None:
                 self._finish("unknown", "the sandbox does not answer")
-            self.clean = self._exit is not None and self._exit.get("clean") is True
+            self.clean = self._exit is not None and self._exit.clean
             for descriptor in list(self._open - {self._to}):
                 self._read(descriptor)
         finally:
@@ -170,7 +189,8 @@ class Running:
         """Ends a pause: what the host takes between two lines is not the program's time."""
         if self._paused_at is not None:
             pause = time.monotonic() - self._paused_at
-            self._started, self._look_at = self._started + pause, self._look_at + pause
+            self._started, self._called = self._started + pause, self._called + pause
+            self._look_at += pause
             self._paused_at = None
 
     def _pipe(self, theirs: list[int], host_writes: bool = False) -> int:
@@ -231,54 +251,74 @@ class Running:
                 self._finish("output", f"more than {self._limits.output_bytes} bytes of output")
                 return
 
-    def _take(self, event: dict | None) -> None:
-        """Takes an event of the server."""
+    def _take(self, event: dict | None) -> bool:
+        """Takes an event of the server; returns whether it was one."""
         if event is None:
             self._finish("unknown", "the sandbox ended")
-        elif event.get("event") == "exit":
-            self._exit = event
-        elif event.get("event") == "usage":
-            self._asked_at = None
-            self._take_usage(float(event.get("seconds", 0)), float(event.get("waited", 0)))
-        else:
-            self._finish("unknown", "the sandbox answers what nobody asked")
+            return False
+        try:
+            kind = event.pop("event")
+            if kind == "exit":
+                self._exit = _exit(**event)
+            elif kind == "usage":
+                self._asked_at = None
+                self._take_usage(**event)
+            else:
+                raise ValueError(kind)
+        except (KeyError, TypeError, ValueError):
+            self._finish("unknown", "the sandbox answers what nobody understands")
+            return False
+        return True
 
-    def _take_usage(self, seconds: float, waited: float) -> None:
+    def _take_usage(self, seconds: float, waited: float, idle: bool, files: int) -> None:
+        """Ends a program that has used up its time, at work, or asleep in this call of it."""
         limit, now = self._limits.seconds, time.monotonic()
-        elapsed = now - self._started
-        if seconds > limit:
-            self._finish("timeout", f"more than {limit:g} s of processor time")
-        elif elapsed - waited > limit:
-            self._finish("timeout", f"more than {limit:g} s, most of them asleep")
-        elif elapsed > _PATIENCE * limit:
+        elapsed, asleep = now - self._started, now - self._called - waited
+        self._idle = self._idle + 1 if idle else 0
+        late = elapsed > _PATIENCE * limit
+        sleeps = asleep > limit and self._idle >= _IDLE_LOOKS
+        if seconds > limit or sleeps or (late and waited < elapsed / 2):
+            self._finish("timeout", f"more than {limit:g} s, {seconds:.1f} of them at work")
+        elif files > self._limits.files:
+            self._finish("memory", f"more than {self._limits.files} files")
+        elif late:
             self._finish("unknown", "the machine is too busy")
         else:
-            self._look_at = now + max(limit - max(seconds, elapsed - waited), _LEAST_LOOK)
+            left = limit - max(seconds, asleep)
+            self._look_at = now + min(max(left, _LEAST_LOOK), _MOST_LOOK)
 
     def _finish(self, status: str, detail: str) -> None:
         if not self._status:
             self._status, self._detail = status, detail
 
     def _result(self) -> Result:
-        exit = self._exit or {}
         error = bytes(self._error[-_KEPT_ERROR:]).decode(errors="replace").strip()
         status, detail = self._status, self._detail
-        seconds = float(exit.get("seconds") or 0.0)
+        ended = self._exit or _Exit(None, None, 0.0, 0, False)
+        code, number, seconds = ended.code, ended.signal, ended.seconds
         if not status:
-            code, number = exit.get("code"), exit.get("signal")
             if code is not None:
                 last = error.rpartition("\n")[2]
                 status = "ok" if code == 0 else "memory" if last == "MemoryError" else "error"
-                detail = error if code else ""
+                detail = (error or f"exit code {code}") if code else ""
+            elif number is None:
+                status, detail = "unknown", "the sandbox does not answer"
             elif number == signal.SIGXCPU or seconds > self._limits.seconds:
                 status = "timeout"
-                detail = f"more than {self._limits.seconds:g} s of processor time"
+                detail = f"more than {self._limits.seconds:g} s, {seconds:.1f} of them at work"
             elif number == signal.SIGKILL:  # not ours, and no program can send one
                 status, detail = "unknown", "killed from outside, perhaps for want of memory"
             else:
-                status, detail = "killed", signal.strsignal(number or 0) or f"signal {number}"
+                status, detail = "killed", f"by signal {signal.Signals(number).name}"
         output = bytes(self._output[: self._limits.output_bytes]).decode(errors="replace")
-        return Result(status, output, seconds, int(exit.get("peak_bytes") or 0), detail)
+        return Result(status, output, seconds, ended.peak_bytes, detail)
+
+
+def _exit(code: int | None, signal: int | None, seconds: float, peak_bytes: int, clean: bool):
+    """Reads what the server says of a program's end; raises for what cannot be."""
+    if (code is None) == (signal is None) or not isinstance(code or signal or 0, int):
+        raise ValueError("an exit code or a signal")
+    return _Exit(code, signal, float(seconds), int(peak_bytes), clean is True)
 
 
 def _sealed(text: str) -> int:

@@ -4,6 +4,7 @@ Below: running, backends; server is what runs behind the wall. Above: pool.
 """
 
 import contextlib
+import functools
 import inspect
 import json
 import os
@@ -31,7 +32,8 @@ class Sandbox:
     """Runs programs that nobody trusts, one at a time; a context manager.
 
     Whatever a program does, it ends here: with a status, in bounded time, and with nothing left of
-    it for the next one. A sandbox in which anything is left is thrown away and replaced.
+    it for the next one. A sandbox in which anything is left is thrown away and replaced. It ends
+    with the thread that started it, as with the process.
     """
 
     def __init__(self, backend: str = "bubblewrap", *, disk_bytes: int = Limits().disk_bytes):
@@ -220,6 +222,7 @@ class _Server:
         return ""
 
 
+@functools.cache  # the files may change while a training runs
 def _server_text() -> str:
     """Returns a program that brings the modules of the server along as text, and starts it."""
     modules = {module.__name__: inspect.getsource(module) for module in (values, server)}

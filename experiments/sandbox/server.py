@@ -9,7 +9,7 @@ holds the settings. A request names limits and a mode, and brings descriptors: t
 standard input, output and error, and for two modes a pipe from and to the host. Replies:
 
     {"event": "ready"}                 the server has started
-    {"event": "usage", "seconds": s, "waited": w}        to a request {"do": "usage"}
+    {"event": "usage", "seconds": s, "waited": w, "idle": true, "files": n}   to {"do": "usage"}
     {"event": "exit", "code": c, "signal": n, "seconds": s, "peak_bytes": b, "clean": true}
 
 Modes: "script" runs a program as `python FILE` does. "calls" defines it, then answers calls of its
@@ -39,7 +39,7 @@ from experiments.sandbox.values import decode, encode
 
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _FILTER_MODE = 4, 38, 22, 2
 _IS_INIT = os.getpid() == 1  # of its own process namespace, in which it may kill everything
-_MOST_DESCRIPTORS = 1 << 20
+_MOST_DESCRIPTORS = 1024
 
 
 def main() -> None:
@@ -101,7 +101,14 @@ def _watch(control, pid: int) -> None:
         if json.loads(message)["do"] == "kill":
             os.kill(pid, signal.SIGKILL)
         else:
-            _reply(control, event="usage", seconds=_seconds(pid), waited=_waited(pid))
+            _reply(
+                control,
+                event="usage",
+                seconds=_seconds(pid),
+                waited=_waited(pid),
+                idle=_is_idle(pid),
+                files=_files() if _IS_INIT else 0,
+            )
     os.close(process)
     _, status, usage = os.wait4(pid, 0)
     left = False
@@ -152,6 +159,24 @@ def _waited(pid: int) -> float:
         except OSError:
             pass  # it has ended
     return longest / 1e9
+
+
+def _is_idle(pid: int) -> bool:
+    """Tells whether no thread of a process runs or waits for a processor or a disk."""
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
+                if file.read().rpartition(b")")[2].split()[0] in (b"R", b"D"):
+                    return False
+        except OSError:
+            pass  # it has ended
+    return True
+
+
+def _files() -> int:
+    """Number of files in the sandbox's own file system."""
+    found = os.statvfs(".")
+    return found.f_files - found.f_ffree
 
 
 def _filter_installer(libc, program: bytes):
@@ -334,7 +359,7 @@ def _last_line(error) -> int:
 
 def _channel():
     """Returns (lines from the host, a function that sends JSON to it), on descriptors 3 and 4."""
-    lines = open(3, encoding="ascii", closefd=False)  # noqa: SIM115  open to the end
+    lines = open(3, encoding="ascii", newline="\n", closefd=False)  # noqa: SIM115  open to the end
     dumps, write = json.dumps, os.write
 
     def send(value) -> None:

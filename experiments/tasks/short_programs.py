@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.sandbox import Limits
-from experiments.tasks.base import check_at_least, check_fraction, check_seed, eos_ids
+from experiments.tasks.base import (
+    check_at_least,
+    check_at_most,
+    check_fraction,
+    check_seed,
+    eos_ids,
+)
 from experiments.tasks.chats import Chat, check_template
 from experiments.tasks.programming import open_program_checker, split_held_out
 from experiments.tasks.programs import CallTests
@@ -130,16 +136,30 @@ KINDS: dict[str, Kind] = {
 }  # fmt: skip
 
 
+# Of no kind above; they show the form of an answer.
+EXAMPLES = (
+    (
+        "Write a Python function f(x) that returns x divided by 2.",
+        "```python\ndef f(x):\n    return x / 2\n```",
+    ),
+    (
+        "Write a Python function f(x) that returns x with a space between all characters.",
+        "```python\ndef f(x):\n    return ' '.join(x)\n```",
+    ),
+)
+
+
 def make(
     tokenizer: Any,
     held_out: float = 0.25,
     variants: int = 8,
+    shots: int = 2,
     sandbox: str = "bubblewrap",
     system: str = "",
     template: str = "chat",
     template_kwargs: Mapping = MappingProxyType({}),
     seed: int = 0,
-    max_prompt: int = 128,
+    max_prompt: int = 256,
     max_completion: int = 48,
 ) -> TextTask:
     """Makes the task from a config's `task.kwargs`.
@@ -148,6 +168,7 @@ def make(
       tokenizer: encode, decode, eos_id, pad_id, vocab_size; for a chat see chats.Chat.
       held_out: fraction of the kinds that are evaluated and never trained on.
       variants: problems of each kind that has parameters, at most.
+      shots: worked examples in a chat, of kinds of their own; at most 2.
       sandbox: backend, a key of experiments.sandbox.backends.BACKENDS.
       system: the system prompt of a chat; "" for none.
       template: "chat", by the model's own chat template, or "plain".
@@ -163,6 +184,8 @@ def make(
     check_seed(seed)
     check_fraction("held_out", held_out)
     check_at_least("variants", variants, 1)
+    check_at_least("shots", shots, 0)
+    check_at_most("shots", shots, len(EXAMPLES))
     check_at_least("max_completion", max_completion, 2)
     check_template(template)
     chat = Chat(tokenizer, system, template_kwargs) if template == "chat" else None
@@ -171,7 +194,7 @@ def make(
     def encoded(problems: list[ProgrammingProblem]) -> list[Problem]:
         return [
             Problem(
-                chat.prompt(problem.prompt) if chat else f"{problem.prompt}\n\n",
+                chat.prompt(problem.prompt, EXAMPLES[:shots]) if chat else f"{problem.prompt}\n\n",
                 problem,
                 f"```python\n{problem.solution}\n```",
             )
@@ -248,7 +271,7 @@ def _text(rng: np.random.Generator, values: Mapping[str, Any]) -> str:
 
 
 def _list(rng: np.random.Generator, values: Mapping[str, Any]) -> list[int]:
-    size = int(rng.integers(3, 9))
+    size = int(rng.integers(3, 13))
     return [int(n) for n in rng.choice([values["a"], *range(-9, 20)], size)]
 
 
