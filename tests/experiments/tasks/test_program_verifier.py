@@ -87,5 +87,5 @@ def test_verify_refuses_unequal_lengths(verifier):
 def test_verifier_refuses_bad_values():
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
         ProgramVerifier(workers=0)
-    with pytest.raises(ValueError, match="the backend must be one of .* got 'docker'"):
+    with pytest.raises(ValueError, match=r"the backend must be one of .* got 'docker'"):
         ProgramVerifier(backend="docker")
