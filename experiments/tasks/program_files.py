@@ -8,6 +8,7 @@ Below: programs, program_prompts, questions.
 import ast
 import dataclasses
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,8 @@ def _before_function(place: str, prompt: str, name: str) -> str:
 
 def _program_tests(place: str, text: str, functions: Sequence[str]) -> ProgramTests:
     try:
-        return program_tests(text, functions)
+        with warnings.catch_warnings(action="ignore"):  # about texts of others, as "\\d"
+            return program_tests(text, functions)
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{place}: the test must be Python, got {error}") from error
 
@@ -179,8 +181,9 @@ def read_mbpp(
 def _tested_functions(place: str, code: str, tests: str) -> list[str]:
     """Names the functions of the reference code that the tests mention."""
     try:
-        tree = ast.parse(code)
-        mentioned = {n.id for n in ast.walk(ast.parse(tests)) if isinstance(n, ast.Name)}
+        with warnings.catch_warnings(action="ignore"):
+            tree = ast.parse(code)
+            mentioned = {n.id for n in ast.walk(ast.parse(tests)) if isinstance(n, ast.Name)}
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{place}: code and test_list must be Python, got {error}") from error
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]

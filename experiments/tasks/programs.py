@@ -107,6 +107,11 @@ class Problem:
     solution: str = ""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def weak(self) -> str:
+        """Says why a program could tamper with its verdict; empty if it cannot."""
+        return self.tests.inside if isinstance(self.tests, ProgramTests) else ""
+
 
 def program_of(text: str, problem: Problem) -> str | None:
     """Makes the program to check of a completion; None if it has no code."""
@@ -149,7 +154,9 @@ def check(program: str, problem: Problem, sandboxes: Sequence[Sandbox]) -> Verdi
 
 def _verdict(kind: str, detail: str, seconds: float) -> Verdict:
     reward = {"right": 1.0, "unknown": math.nan}.get(kind, 0.0)
-    return Verdict(reward, kind, " ".join(detail.split())[:300], seconds)
+    line = " ".join(detail.split())[:300]
+    shown = "".join(letter if letter.isprintable() else "?" for letter in line)
+    return Verdict(reward, kind, shown, seconds)
 
 
 def _failure(result: Result, place: str, seconds: float) -> Verdict:
@@ -348,7 +355,10 @@ def _relay(candidate: Running, test: Running, tests: ProgramTests) -> tuple[str,
         if isinstance(reply, Result):
             failure = _failure(reply, f"a call of {message['call']}", 0.0)
             return failure.kind, failure.detail
-        test.send(json.dumps(reply).encode())
+        try:
+            test.send(json.dumps(reply).encode())
+        except RecursionError:
+            return "error", f"a call of {message['call']}: a value that is nested too deeply"
 
 
 def _outcome(message: Mapping[str, Any], text: str, raised: str) -> tuple[str, str]:

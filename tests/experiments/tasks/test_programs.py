@@ -333,3 +333,26 @@ def test_program_of_a_completion():
     assert (
         program_of("```\ndef f(x):\n    return x\n```", unfinished) == "def f(x):\n    return x\n"
     )
+
+
+@pytest.mark.parametrize("depth", [90, 200, 900, 950, 970, 980, 990, 1000, 3000])
+@pytest.mark.parametrize("kind", ["program", "calls"])
+def test_check_survives_values_of_any_depth(depth, kind, boxes):
+    tests = SQUARE if kind == "program" else CallTests("f", (([2], 4),))
+    raw = f"b'{{\"value\": ' + b'[' * {depth} + b']' * {depth} + b'}}\\n'"
+    for program in (
+        f"import os\ndef f(x): os.write(4, {raw})",
+        f"def f(x):\n    v = []\n    for _ in range({depth}): v = [v]\n    return v",
+    ):
+        assert kind_and_detail(program, tests, boxes)[0] in ("wrong", "error")
+
+
+@pytest.mark.parametrize(
+    "program", ["x = '\ud800'", "\x00", "raise ValueError('\ud800\x1b[31m')", "(" * 10**5, "-" * 10**6 + "1"]
+)  # fmt: skip
+def test_check_survives_texts_of_any_kind(program, boxes):
+    for tests in (ADD, PAIRS, SQUARE):
+        kind, detail = kind_and_detail(program, tests, boxes)
+        assert kind in ("wrong", "error", "died")
+        assert detail.isprintable()
+        detail.encode()
