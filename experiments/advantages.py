@@ -125,6 +125,29 @@ def check_gradient(config: Config) -> None:
         )
 
 
+def check_shaped_rewards(config: Config) -> None:
+    """Checks that the advantage is defined for rewards that are punished for their length.
+
+    Raises:
+      ConfigError: if it is for rewards of 0 and 1 alone, as MaxRL's is.
+    """
+    if not config.learner.overlong_buffer:
+        return
+    name, kwargs = method_of(config)
+    members = members_of([(name, kwargs)])
+    choice = choose(members, name, kwargs)
+    size = config.group_size
+    shaped = np.linspace(-config.learner.overlong_penalty, 1, size + 1, dtype=np.float32)[None, 1:]
+    statistics = {"entropy": np.float32(1.0), "lengths": np.ones_like(shaped)}
+    try:
+        update(members, choice, shaped, init(members, choice), **statistics)
+    except ValueError as error:
+        raise ConfigError(
+            f"config.learner.overlong_buffer must be 0 with config.advantage.name = {name!r}, whose"
+            f" {_line(error).split(',')[0]}; got {config.learner.overlong_buffer}"
+        ) from error
+
+
 def equalize_mass(advantages, rewards) -> jax.Array:
     """Gives a batch of advantages the total weight of the plainest ones, those of GRPO without std.
 

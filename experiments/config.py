@@ -72,6 +72,8 @@ def default_config() -> Config:
     config.sampling.temperature = 1.0
     config.sampling.top_p = 1.0
     config.sampling.top_k = 0  # 0: no truncation
+    # Texts of tokens that end a completion, beside all that the files of model.path name.
+    config.sampling.end_tokens = ()
 
     # A factory of fade_jax.transforms, called with **kwargs; or the import path of a user-defined
     # function such as my_advantages.mine, which is a factory too, or a plain advantage of
@@ -90,6 +92,14 @@ def default_config() -> Config:
     config.learner.reduction = "sequence_sum"  # of the token losses (learner.REDUCTIONS)
     config.learner.staleness = 0  # policy lag of the sampler, in steps
     config.learner.equalize_mass = False  # rescale advantages to the total weight of r - mean(r)
+    # Dynamic sampling (DAPO): groups whose rewards are all equal are replaced by groups of further
+    # prompts, in at most so many rounds a step, each of a whole batch.
+    config.learner.resample_rounds = 0
+    config.learner.mask_truncated = False  # leave completions without an end out of the update
+    # Soft overlong punishment (DAPO): over the last `overlong_buffer` tokens before max_completion
+    # up to `overlong_penalty` is taken off the reward. 0 tokens: none.
+    config.learner.overlong_buffer = 0
+    config.learner.overlong_penalty = 1.0
     # Log the rank-one fraction of the output head's update; keeps a copy of the initial head.
     config.learner.head_rank = True
 

@@ -76,6 +76,7 @@ def build_experiment(config: Config, methods: Sequence[tuple[str, dict]] = ()) -
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batches(mesh, config)
     advantages.check_gradient(config)
+    advantages.check_shaped_rewards(config)
     task, model, weights = _task_and_model(config)
     positions = task.max_prompt + task.max_completion
     if positions > model.max_positions:
@@ -125,7 +126,8 @@ def _task_and_model(config: Config) -> tuple[Task, ModelConfig, Any]:
         return task, _fresh_model(config.model, task), None
     from experiments.models import huggingface, tokenizer
 
-    task = make(tokenizer.load(config.model.path), **kwargs)
+    tokens = tokenizer.load(config.model.path).with_end_tokens(config.sampling.end_tokens)
+    task = make(tokens, **kwargs)
     model, weights = huggingface.load_model(
         config.model.path,
         dtype=config.model.dtype,

@@ -19,6 +19,7 @@ from experiments import advantages
 from experiments.config import Config
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
+from experiments.resampling import overlong_punishment
 from experiments.rollout import Rollouts, completion_log_probs
 from fade_jax import losses
 from fade_jax.diagnostics import batch_metrics
@@ -173,16 +174,24 @@ def policy_update(
       The state after the step, and a dict of float32 metrics.
     """
     mask, entropies = rollouts.token_mask, rollouts.entropies
+    lengths = jnp.sum(mask, axis=-1)
     statistics = {}
     if known is not None:
         mask, entropies = mask * known[..., None], entropies * known[..., None]
         rewards = jnp.where(known, rewards, 0)
         statistics["where"] = known
-    entropy = jnp.sum(entropies) / jnp.sum(mask)
+    tokens = jnp.maximum(jnp.sum(mask), 1)
+    entropy = jnp.sum(entropies) / tokens
+    shaped = rewards
+    if settings.learner.overlong_buffer:
+        punishment = overlong_punishment(
+            lengths, max_tokens=mask.shape[-1], buffer=settings.learner.overlong_buffer
+        )
+        shaped = rewards - settings.learner.overlong_penalty * punishment
     weights, advantage_state, readings = advantages.update(
         members,
         hyper.advantage,
-        rewards,
+        shaped,
         state.advantage_state,
         entropy=entropy,
         lengths=jnp.sum(mask, axis=-1),
@@ -221,7 +230,7 @@ def policy_update(
             params,
             opt_state,
             minibatch,
-            denominator=reduce(jnp.zeros_like(minibatch.mask), minibatch.mask)[1],
+            denominator=_at_least_one(reduce(jnp.zeros_like(minibatch.mask), minibatch.mask)[1]),
             microbatches=settings.learner.microbatches,
         )
 
@@ -236,7 +245,7 @@ def policy_update(
         )
         carry, metrics = jax.lax.scan(update, carry, orders.reshape(updates, -1))
         metrics = jax.tree.map(jnp.mean, metrics)
-    clipped = metrics.pop("clipped") * settings.learner.minibatches / jnp.sum(mask)
+    clipped = metrics.pop("clipped") * settings.learner.minibatches / tokens
     logged = batch_metrics(rewards, weights, entropies, where=mask)._asdict()
     metrics |= {name: value for name, value in logged.items() if value is not None}
     metrics |= readings | {"entropy": entropy, "clip_fraction": clipped}
@@ -248,6 +257,11 @@ def policy_update(
         past_params=push_past_params(settings, state),
     )
     return state, metrics
+
+
+def _at_least_one(denominator: jax.Array) -> jax.Array:
+    """A batch in which nothing counts has a loss of 0, not NaN."""
+    return jnp.where(denominator > 0, denominator, 1)
 
 
 def sft_optimizer(settings) -> optax.GradientTransformation:

@@ -18,6 +18,7 @@ from experiments.config import Config
 from experiments.learner import TrainState, make_optimizer
 from experiments.models import layers, transformer
 from experiments.models.config import ModelConfig
+from experiments.resampling import is_flat, replace_flat, resampling_metrics
 from experiments.rollout import Rollouts, sample
 from experiments.tasks.base import Task, eos_ids, is_end
 from fade_jax.diagnostics import rank_one_fraction
@@ -32,7 +33,9 @@ class RLFns(NamedTuple):
       train_steps: (state, task, hyper, steps) -> (state, metrics [steps, ...]); device tasks.
       train_steps_vmapped: the same for several runs, with states and hypers stacked along a leading
         axis, and metrics [runs, steps, ...]. Each run is laid out over the mesh as it is alone.
-      sample: (state, prompts) -> Rollouts; host tasks, followed by `update`.
+      sample: (state, prompts, round) -> Rollouts; host tasks. Round 0 comes first; with
+        learner.resample_rounds, `replace_flat` follows further ones. Then `update`.
+      replace_flat: see resampling.replace_flat; of trees (prompts, rollouts).
       update: (state, hyper, prompts, rollouts, rewards, known=None) -> (state, metrics [1, ...]);
         see learner.policy_update.
       evaluate: (params, task, prompts, key) -> (rewards, Rollouts) of held-out prompts; device
@@ -45,6 +48,7 @@ class RLFns(NamedTuple):
     train_steps: Callable
     train_steps_vmapped: Callable
     sample: Callable
+    replace_flat: Callable
     update: Callable
     evaluate: Callable
     sample_held_out: Callable
@@ -94,18 +98,23 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
             )
         return shard_prompts(rollouts)
 
-    def sample_step(state: TrainState, prompts) -> Rollouts:
+    def sample_step(state: TrainState, prompts, index=0) -> Rollouts:
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0)
+        if config.learner.resample_rounds:
+            key = jax.random.fold_in(key, index)
         params = learner.behavior_params(config, state)
         return sample_prompts(params, prompts, key, config.group_size)
 
     def update_step(state, hyper, prompts, rollouts, rewards, known=None):
+        ends = is_end(rollouts.tokens, eos_ids(task)) & (rollouts.token_mask > 0)
+        ended = jnp.any(ends, axis=-1)
+        truncated = 1 - jnp.mean(ended, dtype=jnp.float32)
+        if config.learner.mask_truncated:
+            known = ended if known is None else ended & known
         with sharding.layout(mesh):
             state, metrics = learner.policy_update(
                 model, config, methods, state, hyper, prompts, rollouts, rewards, known
             )
-        ends = is_end(rollouts.tokens, eos_ids(task)) & (rollouts.token_mask > 0)
-        truncated = 1 - jnp.mean(jnp.any(ends, axis=-1), dtype=jnp.float32)
         return state, metrics | {"truncated_fraction": truncated}
 
     def sampled_tokens(rollouts: Rollouts):
@@ -129,14 +138,39 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
         )
         return state, metrics | {"rank_one_fraction": rank_one_fraction(now - start)}
 
+    def collect(state, task, hyper, index):
+        """The prompts, rollouts and rewards of one round of a step."""
+        position = state.step * (config.learner.resample_rounds + 1) + index
+        prompts = shard_prompts(task.train_prompts(hyper.seed, position, config.prompts))
+        rollouts = sample_step(state, prompts, index)
+        rewards = task.verify(prompts.verifier_inputs, rollouts.tokens, rollouts.token_mask)
+        return (prompts, rollouts), rewards
+
+    def collect_varied(state, task, hyper):
+        """A batch whose flat groups are replaced, and metrics of the rounds that it took."""
+        batch, rewards = collect(state, task, hyper, 0)
+        if not config.learner.resample_rounds:
+            return batch, rewards, {}
+
+        def goes_on(carry):
+            index, _, rewards = carry
+            return (index <= config.learner.resample_rounds) & jnp.any(is_flat(rewards))
+
+        def again(carry):
+            index, batch, rewards = carry
+            more = collect(state, task, hyper, index)
+            return index + 1, *shard_prompts(replace_flat(batch, rewards, *more))
+
+        first = jnp.mean(rewards)
+        rounds, batch, rewards = jax.lax.while_loop(goes_on, again, (1, batch, rewards))
+        return batch, rewards, resampling_metrics(first, rounds - 1, rewards)
+
     def train_steps(state, task, hyper, steps):
         def step(carry, _):
             state, sampled = carry
-            prompts = shard_prompts(task.train_prompts(hyper.seed, state.step, config.prompts))
-            rollouts = sample_step(state, prompts)
-            rewards = task.verify(prompts.verifier_inputs, rollouts.tokens, rollouts.token_mask)
+            (prompts, rollouts), rewards, extra = collect_varied(state, task, hyper)
             state, metrics = update_step(state, hyper, prompts, rollouts, rewards)
-            return (state, sampled | sampled_tokens(rollouts)), metrics
+            return (state, sampled | sampled_tokens(rollouts)), metrics | extra
 
         none = jnp.zeros(model.vocab_size, bool)
         (state, sampled), metrics = jax.lax.scan(step, (state, none), length=steps)
@@ -172,6 +206,7 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
             out_shardings=(sharding.stacked(state_shardings), replicated),
         ),
         sample=jax.jit(sample_step, out_shardings=by_prompt),
+        replace_flat=jax.jit(replace_flat, out_shardings=(by_prompt, replicated)),
         update=jax.jit(
             update,
             donate_argnums=0,

@@ -30,6 +30,7 @@ from experiments.learner import Hyperparameters, TrainState, hyperparameters, to
 from experiments.loop import NonFiniteError, RunWriter, Stage, per_step, run_loop
 from experiments.metric_writer import Bar, Progress, Silent
 from experiments.multihost import everywhere, is_first
+from experiments.resampling import is_flat, resampling_metrics
 from experiments.sharding import batch_sharding, place, stacked
 from experiments.warm_start import warm_start
 
@@ -125,19 +126,43 @@ def rl_stage(run: Run, rewards_of: Any) -> Stage:
         state, metrics = rl.train_steps(state, task, hyper, count)
         return state, [_lines(metrics, config)]
 
+    rounds = config.learner.resample_rounds
+
+    def collect(state, step, index):
+        """The prompts, rollouts and rewards of one round of a step, and counts of verdicts."""
+        prompts = task.train_prompts(config.seed, step * (rounds + 1) + index, config.prompts)
+        placed = place(prompts._replace(verifier_inputs=()), by_prompt)
+        rollouts = rl.sample(state, placed, index)
+        rewards, counts, _ = rewards_of(prompts.verifier_inputs, rollouts)
+        return (placed, rollouts), rewards, counts
+
+    def collect_varied(state, step):
+        """A batch whose flat groups are replaced, and metrics of the rounds that it took."""
+        batch, rewards, counts = collect(state, step, 0)
+        if not rounds:
+            return batch, rewards, counts
+        first, index = float(np.nanmean(rewards)), 0
+        while index < rounds and np.any(is_flat(rewards)):
+            index += 1
+            more, more_rewards, more_counts = collect(state, step, index)
+            batch, rewards = rl.replace_flat(batch, rewards, more, more_rewards)
+            rewards = np.asarray(rewards)
+            for name, count in more_counts.items():
+                if name.startswith("verification/"):
+                    counts[name] += count
+        extra = resampling_metrics(first, index, rewards)
+        return batch, rewards, counts | {name: float(value) for name, value in extra.items()}
+
     def on_host(state, step, count):
         lines = []
         for index in range(step, step + count):
-            prompts = task.train_prompts(config.seed, index, config.prompts)
-            placed = place(prompts._replace(verifier_inputs=()), by_prompt)
-            rollouts = rl.sample(state, placed)
-            rewards, counts, _ = rewards_of(prompts.verifier_inputs, rollouts)
+            (prompts, rollouts), rewards, extra = collect_varied(state, index)
             # Of two compiled programs, the one without a mask is the usual one.
             known = () if (known := ~np.isnan(rewards)).all() else (place(known, by_prompt),)
             rewards = place(np.nan_to_num(rewards), by_prompt)
-            state, metrics = rl.update(state, hyper, placed, rollouts, rewards, *known)
+            state, metrics = rl.update(state, hyper, prompts, rollouts, rewards, *known)
             lines += _lines(metrics, config)
-            lines[-1] |= counts
+            lines[-1] |= extra
         return state, [lines]
 
     def evaluate(state, step):

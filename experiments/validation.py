@@ -94,6 +94,12 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "sampling.temperature": _number("> 0", lambda x: x > 0, 1e6),
     "sampling.top_p": _FRACTION,
     "sampling.top_k": _whole(0),
+    "sampling.end_tokens": (
+        Check(
+            "a tuple of texts of tokens",
+            lambda x: isinstance(x, (tuple, list)) and all(isinstance(t, str) and t for t in x),
+        ),
+    ),
     "advantage.name": _NAME,
     "advantage.kwargs": _KWARGS,
     "learner.epochs": _SIZE,
@@ -105,6 +111,10 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "learner.staleness": _whole(0, 1024),
     "learner.equalize_mass": _BOOLEAN,
     "learner.head_rank": _BOOLEAN,
+    "learner.resample_rounds": _whole(0, 1024),
+    "learner.mask_truncated": _BOOLEAN,
+    "learner.overlong_buffer": _whole(0, 2**24),
+    "learner.overlong_penalty": _NOT_NEGATIVE,
     "optimizer.name": _choice(*OPTIMIZERS),
     "optimizer.learning_rate": _POSITIVE,
     "optimizer.warmup_updates": _whole(0),
@@ -228,6 +238,8 @@ def validate(config: Config) -> None:
         hint = "an existing GGUF file or Hugging Face directory (`make smollm2` fetches one)"
         _require(exists, "model.path", model.path, hint)
         return
+    ends = tuple(config.sampling.end_tokens)
+    _require(not ends, "sampling.end_tokens", ends, "empty without config.model.path")
     if model.d_model % (2 * model.num_heads):
         raise ConfigError(
             f"config.model.num_heads must divide config.model.d_model = {model.d_model} into heads"

@@ -7,10 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+
 from experiments.models import gguf, weights
 from experiments.models.config import ModelConfig, RopeScaling, read_json, reading
 
 FAMILIES = ("llama", "qwen2", "qwen3")
+SAVED_DTYPES = ("bfloat16", "float16", "float32")
 
 _NAMES = {
     "embedding": "model.embed_tokens.weight",
@@ -102,25 +106,69 @@ def load(directory, **overrides):
     return config, params
 
 
-def save(directory, config, params):
-    """Writes a model in float32, for `load` and transformers.
+def save(directory, config, params, dtype="float32", shard_bytes=5 * 10**9):
+    """Writes a model for `load` and transformers.
 
     Args:
-      directory: created if needed; config.json and model.safetensors are replaced.
+      directory: created if needed; config.json and the weights are replaced: model.safetensors, or
+        shards and model.safetensors.index.json.
       config: a ModelConfig of the Llama, Qwen2 or Qwen3 family.
       params: its parameters.
+      dtype: of the weights, one of SAVED_DTYPES.
+      shard_bytes: most bytes of weights in one file that holds several tensors.
 
     Raises:
-      ValueError: no family has both qkv_bias and qk_norm.
+      ValueError: no family has both qkv_bias and qk_norm; or a weight is too large for `dtype`.
     """
-    from safetensors.numpy import save_file
-
-    settings = _settings(config)
+    settings = _settings(config) | {"dtype": dtype, "torch_dtype": dtype}
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = weights.unstack(_NAMES, params)
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    for old in ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"):
+        for path in directory.glob(old):
+            path.unlink()
+    tensors = ((name, _cast(name, x, dtype)) for name, x in weights.unstack(_NAMES, params))
+    _save_shards(directory, tensors, shard_bytes)
     (directory / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _cast(name, tensor, dtype):
+    # A weight beyond the range of the dtype becomes an infinity, which the check finds.
+    with np.errstate(over="ignore"):
+        cast = tensor.astype(jnp.dtype(dtype))
+    if not np.all(np.isfinite(cast.astype(np.float32, copy=False))):
+        raise ValueError(f"{name} must hold numbers that are finite in {dtype}, it holds others")
+    return cast
+
+
+def _save_shards(directory, tensors, shard_bytes):
+    """Writes (name, array) pairs, in order, to as few files as their order permits."""
+    from safetensors.numpy import save_file
+
+    shard, shards, total = {}, [], 0
+
+    def write():
+        path = directory / f"{len(shards)}.part"
+        save_file(shard, path, metadata={"format": "pt"})
+        shards.append((path, [*shard]))
+        shard.clear()
+
+    for name, tensor in tensors:
+        if shard and sum(x.nbytes for x in shard.values()) + tensor.nbytes > shard_bytes:
+            write()
+        shard[name] = tensor
+        total += tensor.nbytes
+    write()
+    if len(shards) == 1:
+        shards[0][0].replace(directory / "model.safetensors")
+        return
+    weight_map = {}
+    for number, (path, names) in enumerate(shards, 1):
+        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        path.replace(directory / file)
+        weight_map |= dict.fromkeys(names, file)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    path = directory / "model.safetensors.index.json"
+    path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
 def read_config(path):
@@ -268,8 +316,6 @@ def _settings(config):
         "max_position_embeddings": config.max_positions,
         "rope_theta": config.rope_theta,
         "rope_scaling": _rope_settings(config.rope_scaling),
-        "dtype": "float32",
-        "torch_dtype": "float32",
     }
 
 

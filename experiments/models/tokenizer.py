@@ -3,13 +3,15 @@
 import itertools
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from experiments.models import gguf
+from experiments.models.chat import ChatTemplate, default_template
 from experiments.models.config import read_json, reading
 
 # How text is split before the byte-pair merges, by a GGUF file's `tokenizer.ggml.pre`: (pattern, or
@@ -26,21 +28,27 @@ _SPLITS = {
     "llama-bpe": (_LLAMA3, False, False, True),
 }
 _CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
+# The tokens that transformers gives to chat templates, as bos_token and so on.
+_KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Converts text to token ids and back.
+    """Converts text and chats to token ids, and ids to text.
 
     Args:
       backend: a tokenizers.Tokenizer.
       eos_ids: the tokens that end a completion, `eos_id` first.
       pad_id: the padding token; `eos_id` if the model has no padding token.
+      chat_template: of the model; None if it has none.
+      turn_end_id: the special token that the chat template writes after an answer, if any.
     """
 
     backend: Any
     eos_ids: tuple[int, ...]
     pad_id: int
+    chat_template: ChatTemplate | None = None
+    turn_end_id: int | None = None
 
     @property
     def eos_id(self):
@@ -55,6 +63,85 @@ class Tokenizer:
     def encode(self, text):
         """Returns the token ids of `text`, without added tokens or a chat template."""
         return self.backend.encode(text, add_special_tokens=False).ids
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """Returns a conversation as the model's chat template writes it; see ChatTemplate.render.
+
+        `encode` would read special tokens in the messages as such; `encode_chat` does not.
+
+        Raises:
+          ValueError: there is no chat template, or it cannot be rendered.
+        """
+        if self.chat_template is None:
+            raise ValueError("the tokenizer must have a chat template, it has none")
+        return self.chat_template.render(messages, add_generation_prompt, **variables)
+
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> list[int]:
+        """Returns the token ids of a conversation.
+
+        Special tokens are those that the template writes, a BOS among them; no other is added. In
+        the messages and variables their texts are encoded as any text: no data can end a turn.
+        """
+        tokens = self.backend.get_added_tokens_decoder().values()
+        special = sorted((t.content for t in tokens if t.special), key=len, reverse=True)
+        pattern = re.compile("|".join(map(re.escape, filter(None, special))) or r"(?!)")
+        # In the messages a letter that no text has stands for a special token, until the template
+        # has been rendered.
+        given = json.dumps([list(messages), variables], ensure_ascii=False, default=str)
+        free = (letter for letter in map(chr, range(0xE000, 0xF900)) if letter not in given)
+        letters: dict[str, str] = {}
+
+        def hide(text: str) -> str:
+            return pattern.sub(
+                lambda m: letters.get(m[0]) or letters.setdefault(m[0], next(free)), text
+            )
+
+        hidden, values = _map_texts(hide, (list(messages), variables))
+        rendered = self.render_chat(hidden, add_generation_prompt, **values)
+        if not letters:
+            return self.encode(rendered)
+        texts = str.maketrans({letter: text for text, letter in letters.items()})
+        ids, start = [], 0
+        for found in pattern.finditer(rendered):
+            ids += self._encode_as_text(rendered[start : found.start()].translate(texts))
+            ids.append(self.backend.token_to_id(found[0]))
+            start = found.end()
+        return ids + self._encode_as_text(rendered[start:].translate(texts))
+
+    def _encode_as_text(self, text):
+        return self._without_special_tokens.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def _without_special_tokens(self):
+        """A tokenizers.Tokenizer that takes the texts of special tokens for any text."""
+        backend = type(self.backend).from_str(self.backend.to_str())
+        backend.encode_special_tokens = True
+        return backend
+
+    def with_end_tokens(self, texts: Sequence[str]) -> "Tokenizer":
+        """Returns a tokenizer with further end tokens, those of config.sampling.end_tokens.
+
+        Raises:
+          ValueError: a text is not one token.
+        """
+        ids = [self.backend.token_to_id(text) for text in texts]
+        for text, i in zip(texts, ids):
+            if i is None:
+                raise ValueError(
+                    "config.sampling.end_tokens must be texts of single tokens of the model's"
+                    f" vocabulary, got {text!r}"
+                )
+        return replace(self, eos_ids=(*dict.fromkeys([*self.eos_ids, *ids]),))
 
     def decode(self, ids):
         """Returns the text of token ids, special tokens included.
@@ -71,19 +158,33 @@ class Tokenizer:
         )
 
     def save(self, directory):
-        """Writes tokenizer.json and its configs, for `load` and for transformers."""
+        """Writes tokenizer.json, its configs and the template, for `load` and transformers."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(directory / "tokenizer.json"))
+        template = self.chat_template
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
+            **(template.tokens if template else {}),
             "eos_token": self.backend.id_to_token(self.eos_id),
             "pad_token": self.backend.id_to_token(self.pad_id),
         }
+        if template:
+            path = directory / "chat_template.jinja"
+            path.write_text(template.text, encoding="utf-8", newline="")
         generation = {"eos_token_id": list(self.eos_ids), "pad_token_id": self.pad_id}
         for name, content in (("tokenizer", settings), ("generation", generation)):
             path = directory / f"{name}_config.json"
             path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _map_texts(change, value):
+    """Applies `change` to all strings of nested lists and dicts, keys excepted."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {name: _map_texts(change, part) for name, part in value.items()}
+    return [_map_texts(change, x) for x in value] if isinstance(value, (list, tuple)) else value
 
 
 def load(path):
@@ -121,19 +222,31 @@ def _from_directory(directory):
     numbered = _json(directory / "config.json")
     generation = _json(directory / "generation_config.json")
     with reading(directory):
-        template = directory / "chat_template.jinja"
-        template = template.read_text() if template.is_file() else named.get("chat_template")
-        if isinstance(template, list):  # several, by name
-            template = {t["name"]: t["template"] for t in template}.get("default")
-        texts = {
-            f"{kind}_token": _text(named.get(f"{kind}_token")) for kind in ("bos", "eos", "pad")
-        }
+        file = directory / "chat_template.jinja"
+        template = (
+            file.read_text(encoding="utf-8")
+            if file.is_file()
+            else default_template(named.get("chat_template"))
+        )
+        texts = {f"{kind}_token": _text(named.get(f"{kind}_token")) for kind in _KINDS}
         named_ids = _ids("eos", backend, texts, numbered, generation)
         if not named_ids:
             raise ValueError("neither tokenizer_config.json nor config.json names an eos")
-        eos_ids = (*dict.fromkeys([*named_ids, *_turn_end(directory, backend, template, texts)]),)
         pad_ids = _ids("pad", backend, texts, numbered)
-        return _checked(Tokenizer(backend, eos_ids, pad_ids[0] if pad_ids else eos_ids[0]))
+        return _with_chat(
+            directory, backend, named_ids, [*pad_ids, named_ids[0]][0], template, texts
+        )
+
+
+def _with_chat(path, backend, end_ids, pad_id, template, texts):
+    """The tokenizer, which ends a completion at the end of a turn too."""
+    chat, turn_end = None, None
+    if template:
+        tokens = {name: token for name, token in texts.items() if token is not None}
+        chat = ChatTemplate(template, tokens, str(path))
+        turn_end = _turn_end(backend, chat)
+    ids = [*end_ids, *([] if turn_end is None else [turn_end])]
+    return _checked(Tokenizer(backend, (*dict.fromkeys(ids),), pad_id, chat, turn_end))
 
 
 def _checked(tokenizer):
@@ -162,36 +275,22 @@ def _ids(kind, backend, texts, *configs):
     return [i for i in found if i is not None]
 
 
-def _turn_end(path, backend, template, texts):
-    """The special token that the chat template writes after an answer, in a list, or none."""
-    if not template:
-        return []
-    import jinja2.sandbox
-
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    answer = "the answer"
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+def _turn_end(backend, chat):
+    """The special token that the chat template writes after an answer, or None."""
     try:
-        text = environment.from_string(template).render(
-            {name: token for name, token in texts.items() if token is not None},
-            messages=messages,
-            add_generation_prompt=False,
-            strftime_now=lambda _: "",
-        )
-    except Exception as error:  # the template's code may raise anything
-        logging.getLogger(__name__).warning("%s: chat template not read: %s", path, error)
-        return []
-    after = backend.encode(text.rpartition(answer)[2].lstrip(), add_special_tokens=False).ids[:1]
+        text = chat.after_answer()
+    except ValueError as error:
+        logging.getLogger(__name__).warning("%s", error)
+        return None
     special = backend.get_added_tokens_decoder()
-    return [i for i in after if answer in text and i in special and special[i].special]
+    after = backend.encode(text, add_special_tokens=False).ids[:1]
+    return next((i for i in after if i in special and special[i].special), None)
 
 
 def _from_gguf(path):
     reader = gguf.open_file(path)
     with reading(path):
-        return _checked(_of_metadata(path, reader))
+        return _of_metadata(path, reader)
 
 
 def _of_metadata(path, reader):
@@ -227,14 +326,15 @@ def _of_metadata(path, reader):
         raise ValueError(f"{path}: tokenizer.ggml.eos_token_id is missing")
     # The ends of a turn and of a message to a tool, which llama.cpp stops at as well.
     ids = [eos_id, *(gguf.value(reader, f"tokenizer.ggml.{k}_token_id") for k in ("eot", "eom"))]
-    bos_id = gguf.value(reader, "tokenizer.ggml.bos_token_id")
-    texts = {"eos_token": tokens[eos_id], "bos_token": None if bos_id is None else tokens[bos_id]}
+    named = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding"}
+    numbers = {
+        kind: gguf.value(reader, f"tokenizer.ggml.{n}_token_id") for kind, n in named.items()
+    }
+    texts = {f"{kind}_token": None if i is None else tokens[i] for kind, i in numbers.items()}
+    pad_id = eos_id if numbers["pad"] is None else numbers["pad"]
     template = gguf.value(reader, "tokenizer.chat_template")
-    ids += _turn_end(path, backend, template, texts)
-    eos_ids = tuple(dict.fromkeys(i for i in ids if i is not None))
-    return Tokenizer(
-        backend, eos_ids, gguf.value(reader, "tokenizer.ggml.padding_token_id", eos_id)
-    )
+    end_ids = [i for i in ids if i is not None]
+    return _with_chat(path, backend, end_ids, pad_id, template, texts)
 
 
 def _pre_tokenizer(pattern, digits):

@@ -57,17 +57,14 @@ def stack(config, names, read):
 
 
 def unstack(names, params):
-    """Inverts `stack`: returns {the checkpoint's name: numpy float32 array}."""
-    stored = {
-        names[name]: np.asarray(value, np.float32)
-        for name, value in params.items()
-        if name != "layers"
-    }
+    """Inverts `stack`: yields (the checkpoint's name, numpy float32 array), one at a time."""
+    for name, value in params.items():
+        if name != "layers":
+            yield names[name], np.asarray(value, np.float32)
     for name, value in params["layers"].items():
         for layer, tensor in enumerate(np.asarray(value, np.float32)):
             transposed = np.ascontiguousarray(tensor.T if name in _TRANSPOSED else tensor)
-            stored[names[name].format(layer=layer)] = transposed
-    return stored
+            yield names[name].format(layer=layer), transposed
 
 
 def stored_names(config, names):

@@ -9,24 +9,27 @@ Prompts are `plain`,
     Question: … ?
     Answer:
 
-or in the `chat` template of models that have <|im_start|> and <|im_end|>; either can begin with
-worked examples from the train split, which are then not trained on. A demonstration ends with the
-tokenizer's EOS, in a chat with <|im_end|>; a completion ends with any end token of the tokenizer.
+or a `chat` in the model's own template, with a system message; either can begin with worked
+examples from the train split, which are then not trained on. A demonstration ends with the
+tokenizer's EOS, in a chat with the end of the turn; a completion ends with any end token of the
+tokenizer. In a chat, special tokens in a question stay text.
 Its final answer counts whatever its format: see `final_answer`.
 """
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from experiments.tasks.answers import final_answer, is_close, parse_number
 from experiments.tasks.base import check_at_least, check_seed, eos_ids
+from experiments.tasks.chats import Chat, check_template
 from experiments.tasks.questions import drop_repeats
 from experiments.tasks.text_task import Problem, TextTask, require_tokenizer, text_task
 
-_INSTRUCTION = "Solve the problem step by step. End with a line '#### ' and the number."
-TEMPLATES = ("plain", "chat")
+INSTRUCTION = "Solve the problem step by step. End with a line '#### ' and the number."
 
 
 def score(text: str, answer: float) -> float:
@@ -39,6 +42,8 @@ def make(
     tokenizer: Any,
     data_dir: str = "",
     template: str = "chat",
+    system: str = INSTRUCTION,
+    template_kwargs: Mapping = MappingProxyType({}),
     shots: int = 0,
     seed: int = 0,
     max_prompt: int = 256,
@@ -47,9 +52,12 @@ def make(
     """Makes the task from a config's `task.kwargs`: reads the data set.
 
     Args:
-      tokenizer: encode, decode, eos_id, pad_id, vocab_size.
+      tokenizer: encode, decode, eos_id, pad_id, vocab_size; for a chat chat_template, encode_chat
+        and turn_end_id too.
       data_dir: the tensorflow-datasets folder, that of gsm8k/1.0.0; if empty, TFDS_DATA_DIR.
-      template: "plain" or "chat".
+      template: "plain", or "chat" for the model's own.
+      system: message that begins a chat; none if empty.
+      template_kwargs: variables of the model's template, such as {"enable_thinking": False}.
       shots: worked examples in every prompt, the shortest of the train split.
       seed: of the order of the evaluation prompts.
       max_prompt: tokens of the longest prompt kept.
@@ -63,14 +71,14 @@ def make(
       FileNotFoundError: naming the path and the config field.
     """
     require_tokenizer(tokenizer, "gsm8k")
-    if template not in TEMPLATES:
-        raise ValueError(f"template must be one of {', '.join(TEMPLATES)}, got {template!r}")
-    ends, start = (tokenizer.encode(f"<|im_{name}|>") for name in ("end", "start"))
-    if template == "chat" and (len(ends) != 1 or len(start) != 1):
-        raise ValueError(
-            "template must be 'plain' for a tokenizer without <|im_start|> and <|im_end|>,"
-            " got 'chat'"
-        )
+    check_template(template)
+    chat = None if template == "plain" else Chat(tokenizer, system, template_kwargs)
+
+    def encode(question: str, examples: list[tuple[str, str]]) -> str | Sequence[int]:
+        if chat is None:
+            return _plain(question, examples)
+        return chat.prompt(question, [(q, _worked(a)) for q, a in examples])
+
     check_seed(seed)
     check_at_least("shots", shots, 0)
     check_at_least("max_completion", max_completion, 2)
@@ -80,20 +88,19 @@ def make(
     # A stable order: the same shots whatever the order of the records.
     train.sort(key=lambda row: (len(row[0]) + len(row[1]), row))
     examples, train = train[:shots], train[shots:]
-    render = _plain if template == "plain" else _chat
     return text_task(
         tokenizer,
         train=[
             [
-                Problem(render(q, examples), _reference(a), _demonstration(a, template))
+                Problem(encode(q, examples), _reference(a), _demonstration(a, template))
                 for q, a in train
             ]
         ],
-        evaluation=[[Problem(render(q, examples), _reference(a), None) for q, a in test]],
+        evaluation=[[Problem(encode(q, examples), _reference(a), None) for q, a in test]],
         pattern=(0,),
         evaluation_pattern=(0,),
         score=score,
-        eos_id=ends[0] if template == "chat" else tokenizer.eos_id,
+        eos_id=tokenizer.eos_id if chat is None else chat.eos_id,
         eos_ids=eos_ids(tokenizer),
         max_prompt=max_prompt,
         max_completion=max_completion,
@@ -108,15 +115,6 @@ def make(
 def _plain(question: str, examples: list[tuple[str, str]]) -> str:
     worked = "".join(f"Question: {q}\nAnswer: {_worked(a)}\n\n" for q, a in examples)
     return f"{worked}Question: {question}\nAnswer:"
-
-
-def _chat(question: str, examples: list[tuple[str, str]]) -> str:
-    def turn(speaker: str, text: str) -> str:
-        return f"<|im_start|>{speaker}\n{text}<|im_end|>\n"
-
-    worked = "".join(turn("user", q) + turn("assistant", _worked(a)) for q, a in examples)
-    turns = turn("system", _INSTRUCTION) + worked + turn("user", question)
-    return f"{turns}<|im_start|>assistant\n"
 
 
 def _worked(answer: str) -> str:

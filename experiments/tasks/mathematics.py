@@ -4,7 +4,9 @@ math-verify and sympy can take for ever, on a huge power or a deep nest: call th
 with a deadline (check_processes).
 """
 
+import logging
 import re
+from typing import cast
 
 from experiments.tasks.answers import read_answer, stated_answer
 from experiments.tasks.verdict import Verdict
@@ -69,12 +71,13 @@ def are_equal(stated: str, reference: str) -> bool:
         return numbers[0] == numbers[1]
     from math_verify import parse, verify  # imports sympy, which takes a second
 
-    # Without its own time limits, which are alarms: the process has a deadline.
-    parsed = [
-        parse(f"\\boxed{{{text}}}", parsing_timeout=None, raise_on_error=False)
+    # Without its own time limits, which are alarms and of which it warns: the process has one.
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    gold, found = (
+        parse(f"\\boxed{{{text}}}", parsing_timeout=cast("int", None), raise_on_error=False)
         for text in (reference, stated)
-    ]
-    return bool(verify(*parsed, timeout_seconds=None, raise_on_error=False))
+    )
+    return bool(verify(gold, found, timeout_seconds=None, raise_on_error=False))
 
 
 def _bare(text: str) -> str:

@@ -69,8 +69,8 @@ def imported_function(path: str) -> Callable[..., Any]:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:  # the module's code may raise anything
         raise ValueError(
-            f"it must be one of {', '.join(REWARDS)} or the import path of a function, but importing"
-            f" {path!r} gives {type(error).__name__}: {error}"
+            f"it must be one of {', '.join(REWARDS)} or the import path of a function, but"
+            f" importing it gives {type(error).__name__}: {error}"
         ) from error
     if not callable(found):
         raise ValueError(f"{path!r} must be a function, got {type(found).__name__}")

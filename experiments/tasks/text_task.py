@@ -21,10 +21,11 @@ _TRAIN, _EVAL, _DEMONSTRATIONS = 0, 1, 2
 class Problem(NamedTuple):
     """A prompt, its answer, and a completion to imitate (without EOS; None if there is none).
 
-    The answer is a number, or whatever else the checker of the task needs.
+    The prompt is a text, or token ids: of a chat, say (`tokenizer.encode_chat`). The answer is a
+    number, or whatever else the checker of the task needs.
     """
 
-    prompt: str
+    prompt: str | Sequence[int]
     answer: Any
     demonstration: str | None
 
@@ -242,8 +243,11 @@ def text_task(
 
     check_at_most("max_completion", max_completion, 2**17)
 
+    def ids(prompt: str | Sequence[int]) -> list[int]:
+        return tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+
     def keep(name: str, problems: Sequence[Problem]) -> list[tuple[list[int], Problem]]:
-        rows = [(tokenizer.encode(problem.prompt), problem) for problem in problems]
+        rows = [(ids(problem.prompt), problem) for problem in problems]
         kept = [(tokens, problem) for tokens, problem in rows if len(tokens) <= max_prompt]
         reason = f"{name} prompts over {max_prompt} tokens"
         dropped[reason] = dropped.get(reason, 0) + len(rows) - len(kept)

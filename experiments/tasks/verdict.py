@@ -41,7 +41,7 @@ def of_reward(reward: float) -> Verdict:
 class Checker(Protocol):
     """Scores completions on the host; holds processes or sandboxes until it is closed."""
 
-    def verify(self, texts: Sequence[str], answers: Sequence[Any]) -> list[Verdict]:
+    def verify(self, texts: Sequence[str], answers: Sequence[Any], /) -> list[Verdict]:
         """Returns a verdict for each of N completions, given an answer or problem for each."""
         ...
 

@@ -50,6 +50,8 @@ def changed(field, value):
         ("steps_per_call", 3, "config.steps_per_call must be a divisor of config.steps = 4, got 3"),
         ("sampling.temperature", 0.0, "config.sampling.temperature must be > 0, got 0.0"),
         ("sampling.top_p", 1.5, "config.sampling.top_p must be in (0, 1], got 1.5"),
+        ("sampling.end_tokens", ("a", 3), "config.sampling.end_tokens must be a tuple of texts of tokens, got ('a', 3)"),
+        ("sampling.end_tokens", ("a",), "config.sampling.end_tokens must be empty without config.model.path"),
         ("learner.minibatches", 3, "config.learner.minibatches must be a divisor of config.prompts = 8, got 3"),
         ("learner.microbatches", 3, "must be a divisor of the minibatch of 8 prompts, got 3"),
         ("learner.reduction", "mean", "must be one of sequence_sum, token_mean, sequence_mean, got 'mean'"),

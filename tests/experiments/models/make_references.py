@@ -5,7 +5,8 @@
 
 Each small random checkpoint is a directory as transformers saves it, with reference.npz beside it:
 prompt ids and their lengths, logits at every position, greedy tokens. smollm2.npz holds the same in
-short for SmolLM2-135M-Instruct (the 20 largest logits), and the ids of some texts.
+short for SmolLM2-135M-Instruct (the 20 largest logits), and the ids of some texts. Beside fixtures/,
+chat_templates/rendered.json holds conversations as chat templates write them.
 """
 
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.experiments.models import smollm2, torch_models
+from tests.experiments.models import chats, smollm2, torch_models
 
 FIXTURES = Path(__file__).parent / "fixtures"
 _LENGTHS = (21, 13, 1)
@@ -72,3 +73,4 @@ if __name__ == "__main__":
     for case in torch_models.CASES:
         small(case)
     real()
+    chats.write_rendered()

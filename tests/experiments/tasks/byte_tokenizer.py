@@ -24,6 +24,18 @@ class ByteTokenizer:
     def vocab_size(self):
         return 256 + len(self.special)
 
+    @property
+    def chat_template(self):
+        return "chatml" if "<|im_end|>" in self.special else None
+
+    @property
+    def turn_end_id(self):
+        return 256 + self.special.index("<|im_end|>")
+
+    def encode_chat(self, messages, **variables):
+        turns = (f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+        return self.encode(f"{''.join(turns)}<|im_start|>assistant\n{variables.get('lead', '')}")
+
     def encode(self, text):
         tokens = []
         for part in re.split("(" + "|".join(map(re.escape, self.special)) + ")", text):

@@ -81,6 +81,17 @@ def test_make_writes_chat_turns_and_shots(folder):
     assert all(tokenizer.decode(row.tolist())[0] in "5H" for row in tokens)
 
 
+def test_make_asks_the_tokenizer_for_a_chat(folder):
+    tokenizer = ByteTokenizer()
+    variables = {"lead": "So: "}
+    task = make(tokenizer, data_dir=folder, system="", template_kwargs=variables)
+    prompt = next(t for t in texts(task.evaluation[0], tokenizer) if "cold" in t)
+    assert prompt == ("<|im_start|>user\nHow cold is it?<|im_end|>\n<|im_start|>assistant\nSo: ")
+    task = make(tokenizer, data_dir=folder, system="Hm.")
+    prompt = next(t for t in texts(task.evaluation[0], tokenizer) if "cold" in t)
+    assert prompt.startswith("<|im_start|>system\nHm.<|im_end|>\n<|im_start|>user\nHow cold")
+
+
 def test_make_puts_plain_shots_before_the_question(folder):
     tokenizer = ByteTokenizer()
     task = make(tokenizer, data_dir=folder, template="plain", shots=1)
@@ -123,6 +134,9 @@ def test_make_names_missing_data_and_downloads_nothing(tmp_path, monkeypatch):
         ({"shots": -1}, "shots must be at least 0, got -1"),
         ({"max_completion": 1}, "max_completion must be at least 2, got 1"),
         ({"seed": -1}, "seed must lie in .*, got -1"),
+        ({"template_kwargs": {"messages": 1}}, r"template_kwargs must .* got \{'messages': 1\}"),
+        ({"template_kwargs": {3: 1}}, r"template_kwargs must be variables .* got \{3: 1\}"),
+        ({"template_kwargs": "x"}, "template_kwargs must be variables .* got 'x'"),
     ],
 )
 def test_make_refuses_bad_values(folder, kwargs, message):

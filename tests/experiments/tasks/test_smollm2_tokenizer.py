@@ -60,4 +60,20 @@ def test_gsm8k(tokenizer, template, tmp_path):
     check_demonstrations(task, 2)
     prompts = task.eval_prompts(1)
     text = decode(task, prompts.tokens[0, : prompts.length[0]].tolist())
-    assert text.count("<|im_start|>") == {"plain": 0, "chat": 3}[template]
+    if template == "plain":
+        assert text == "Question: And 9?\nAnswer:"
+    else:  # as this task wrote it before it asked the model's template
+        assert text == (
+            "<|im_start|>system\nSolve the problem step by step. End with a line '#### ' and the "
+            "number.<|im_end|>\n<|im_start|>user\nAnd 9?<|im_end|>\n<|im_start|>assistant\n"
+        )
+        assert prompts.tokens[0, : prompts.length[0]].tolist() == tokenizer.encode(text)
+
+
+def test_gsm8k_keeps_special_tokens_of_questions_as_text(tokenizer, tmp_path):
+    rows = [("Which?<|im_end|>", "#### 5")]
+    gsm8k_files.write(tmp_path, train=rows, test=[("Who?<|im_start|>", "#### 9")])
+    task = gsm8k.make(tokenizer, data_dir=str(tmp_path), shots=0)
+    for prompts in (task.eval_prompts(1), task.train_prompts(0, 0, 1)):
+        ids = prompts.tokens[0, : prompts.length[0]].tolist()
+        assert (ids.count(1), ids.count(2)) == (3, 2)  # <|im_start|>, <|im_end|>

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.tasks import arithmetic
-from experiments.tasks import check_processes
+from experiments.tasks import arithmetic, check_processes
 from experiments.tasks.text_task import Problem, text_task
 from experiments.tasks.verifier import COUNTED, Verifier, count_verdicts
 from tests.experiments.tasks.byte_tokenizer import ByteTokenizer
@@ -77,7 +76,7 @@ def batch(groups):
 
 def wait_until_ready(verifier):
     while not all(worker.ready for worker in verifier._checker._workers):
-        verifier.verify(*batch([["1", "1"]])).rewards
+        verifier.verify(*batch([["1", "1"]]))
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +184,7 @@ def test_verify_raises_if_no_check_ever_succeeds(workers):
         Verifier(task_for(), workers=workers, timeout_seconds=1.0) as verifier,
         pytest.raises(RuntimeError, match=r"none of 2 completions could be checked(?s:.*)a bug"),
     ):
-        verifier.verify(*batch([["raise", "raise"]])).rewards
+        verifier.verify(*batch([["raise", "raise"]]))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -194,7 +193,7 @@ def test_verify_refuses_rewards_outside_the_range(workers):
         Verifier(task_for(), workers=workers, timeout_seconds=5.0) as verifier,
         pytest.raises(ValueError, match=r"rewards must lie in \[0, 1\], got 2"),
     ):
-        verifier.verify(*batch([["1", "two"]])).rewards
+        verifier.verify(*batch([["1", "two"]]))
 
 
 def test_verify_raises_if_processes_cannot_start():
@@ -202,7 +201,7 @@ def test_verify_raises_if_processes_cannot_start():
         Verifier(task_for(Unloadable()), workers=1, timeout_seconds=1.0) as verifier,
         pytest.raises(RuntimeError, match="3 verification processes in a row died"),
     ):
-        verifier.verify(*batch([["1"]])).rewards
+        verifier.verify(*batch([["1"]]))
 
 
 def test_close_leaves_no_process():
