@@ -41,7 +41,7 @@ class Backend(NamedTuple):
     counts_threads: bool = True
 
 
-_ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/tmp", "PYTHONHASHSEED": "0"}
+_ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/tmp", "PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2"}
 PYTHON = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
@@ -96,7 +96,10 @@ def _needed_paths() -> list[Path]:
     """What the interpreter needs: itself, its standard library, shared libraries."""
     paths = {Path(path) for path in ("/usr/lib", "/usr/lib64", "/etc/ld.so.cache")}
     paths |= {path for path in (Path("/lib"), Path("/lib64")) if not path.is_symlink()}
-    paths |= {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
+    base = {"installed_platbase": sys.base_exec_prefix, "platbase": sys.base_exec_prefix}
+    paths |= {  # of the interpreter, not of a virtual environment
+        Path(sysconfig.get_path(name, vars=base)).resolve() for name in ("stdlib", "platstdlib")
+    }
     libraries = PYTHON.parents[1] / "lib"
     paths |= {PYTHON, *libraries.glob("libpython*")}
     exist = sorted(path for path in paths if path.exists())

@@ -66,6 +66,11 @@ class SandboxPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def replaced(self) -> int:
+        """How many sandboxes were replaced so far, since a program left something in them."""
+        return sum(sandbox.replaced for sandbox in self._started)
+
     def map(
         self, function: Callable[[tuple[Sandbox, ...], Item], Answer], items: Iterable[Item]
     ) -> list[Answer]:

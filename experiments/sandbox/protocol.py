@@ -29,6 +29,7 @@ class Limits:
       file_bytes: of one file that it writes. All its files together are held by the sandbox's
         file system in memory, `disk_bytes`.
       disk_bytes: of all files.
+      files: that it makes; counted twice a second, so that a fast one makes some more.
       open_files: file descriptors.
       threads: of its one process; it cannot start another.
     """
@@ -38,6 +39,7 @@ class Limits:
     output_bytes: int = 1 << 20
     file_bytes: int = 1 << 24
     disk_bytes: int = 1 << 26
+    files: int = 10_000
     open_files: int = 64
     threads: int = 64
 

@@ -17,7 +17,7 @@ from experiments.sandbox.protocol import Limits, Result, SandboxError
 
 _ANSWER_SECONDS = 30.0  # for which a server may be silent when it is asked something
 _PATIENCE = 20.0  # times its limit that a program may take on a busy machine
-_LEAST_LOOK = 0.02  # seconds between two looks at what a program has used
+_LEAST_LOOK, _MOST_LOOK = 0.02, 0.5  # seconds between two looks at what a program has used
 _KEPT_ERROR = 2000  # bytes of standard error
 _CHUNK = 1 << 16
 # Numbers of Linux that Python's fcntl lacks before 3.13 or on old builds.
@@ -102,7 +102,7 @@ class Running:
             for descriptor in theirs:
                 os.close(descriptor)
         self._started = time.monotonic()
-        self._look_at = self._started + limits.seconds
+        self._look_at = self._started + min(limits.seconds, _MOST_LOOK)
         self._asked_at: float | None = None
         self._paused_at: float | None = None
 
@@ -233,27 +233,34 @@ class Running:
 
     def _take(self, event: dict | None) -> None:
         """Takes an event of the server."""
+        try:
+            self._take_event(event)
+        except (KeyError, TypeError, ValueError):
+            self._finish("unknown", "the sandbox answers what nobody understands")
+
+    def _take_event(self, event: dict | None) -> None:
         if event is None:
             self._finish("unknown", "the sandbox ended")
         elif event.get("event") == "exit":
             self._exit = event
         elif event.get("event") == "usage":
             self._asked_at = None
-            self._take_usage(float(event.get("seconds", 0)), float(event.get("waited", 0)))
+            self._take_usage(**{name: event[name] for name in ("seconds", "waited", "files")})
         else:
-            self._finish("unknown", "the sandbox answers what nobody asked")
+            raise ValueError
 
-    def _take_usage(self, seconds: float, waited: float) -> None:
+    def _take_usage(self, seconds: float, waited: float, files: int) -> None:
         limit, now = self._limits.seconds, time.monotonic()
         elapsed = now - self._started
-        if seconds > limit:
-            self._finish("timeout", f"more than {limit:g} s of processor time")
-        elif elapsed - waited > limit:
-            self._finish("timeout", f"more than {limit:g} s, most of them asleep")
+        if max(seconds, elapsed - waited) > limit:
+            self._finish("timeout", f"more than {limit:g} s, {seconds:.1f} of them at work")
+        elif files > self._limits.files:
+            self._finish("memory", f"more than {self._limits.files} files")
         elif elapsed > _PATIENCE * limit:
             self._finish("unknown", "the machine is too busy")
         else:
-            self._look_at = now + max(limit - max(seconds, elapsed - waited), _LEAST_LOOK)
+            left = limit - max(seconds, elapsed - waited)
+            self._look_at = now + min(max(left, _LEAST_LOOK), _MOST_LOOK)
 
     def _finish(self, status: str, detail: str) -> None:
         if not self._status:
@@ -272,7 +279,7 @@ class Running:
                 detail = error if code else ""
             elif number == signal.SIGXCPU or seconds > self._limits.seconds:
                 status = "timeout"
-                detail = f"more than {self._limits.seconds:g} s of processor time"
+                detail = f"more than {self._limits.seconds:g} s, {seconds:.1f} of them at work"
             elif number == signal.SIGKILL:  # not ours, and no program can send one
                 status, detail = "unknown", "killed from outside, perhaps for want of memory"
             else:

@@ -9,7 +9,7 @@ holds the settings. A request names limits and a mode, and brings descriptors: t
 standard input, output and error, and for two modes a pipe from and to the host. Replies:
 
     {"event": "ready"}                 the server has started
-    {"event": "usage", "seconds": s, "waited": w}        to a request {"do": "usage"}
+    {"event": "usage", "seconds": s, "waited": w, "files": n}  to a request {"do": "usage"}
     {"event": "exit", "code": c, "signal": n, "seconds": s, "peak_bytes": b, "clean": true}
 
 Modes: "script" runs a program as `python FILE` does. "calls" defines it, then answers calls of its
@@ -101,7 +101,13 @@ def _watch(control, pid: int) -> None:
         if json.loads(message)["do"] == "kill":
             os.kill(pid, signal.SIGKILL)
         else:
-            _reply(control, event="usage", seconds=_seconds(pid), waited=_waited(pid))
+            _reply(
+                control,
+                event="usage",
+                seconds=_seconds(pid),
+                waited=_waited(pid),
+                files=_files() if _IS_INIT else 0,
+            )
     os.close(process)
     _, status, usage = os.wait4(pid, 0)
     left = False
@@ -152,6 +158,12 @@ def _waited(pid: int) -> float:
         except OSError:
             pass  # it has ended
     return longest / 1e9
+
+
+def _files() -> int:
+    """Number of files in the sandbox's own file system."""
+    found = os.statvfs(".")
+    return found.f_files - found.f_ffree
 
 
 def _filter_installer(libc, program: bytes):

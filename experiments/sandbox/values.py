@@ -5,6 +5,7 @@ Imports the standard library alone: `server` takes it along into the sandbox.
 
 import decimal
 import fractions
+from typing import Any
 
 _DEPTH = 100
 _TAGGED = {"tuple": tuple, "set": set, "frozenset": frozenset, "iter": iter}
@@ -60,7 +61,7 @@ def encode(value, depth: int = 0):
     raise NotPlainError(f"a value of type {type(value).__name__} is not plain")
 
 
-def decode(value):
+def decode(value) -> Any:
     """Turns JSON of `encode` back into the value, whoever wrote it.
 
     It takes time in proportion to the text, but for fractions of thousands of digits.
@@ -74,7 +75,7 @@ def decode(value):
         raise NotPlainError(str(error)[:200] or type(error).__name__) from None
 
 
-def _decode(value):
+def _decode(value) -> Any:
     if isinstance(value, list):
         return [_decode(item) for item in value]
     if not isinstance(value, dict):
