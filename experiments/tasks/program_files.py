@@ -273,6 +273,8 @@ def read_problems(path: Path, limits: Limits = Limits()) -> list[Problem]:  # no
         question = field(place, row, "question", "a text that is not empty")
         starter = field(place, row, "starter_code", "a text", "")
         tests = _own_tests(f"{place}, tests", field(place, row, "tests", "an object"))
+        if isinstance(tests, ProgramTests) and not (starter or tests.functions):
+            raise ValueError(f"{place}: starter_code must tell the names that the tests use")
         if isinstance(tests, StdinTests):
             prompt = stdin_prompt(question)
         else:
@@ -331,9 +333,11 @@ def _own_tests(place: str, tests: Mapping[str, Any]) -> StdinTests | CallTests |
             calls.append((tuple(field(at, case, "args", "a list")), case["output"]))
         return CallTests(function, tuple(calls), tolerance)
     functions = field(place, tests, "functions", "a list of texts")
-    if not functions:
-        raise ValueError(f"{place}: functions must not be empty")
-    return _program_tests(place, field(place, tests, "program", "a text"), functions)
+    text = field(place, tests, "program", "a text")
+    made = _program_tests(place, text, functions)
+    if not functions and not made.inside:
+        raise ValueError(f"{place}: program must use something that is not its own, got {text!r}")
+    return made
 
 
 def _cases(

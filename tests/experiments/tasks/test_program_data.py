@@ -14,6 +14,7 @@ from tests.experiments.tasks.boxes import boxes_fixture  # noqa: F401
 from tests.experiments.tasks.mutants import mutants
 from tests.experiments.tasks.real_data import ROOT, needs
 
+pytestmark = pytest.mark.filterwarnings("ignore:invalid escape")
 SECOND = Limits(seconds=1.0)
 
 

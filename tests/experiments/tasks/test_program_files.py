@@ -143,6 +143,19 @@ def test_read_problems_of_each_kind(tmp_path, boxes):
         assert check("def add(a, b):\n    return a - b\n", problem, boxes).kind == "wrong"
 
 
+def test_read_problems_with_a_class_runs_inside(tmp_path, boxes):
+    code = (
+        "class Stack:\n    def __init__(self): self.x = []\n    def push(self, x): self.x.append(x)"
+    )
+    row = OWN | {"starter_code": "class Stack:", "tests": {
+        "program": "s = Stack()\ns.push(1)\nassert s.x == [1]", "functions": []
+    }}  # fmt: skip
+    (problem,) = read_problems(write(tmp_path / "own.jsonl", row))
+    assert problem.weak == "the test uses Stack of the program"
+    assert check(code, problem, boxes).kind == "right"
+    assert check(code.replace("append", "count"), problem, boxes).kind == "wrong"
+
+
 def test_read_problems_reads_the_examples_of_the_docs(tmp_path, boxes):
     blocks = re.findall(r"```json\n(.*?)```", DOCS.read_text(), re.DOTALL)
     rows = [json.loads(block) for block in blocks]
@@ -178,7 +191,8 @@ def test_read_problems_reads_the_examples_of_the_docs(tmp_path, boxes):
         (read_problems, OWN | {"tests": CALLS | {"function": "a.b"}}, r"function must be f or Class\(\).f, got 'a.b'"),
         (read_problems, OWN | {"tests": {"calls": [{"args": []}], "function": "f"}}, "case 1: output is missing"),
         (read_problems, OWN | {"tests": {"program": "assert f(", "functions": ["f"]}}, "the test must be Python"),
-        (read_problems, OWN | {"tests": {"program": "assert 1", "functions": []}}, "functions must not be empty"),
+        (read_problems, OWN | {"tests": {"program": "assert 1", "functions": []}}, "program must use something that is not its own, got 'assert 1'"),
+        (read_problems, OWN | {"tests": {"program": "assert A().f() == 1", "functions": []}}, "starter_code must tell the names"),
         (read_problems, OWN | {"seconds": 0}, "seconds must be a positive number, got '0'"),
         (read_problems, OWN | {"seconds": True}, "seconds must be a positive number, got 'True'"),
         (read_problems, OWN | {"memory_bytes": "1G"}, "memory_bytes must be a positive number, got '1G'"),
