@@ -6,8 +6,11 @@ system calls. "unsafe": a plain process with limits, for programs that one trust
 """
 
 import contextlib
+import functools
 import os
+import re
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -19,6 +22,7 @@ from experiments.sandbox.protocol import UnavailableError
 from experiments.sandbox.seccomp import compiled_filter
 
 _NOBODY = 65534
+_OLDEST = [0, 8]  # has --size and --disable-userns
 _STAGE = Path("/mnt")
 _DEVICES = [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")]
 
@@ -43,6 +47,7 @@ class Backend(NamedTuple):
 
 _ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/tmp", "PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2"}
 PYTHON = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+_LIBRARIES = PYTHON.parents[1] / "lib"
 
 
 @contextlib.contextmanager
@@ -57,6 +62,9 @@ def bubblewrap(disk_bytes: int) -> Iterator[Backend]:
             "the sandbox needs bubblewrap, which is not installed (Debian: apt-get install"
             " bubblewrap); or set the backend to 'sandlock'"
         )
+    said = _bubblewrap_version()
+    if [int(part) for part in re.findall(r"\d+", said)[:2]] < _OLDEST:
+        raise UnavailableError(f"the sandbox needs bubblewrap 0.8 or newer, got {said!r}")
     seccomp = compiled_filter()
     before, moved = _without_root()
     binds: list[str] = []
@@ -73,7 +81,10 @@ def bubblewrap(disk_bytes: int) -> Iterator[Backend]:
         binds += ["--size", "4096", "--tmpfs", str(path), "--remount-ro", str(path)]
     devices = [argument for path in _DEVICES for argument in ("--dev-bind", path, path)]
     environment = [part for item in _ENVIRONMENT.items() for part in ("--setenv", *item)]
+    # Where memory runs out, the kernel ends programs before the process that trains.
+    first = ["choom", "--adjust", "1000", "--"] if shutil.which("choom") else []
     command = [
+        *first,
         *before,
         *("bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--as-pid-1"),
         *("--uid", str(_NOBODY), "--gid", str(_NOBODY), "--cap-drop", "ALL"),
@@ -92,6 +103,12 @@ def bubblewrap(disk_bytes: int) -> Iterator[Backend]:
     yield Backend(command, seccomp, _ENVIRONMENT, "/")
 
 
+@functools.cache
+def _bubblewrap_version() -> str:
+    done = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=False)
+    return (done.stdout or done.stderr).strip()
+
+
 def _needed_paths() -> list[Path]:
     """What the interpreter needs: itself, its standard library, shared libraries."""
     paths = {Path(path) for path in ("/usr/lib", "/usr/lib64", "/etc/ld.so.cache")}
@@ -100,8 +117,7 @@ def _needed_paths() -> list[Path]:
     paths |= {  # of the interpreter, not of a virtual environment
         Path(sysconfig.get_path(name, vars=base)).resolve() for name in ("stdlib", "platstdlib")
     }
-    libraries = PYTHON.parents[1] / "lib"
-    paths |= {PYTHON, *libraries.glob("libpython*")}
+    paths |= {PYTHON, _LIBRARIES}
     exist = sorted(path for path in paths if path.exists())
     return [
         path
@@ -113,9 +129,10 @@ def _needed_paths() -> list[Path]:
 def _packages() -> list[Path]:
     """Installed packages beside the standard library, which programs need not read."""
     standard = Path(sysconfig.get_path("stdlib")).resolve()
-    folders = [standard / "site-packages", standard / "dist-packages"]
-    folders += [Path("/usr/lib/python3/dist-packages")]
-    return [folder for folder in folders if folder.is_dir()]
+    found = {*standard.glob("*-packages")}
+    for libraries in (_LIBRARIES, Path("/usr/lib")):
+        found |= {*libraries.glob("python3*/*-packages")}
+    return sorted(folder for folder in found if folder.is_dir() and not folder.is_symlink())
 
 
 def _without_root() -> tuple[list[str], Path | None]:

@@ -7,6 +7,7 @@ import collections
 import os
 import threading
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -54,7 +55,7 @@ def is_right(expected: Case, result: Result) -> bool:
     return result.status != "ok" or result.output == expected.output
 
 
-def run_benchmark(programs: int, workers: int, backend: str) -> tuple[list[list[object]], bool]:
+def run_benchmark(programs: int, workers: int, backend: str) -> tuple[list[Sequence[object]], bool]:
     """Runs many programs, with a progress bar.
 
     Returns:
@@ -66,7 +67,10 @@ def run_benchmark(programs: int, workers: int, backend: str) -> tuple[list[list[
     counts: collections.Counter[str] = collections.Counter()
     wrong: list[str] = []
     slowest = 0.0
-    with SandboxPool(workers, backend) as pool, tqdm(total=programs, unit="program") as bar:
+    with (
+        SandboxPool(workers, backend) as pool,
+        tqdm(total=programs, unit="program", mininterval=1) as bar,
+    ):
 
         def run(sandboxes: tuple[Sandbox, ...], number: int) -> None:
             nonlocal slowest
@@ -87,7 +91,7 @@ def run_benchmark(programs: int, workers: int, backend: str) -> tuple[list[list[
         seconds = time.monotonic() - began
         replaced = pool.replaced
     left = _wait_for_end(processes)
-    rows: list[list[object]] = [
+    rows: list[Sequence[object]] = [
         ["programs", programs],
         ["workers", workers],
         ["seconds", round(seconds, 1)],

@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from experiments.sandbox.protocol import Limits, Result, SandboxError
 
@@ -48,6 +49,16 @@ class Control:
         return event if isinstance(event, dict) else None
 
 
+class _Exit(NamedTuple):
+    """How a program ended: with an exit code or by a signal."""
+
+    code: int | None
+    signal: int | None
+    seconds: float
+    peak_bytes: int
+    clean: bool
+
+
 class Running:
     """A program under way.
 
@@ -70,7 +81,7 @@ class Running:
         self._control, self._limits = control, limits
         self._output, self._error, self._answers = bytearray(), bytearray(), bytearray()
         self._status = self._detail = ""
-        self._exit: dict | None = None
+        self._exit: _Exit | None = None
         self._ended = False
         self._open: set[int] = set()
         theirs: list[int] = []
@@ -147,13 +158,11 @@ class Running:
             if self._exit is None and self._control.send({"do": "kill"}):
                 until = time.monotonic() + _ANSWER_SECONDS
                 while self._exit is None:
-                    event = self._control.receive(until - time.monotonic())
-                    if event is None:
+                    if not self._take(self._control.receive(until - time.monotonic())):
                         break
-                    self._take(event)
             if self._exit is None:
                 self._finish("unknown", "the sandbox does not answer")
-            self.clean = self._exit is not None and self._exit.get("clean") is True
+            self.clean = self._exit is not None and self._exit.clean
             for descriptor in list(self._open - {self._to}):
                 self._read(descriptor)
         finally:
@@ -231,23 +240,24 @@ class Running:
                 self._finish("output", f"more than {self._limits.output_bytes} bytes of output")
                 return
 
-    def _take(self, event: dict | None) -> None:
-        """Takes an event of the server."""
-        try:
-            self._take_event(event)
-        except (KeyError, TypeError, ValueError):
-            self._finish("unknown", "the sandbox answers what nobody understands")
-
-    def _take_event(self, event: dict | None) -> None:
+    def _take(self, event: dict | None) -> bool:
+        """Takes an event of the server; returns whether it was one."""
         if event is None:
             self._finish("unknown", "the sandbox ended")
-        elif event.get("event") == "exit":
-            self._exit = event
-        elif event.get("event") == "usage":
-            self._asked_at = None
-            self._take_usage(**{name: event[name] for name in ("seconds", "waited", "files")})
-        else:
-            raise ValueError
+            return False
+        try:
+            kind = event.pop("event")
+            if kind == "exit":
+                self._exit = _exit(**event)
+            elif kind == "usage":
+                self._asked_at = None
+                self._take_usage(**event)
+            else:
+                raise ValueError(kind)
+        except (KeyError, TypeError, ValueError):
+            self._finish("unknown", "the sandbox answers what nobody understands")
+            return False
+        return True
 
     def _take_usage(self, seconds: float, waited: float, files: int) -> None:
         limit, now = self._limits.seconds, time.monotonic()
@@ -267,25 +277,33 @@ class Running:
             self._status, self._detail = status, detail
 
     def _result(self) -> Result:
-        exit = self._exit or {}
         error = bytes(self._error[-_KEPT_ERROR:]).decode(errors="replace").strip()
         status, detail = self._status, self._detail
-        seconds = float(exit.get("seconds") or 0.0)
+        ended = self._exit or _Exit(None, None, 0.0, 0, False)
+        code, number, seconds = ended.code, ended.signal, ended.seconds
         if not status:
-            code, number = exit.get("code"), exit.get("signal")
             if code is not None:
                 last = error.rpartition("\n")[2]
                 status = "ok" if code == 0 else "memory" if last == "MemoryError" else "error"
-                detail = error if code else ""
+                detail = (error or f"exit code {code}") if code else ""
+            elif number is None:
+                status, detail = "unknown", "the sandbox does not answer"
             elif number == signal.SIGXCPU or seconds > self._limits.seconds:
                 status = "timeout"
                 detail = f"more than {self._limits.seconds:g} s, {seconds:.1f} of them at work"
             elif number == signal.SIGKILL:  # not ours, and no program can send one
                 status, detail = "unknown", "killed from outside, perhaps for want of memory"
             else:
-                status, detail = "killed", signal.strsignal(number or 0) or f"signal {number}"
+                status, detail = "killed", f"by signal {signal.Signals(number).name}"
         output = bytes(self._output[: self._limits.output_bytes]).decode(errors="replace")
-        return Result(status, output, seconds, int(exit.get("peak_bytes") or 0), detail)
+        return Result(status, output, seconds, ended.peak_bytes, detail)
+
+
+def _exit(code: int | None, signal: int | None, seconds: float, peak_bytes: int, clean: bool):
+    """Reads what the server says of a program's end; raises for what cannot be."""
+    if (code is None) == (signal is None) or not isinstance(code or signal or 0, int):
+        raise ValueError("an exit code or a signal")
+    return _Exit(code, signal, float(seconds), int(peak_bytes), clean is True)
 
 
 def _sealed(text: str) -> int:

@@ -31,7 +31,8 @@ class Sandbox:
     """Runs programs that nobody trusts, one at a time; a context manager.
 
     Whatever a program does, it ends here: with a status, in bounded time, and with nothing left of
-    it for the next one. A sandbox in which anything is left is thrown away and replaced.
+    it for the next one. A sandbox in which anything is left is thrown away and replaced. It ends
+    with the thread that started it, as with the process.
     """
 
     def __init__(self, backend: str = "bubblewrap", *, disk_bytes: int = Limits().disk_bytes):

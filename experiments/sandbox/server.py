@@ -39,7 +39,7 @@ from experiments.sandbox.values import decode, encode
 
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _FILTER_MODE = 4, 38, 22, 2
 _IS_INIT = os.getpid() == 1  # of its own process namespace, in which it may kill everything
-_MOST_DESCRIPTORS = 1 << 20
+_MOST_DESCRIPTORS = 1024
 
 
 def main() -> None:
