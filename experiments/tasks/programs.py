@@ -285,6 +285,8 @@ def _relay(candidate: Running, test: Running, tests: ProgramTests) -> tuple[str,
         if isinstance(reply, Result):
             failure = _failure(reply, f"a call of {message['call']}", 0.0)
             return failure.kind, failure.detail
+        if reply.get("error") == "StopIteration":  # it would end a loop of the test, unnoticed
+            reply["error"] = "RuntimeError"
         try:
             test.send(json.dumps(reply).encode())
         except RecursionError:

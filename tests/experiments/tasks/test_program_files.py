@@ -116,7 +116,6 @@ def test_read_code_contests_takes_limits_from_the_statement(tmp_path, boxes):
         ("There are 10^{-6} grams. The error is fatal.", 0, False),
         ("You can print each letter in any case.", 0, True),
         ("Print YES (in any case (upper or lower)).", 0, True),
-        ("In any case, print NO.", 0, True),
     ],
 )
 def test_stdin_tests_reads_the_statement(statement, tolerance, ignore_case):

@@ -266,6 +266,14 @@ def test_check_of_a_cheat_is_not_right(name, kind, boxes):
     assert kind_and_detail(right, tests, boxes)[0] == "right"
 
 
+@pytest.mark.parametrize("error", ["StopIteration", "GeneratorExit", "IndexError", "BaseException"])
+def test_check_notices_an_exception_that_ends_a_loop(error, boxes):
+    tests = program_tests("for a, b in zip(map(f, [1, 2]), [2, 3]):\n    assert a == b\n", ["f"])
+    assert kind_and_detail("def f(x): return x + 1", tests, boxes)[0] == "right"
+    kind, _ = kind_and_detail(f"def f(x): raise {error}()", tests, boxes)
+    assert kind in ("error", "died")
+
+
 def test_check_keeps_expected_values_out_of_the_process_of_the_program(boxes):
     program = """
 import os, sys
