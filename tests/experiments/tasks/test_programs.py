@@ -2,6 +2,8 @@ import dataclasses
 import math
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from experiments.sandbox import Limits, Running, Sandbox, SandboxError
 from experiments.tasks.programs import (
@@ -147,6 +149,31 @@ def test_check_of_a_test_program(program, kind, detail, boxes):
     found = kind_and_detail(program, SQUARE, boxes)
     assert found[0] == kind
     assert detail in found[1]
+
+
+HASHABLE = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=3)
+    | st.binary(max_size=3) | st.complex_numbers(),
+    lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+VALUES = st.recursive(
+    HASHABLE | st.sets(HASHABLE, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(HASHABLE, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(VALUES, VALUES, st.booleans())
+def test_check_compares_plain_values_as_plain_python_does(boxes, value, other, same):
+    text = "nan, inf = float('nan'), float('inf')\n"
+    other = value if same else other
+    names = {"nan": math.nan, "inf": math.inf}
+    equal = eval(repr(value), names.copy()) == eval(repr(other), dict(names, nan=float("nan")))
+    program = f"{text}def f(x): return {value!r}"
+    tests = program_tests(f"{text}assert f(1) == {other!r}", ["f"])
+    assert kind_and_detail(program, tests, boxes)[0] == ("right" if equal else "wrong")
 
 
 def test_check_of_a_test_program_that_needs_a_class_is_weak(boxes):
