@@ -1,4 +1,4 @@
-"""Evaluates a policy: pass@k on the held-out prompts of a config.
+"""Evaluates a policy on the held-out prompts of a config, or on suites.
 
     python -m experiments.evaluate --workdir=DIR [--step=N]
     python -m experiments.evaluate --config=configs/fade.py --config.evaluation.samples=512 \\
@@ -7,225 +7,58 @@
 
 With --workdir the policy is a checkpoint of a run and the config is the one that the run saved; a
 --config beside it gives the fields `evaluation`, `mesh` and `verification` alone. With --model the
-policy is a GGUF file or a Hugging Face directory. The command writes nothing.
+policy is a GGUF file or a Hugging Face directory. On held-out prompts the command writes nothing.
 
-Below: experiment, checkpoints, workdir. Above: train.
+    python -m experiments.evaluate --model=DIR_OR_GGUF --suite=humaneval,aime24 --samples=16 \\
+        --data_dir=DIR --out=OUT
+    python -m experiments.evaluate --workdir=RUN --suite=math500 --samples=4 --data_dir=DIR
+    python -m experiments.evaluate --rescore=OUT --suite=humaneval --data_dir=DIR
+
+OUT/SUITE/samples.jsonl grows by a batch at a time; a command that was killed goes on where it was,
+with the same samples. --rescore scores saved completions again, whoever made them.
+
+Below: evaluation, evaluate_suites.
 """
 
 import json
-import operator
-import time
-from contextlib import closing
-from functools import partial
+import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
 from experiments import workdir as workdirs
-from experiments.checkpoints import Checkpoints
 from experiments.command import one_line_errors
-from experiments.config import Config, ConfigError, saved_config
-from experiments.experiment import (
-    Experiment,
-    abstract_checkpoint,
-    build_experiment,
-    host_rewards,
-    initial_params,
+from experiments.config import Config, ConfigError, default_config, saved_config
+from experiments.evaluate_suites import (
+    Settings,
+    rescore,
+    results_table,
+    sample_suite,
+    suite_directory,
+    suite_experiment,
 )
-from experiments.metric_writer import plain_tree, replacing
-from experiments.tasks.base import Prompts, eos_ids
-from fade_jax.pass_at_k import interval_over_problems, pass_at_k
-
-# Stream of evaluation under its seed. Training folds its step, which is below 2^31, into its seed.
-STREAM = np.uint32(2**32 - 1)
+from experiments.evaluation import evaluation_metrics, restore_params
+from experiments.experiment import build_experiment, host_rewards, initial_params
+from experiments.models import huggingface, tokenizer
+from experiments.sandbox.backends import BACKENDS
+from experiments.tasks.suites import SUITES, read_suite
 
 OVERRIDES = ("evaluation", "mesh", "verification")  # what --config may change of a saved config
 
 
-class HeldOut(NamedTuple):
-    """Outcomes on the held-out prompts.
-
-    Attributes:
-      num_correct: int [M], correct samples of each prompt.
-      num_samples: n, samples of each prompt.
-      entropy: mean token entropy, nats.
-      length: mean tokens of a completion.
-      truncated: fraction of the completions that have no end.
-      unknown: samples that could not be verified; they count as wrong.
-      shown: some prompts with all their completions, for people to read; see `_shown`.
-    """
-
-    num_correct: np.ndarray
-    num_samples: int
-    entropy: float
-    length: float
-    truncated: float
-    unknown: int
-    shown: list[dict]
-
-
-def evaluate(experiment: Experiment, params, rewards_of: Any, step: int) -> HeldOut:
-    """Samples and verifies n completions of each held-out prompt.
-
-    The same prompts at every step and for every method; fresh samples at every step.
+def config_to_evaluate(config: Any, workdir: str | None, model: str | None) -> Config:
+    """Returns the config of the run or of the model to evaluate.
 
     Args:
-      experiment: of the run.
-      params: of the policy.
-      rewards_of: verification on the host, for a host task.
-      step: enters the sampling key.
-    """
-    settings, task, rl = experiment.config.evaluation, experiment.task, experiment.rl
-    prompts = jax.tree.map(np.asarray, task.eval_prompts(settings.prompts))
-    stream = jax.random.fold_in(jax.random.key(np.uint32(settings.seed)), STREAM)
-    key = jax.random.fold_in(stream, step)
-    correct, entropy, tokens, ended, unknown = [], 0.0, 0.0, 0, 0
-    shown: list[dict] = []
-    calls = settings.prompts // settings.prompts_per_call
-    batches = jax.tree.map(lambda x: x.reshape(calls, -1, *x.shape[1:]), prompts)
-    for call in range(calls):
-        batch = jax.tree.map(operator.itemgetter(call), batches)
-        call_key = jax.random.fold_in(key, call)
-        if task.on_device:
-            rewards, rollouts = rl.evaluate(params, task, batch, call_key)
-        else:
-            rollouts = rl.sample_held_out(params, batch._replace(verifier_inputs=()), call_key)
-            rewards, counts, verdicts = rewards_of(batch.verifier_inputs, rollouts)
-            unknown += counts["verification/unknown"]
-            left = settings.shown_prompts - len(shown) // settings.samples
-            if left > 0 and verdicts and hasattr(task, "decoded"):
-                first = call * settings.prompts_per_call
-                shown += _shown(task, batch, rollouts, dict(list(verdicts.items())[:left]), first)
-        solved_at = getattr(task, "solved_at", 1.0)
-        correct.append(np.sum(np.asarray(rewards) >= solved_at, axis=-1))
-        entropy += float(np.sum(np.asarray(rollouts.entropies), dtype=np.float64))
-        mask = np.asarray(rollouts.token_mask)
-        tokens += float(np.sum(mask, dtype=np.float64))
-        ends = np.isin(np.asarray(rollouts.tokens), eos_ids(task)) & (mask > 0)
-        ended += int(np.sum(np.any(ends, axis=-1)))
-    total = settings.prompts * settings.samples
-    return HeldOut(
-        np.concatenate(correct),
-        settings.samples,
-        entropy / tokens,
-        tokens / total,
-        1 - ended / total,
-        unknown,
-        shown,
-    )
-
-
-def _shown(task: Any, batch: Prompts, rollouts, verdicts: dict[int, list], first: int) -> list:
-    """Returns a dict per completion of the prompts in `verdicts`: texts, reward, verdict."""
-    rows = np.array(list(verdicts))
-    texts, _ = task.decoded(
-        np.asarray(rollouts.tokens)[rows], np.asarray(rollouts.token_mask)[rows]
-    )
-    lengths = np.asarray(rollouts.token_mask)[rows].sum(axis=-1).astype(int).tolist()
-    return [
-        {
-            "index": first + row,
-            "prompt": task.tokenizer.decode(batch.tokens[row][: int(batch.length[row])].tolist()),
-            "completion": text,
-            "tokens": tokens,
-            "reward": verdict.reward,
-            "verdict": verdict.kind,
-            "detail": verdict.detail,
-            "seconds": verdict.seconds,
-            **{f"reward/{name}": reward for name, reward in verdict.parts},
-        }
-        for row, group, counts in zip(rows.tolist(), texts, lengths)
-        for text, tokens, verdict in zip(group, counts, verdicts[row])
-    ]
-
-
-def evaluation_metrics(
-    experiment: Experiment, params, rewards_of, step: int, workdir: Path | None = None
-) -> dict:
-    """Returns the metrics of one evaluation, with 95% intervals over the prompts.
-
-    Args:
-      experiment: of the run.
-      params: of the policy.
-      rewards_of: verification on the host, for a host task.
-      step: enters the sampling key.
-      workdir: of the run, which keeps the counts of every prompt; None keeps none.
-    """
-    start = time.perf_counter()
-    held_out = evaluate(experiment, params, rewards_of, step)
-    if workdir is not None:
-        _save_counts(workdir, step, held_out)
-        if held_out.shown:
-            _save_samples(workdir, step, held_out.shown)
-    metrics = {}
-    ks = tuple(experiment.config.evaluation.ks)
-    intervals = _intervals(held_out.num_correct, held_out.num_samples, ks)
-    for k, interval in zip(ks, intervals):
-        mean, low, high = (float(x) for x in interval)
-        metrics |= {f"eval/pass@{k}": mean, f"eval/pass@{k}_low": low, f"eval/pass@{k}_high": high}
-    return metrics | {
-        "eval/entropy": held_out.entropy,
-        "eval/length": held_out.length,
-        "eval/truncated_fraction": held_out.truncated,
-        "eval/unknown": held_out.unknown,
-        "eval/seconds": time.perf_counter() - start,
-    }
-
-
-# One program for all k, not 30 small ones.
-@partial(jax.jit, static_argnums=(1, 2))
-def _intervals(num_correct, num_samples: int, ks: tuple[int, ...]):
-    return [interval_over_problems(pass_at_k(num_samples, num_correct, k)) for k in ks]
-
-
-def _save_counts(workdir: Path, step: int, held_out: HeldOut) -> None:
-    """Writes evaluations/STEP.npz: num_correct [M] and num_samples, for comparisons by prompt."""
-    directory = workdir / "evaluations"
-    directory.mkdir(exist_ok=True)
-    with replacing(directory / f"{step}.npz") as temporary, temporary.open("wb") as file:
-        counts = held_out.num_correct.astype(np.int32)
-        np.savez(file, num_correct=counts, num_samples=np.int32(held_out.num_samples))
-
-
-def _save_samples(workdir: Path, step: int, shown: list[dict]) -> None:
-    """Writes samples/STEP.jsonl, a line per completion."""
-    directory = workdir / "samples"
-    directory.mkdir(exist_ok=True)
-    with replacing(directory / f"{step}.jsonl") as temporary:
-        temporary.write_text("".join(json.dumps(plain_tree(line)) + "\n" for line in shown))
-
-
-def restore_params(experiment: Experiment, workdir: str | Path, step: int | None = None):
-    """Reads the policy of a run's checkpoint; nothing is moved.
-
-    Args:
-      experiment: of the run.
-      workdir: of the run.
-      step: of the checkpoint; None for the newest that is whole.
-
-    Returns:
-      (step, params).
+      config: of --config, or None.
+      workdir: of a run.
+      model: path of a model.
 
     Raises:
-      FileNotFoundError: if there is no readable checkpoint, or not the one asked for.
-      DifferentStateError, DamagedError: see Checkpoints.restore.
+      ConfigError: unless exactly one of workdir and model is given.
     """
-    directory = workdirs.directory(workdir) / "checkpoints"
-    if not directory.exists():
-        raise FileNotFoundError(f"there is no run in {workdir}: {directory} is missing")
-    with closing(Checkpoints(directory, experiment.config.checkpoint.keep)) as checkpoints:
-        restored = checkpoints.restore(abstract_checkpoint(experiment), step)
-    if restored is None:
-        raise FileNotFoundError(f"there is no readable checkpoint in {directory}")
-    return restored[0], restored[1].params
-
-
-def _config_of(config: Any, workdir: str | None, model: str | None) -> Config:
-    """The config of the run or of the model to evaluate; `config` is that of --config."""
     if (workdir is None) == (model is None):
         raise ConfigError("give --workdir=DIR of a run, or --model=PATH of a model, not both")
     if model is not None:
@@ -240,10 +73,91 @@ def _config_of(config: Any, workdir: str | None, model: str | None) -> Config:
     return saved
 
 
+def evaluate_suites(values: Any) -> str:
+    """Samples and scores the suites of the flags, or scores them again; returns a table."""
+    suites = [read_suite(name, values.data_dir, values.sandbox) for name in values.suite]
+    if values.rescore is not None:
+        out, workers = Path(values.rescore).expanduser(), values.workers
+        return results_table(
+            [
+                rescore(suite, suite_directory(out, suite.name), workers, values.check_seconds)
+                for suite in suites
+            ]
+        )
+    if values.samples % (values.samples_per_call or values.samples):
+        raise ConfigError(
+            f"--samples must be a multiple of --samples_per_call, got {values.samples} and"
+            f" {values.samples_per_call}"
+        )
+    if values.model is not None and not values.out:
+        raise ConfigError("--suite with --model needs --out=DIR")
+    config = config_to_evaluate(values.config or default_config(), values.workdir, values.model)
+    config.verification.workers = values.workers
+    config.verification.timeout_seconds = values.check_seconds
+    if not config.model.path:
+        raise ConfigError("--suite needs a model with a tokenizer; that of this run has none")
+    if values.workdir is not None:
+        trained = build_experiment(config)
+        step, params = restore_params(trained, values.workdir, values.step)
+        model, out = trained.model, workdirs.directory(values.workdir) / "suites" / str(step)
+        named = f"{values.workdir}, step {step}"
+    else:
+        model, params = huggingface.load_model(config.model.path, dtype=config.model.dtype)
+        out, named = Path(values.out).expanduser(), config.model.path
+    settings = Settings(
+        model=named,
+        samples=values.samples,
+        samples_per_call=values.samples_per_call or values.samples,
+        max_tokens=values.max_tokens,
+        max_prompt=values.max_prompt,
+        system=values.system,
+        template=values.template,
+        temperature=values.temperature,
+        top_p=values.top_p,
+        top_k=values.top_k,
+        seed=values.seed,
+    )
+    tokens = tokenizer.load(config.model.path)
+    experiment = suite_experiment(config, tokens, model, settings, values.prompts_per_call)
+    if values.workdir is None:
+        params = initial_params(experiment._replace(weights=params))
+    return results_table(
+        [
+            sample_suite(experiment, params, suite, settings, suite_directory(out, suite.name))
+            for suite in suites
+        ]
+    )
+
+
+def define_flags() -> None:
+    """Defines the flags of suites."""
+    flags.DEFINE_list("suite", [], f"Of {', '.join(SUITES)}, each NAME or NAME:FILE.")
+    flags.DEFINE_string("data_dir", os.environ.get("FADE_JAX_DATA", ""), "Files of the suites.")
+    flags.DEFINE_string("out", None, "For --model: directory of the samples.")
+    flags.DEFINE_string("rescore", None, "Directory whose completions are scored again.")
+    flags.DEFINE_integer("samples", 1, "Completions of each problem.", lower_bound=1)
+    flags.DEFINE_integer("samples_per_call", 0, "Sampled at once; 0: all.", lower_bound=0)
+    flags.DEFINE_integer("prompts_per_call", 8, "Problems sampled at once.", lower_bound=1)
+    flags.DEFINE_integer("max_tokens", 1024, "Of a completion.", lower_bound=1)
+    flags.DEFINE_integer("max_prompt", 1024, "Tokens; longer prompts are left out.", lower_bound=1)
+    flags.DEFINE_string("system", None, "System message; the suite's own by default.")
+    flags.DEFINE_enum("template", "chat", ["chat", "plain"], "Of the prompts.")
+    flags.DEFINE_float("temperature", 1.0, "Of sampling.", lower_bound=1e-6)
+    flags.DEFINE_float("top_p", 1.0, "Of sampling.", lower_bound=1e-6, upper_bound=1.0)
+    flags.DEFINE_integer("top_k", 0, "Of sampling; 0: all.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Of sampling.", lower_bound=0, upper_bound=2**32 - 1)
+    flags.DEFINE_enum("sandbox", "bubblewrap", list(BACKENDS), "Backend for programs.")
+    flags.DEFINE_integer("workers", 2, "Processes or sandboxes that score.", lower_bound=1)
+    flags.DEFINE_float("check_seconds", 5.0, "Processor time to check an answer.", lower_bound=0.01)
+
+
 def _main(argv):
     del argv
     values = flags.FLAGS
-    experiment = build_experiment(_config_of(values.config, values.workdir, values.model))
+    if values.suite:
+        print(evaluate_suites(values))
+        return
+    experiment = build_experiment(config_to_evaluate(values.config, values.workdir, values.model))
     if values.model is not None:
         step, params = 0, initial_params(experiment)
     else:
@@ -258,4 +172,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Directory of the run to evaluate.")
     flags.DEFINE_integer("step", None, "Checkpoint to evaluate; the newest by default.")
     flags.DEFINE_string("model", None, "GGUF file or Hugging Face directory to evaluate.")
+    define_flags()
     one_line_errors(_main)

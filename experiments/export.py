@@ -23,7 +23,7 @@ from absl import flags
 from experiments import workdir as workdirs
 from experiments.command import one_line_errors
 from experiments.config import Config, ConfigError, saved_config, shown
-from experiments.evaluate import restore_params
+from experiments.evaluation import restore_params
 from experiments.experiment import Experiment, build_experiment
 from experiments.models import huggingface
 from experiments.models.config import read_json

@@ -16,7 +16,7 @@ import numpy as np
 from experiments import workdir as workdirs
 from experiments.checkpoints import tree_sha256
 from experiments.config import Config, ConfigError
-from experiments.evaluate import evaluation_metrics
+from experiments.evaluation import evaluation_metrics
 from experiments.experiment import (
     Experiment,
     abstract_checkpoint,

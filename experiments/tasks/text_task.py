@@ -142,24 +142,8 @@ class TextTask:
     def decoded(
         self, tokens: np.ndarray, token_mask: np.ndarray
     ) -> tuple[list[list[str]], np.ndarray]:
-        """Decodes completions.
-
-        Args:
-          tokens: i32 [P, G, T].
-          token_mask: [P, G, T], 1 up to and including the first EOS.
-
-        Returns:
-          [P][G] texts without their EOS, and bool [P, G], whether they have one.
-        """
-        tokens, token_mask = np.asarray(tokens), np.asarray(token_mask, bool)
-        length = token_mask.sum(axis=-1)
-        last = np.take_along_axis(tokens, np.maximum(length, 1)[..., None] - 1, axis=-1)[..., 0]
-        ended = np.isin(last, self.eos_ids) & (length > 0)
-        texts = [
-            [self.tokenizer.decode(row[:end].tolist()) for row, end in zip(group, ends)]
-            for group, ends in zip(tokens, length - ended)
-        ]
-        return texts, ended
+        """Decodes completions; see `decode_completions`."""
+        return decode_completions(self.tokenizer, self.eos_ids, tokens, token_mask)
 
     def texts(self, tokens: np.ndarray, token_mask: np.ndarray) -> list[list[str | None]]:
         """Decodes completions, as `decoded` does, but with None for one without EOS.
@@ -298,6 +282,31 @@ def text_task(
     for reason, count in task.dropped.items():
         logging.getLogger(__name__).info("left out: %d %s", count, reason)
     return task
+
+
+def decode_completions(
+    tokenizer: Any, end_ids: Sequence[int], tokens: np.ndarray, token_mask: np.ndarray
+) -> tuple[list[list[str]], np.ndarray]:
+    """Decodes completions.
+
+    Args:
+      tokenizer: decode.
+      end_ids: the tokens that end a completion.
+      tokens: i32 [P, G, T].
+      token_mask: [P, G, T], 1 up to and including the first EOS.
+
+    Returns:
+      [P][G] texts without their EOS, and bool [P, G], whether they have one.
+    """
+    tokens, token_mask = np.asarray(tokens), np.asarray(token_mask, bool)
+    length = token_mask.sum(axis=-1)
+    last = np.take_along_axis(tokens, np.maximum(length, 1)[..., None] - 1, axis=-1)[..., 0]
+    ended = np.isin(last, end_ids) & (length > 0)
+    texts = [
+        [tokenizer.decode(row[:end].tolist()) for row, end in zip(group, ends)]
+        for group, ends in zip(tokens, length - ended)
+    ]
+    return texts, ended
 
 
 def require_tokenizer(tokenizer: Any, name: str) -> None:

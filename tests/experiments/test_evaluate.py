@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.config import ConfigError, saved_config
-from experiments.evaluate import evaluate, evaluation_metrics, restore_params
+from experiments.evaluation import evaluate, evaluation_metrics, restore_params
 from experiments.experiment import build_experiment, initial_params
 from experiments.metric_writer import Silent, read_lines
 from experiments.rollout import Rollouts

@@ -10,7 +10,7 @@ import pytest
 
 from experiments import multihost
 from experiments.config import ConfigError
-from experiments.evaluate import restore_params
+from experiments.evaluation import restore_params
 from experiments.experiment import build_experiment
 from experiments.metric_writer import Silent
 from experiments.multihost import connect

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from experiments.checkpoints import tree_sha256
-from experiments.evaluate import restore_params
+from experiments.evaluation import restore_params
 from experiments.experiment import build_experiment
 from experiments.metric_writer import read_lines
 from experiments.train import train

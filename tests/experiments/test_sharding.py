@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.config import ConfigError
-from experiments.evaluate import restore_params
+from experiments.evaluation import restore_params
 from experiments.experiment import abstract_state, build_experiment
 from experiments.learner import hyperparameters
 from experiments.metric_writer import Silent

@@ -25,7 +25,7 @@ import numpy as np
 from experiments import workdir as workdirs
 from experiments.checkpoints import tree_sha256
 from experiments.command import one_line_errors
-from experiments.evaluate import HeldOut, _save_counts
+from experiments.evaluation import HeldOut, _save_counts
 from experiments.loop import RunWriter, Stage, run_loop
 from experiments.metric_writer import Silent
 from tests.experiments.tiny_config import get_config
