@@ -138,8 +138,8 @@ class Running:
                 data = data[os.write(self._to, data) :]
             except BlockingIOError:
                 self._step([self._stdout, self._stderr], writing=True)
-            except OSError:
-                self._finish("error", "it closed the channel of its calls")
+            except OSError:  # it closed the channel, or it or its server is dead: receive tells
+                return
 
     def receive(self) -> bytes | Result:
         """Waits for a line from the program.

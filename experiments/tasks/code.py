@@ -7,7 +7,7 @@ Above: programs.
 
 import re
 
-_FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*(.*?)[ \t]*$")
+_FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})(.*)", re.DOTALL)
 _PYTHON = {"", "python", "python3", "py", "py3", "{python}"}
 
 
@@ -42,8 +42,8 @@ def _fenced_blocks(text: str) -> list[tuple[str, str]] | None:
             # A line such as ```x``` is code within a sentence.
             if found and not (found[2][0] == "`" and "`" in found[3]):
                 indent, fence = found[1], found[2]
-                blocks.append((found[3].lower().partition(" ")[0], []))
-        elif found and not found[3] and _closes(found, indent, fence):
+                blocks.append((found[3].strip().lower().partition(" ")[0], []))
+        elif found and not found[3].strip() and _closes(found, indent, fence):
             fence = ""
         else:
             blocks[-1][1].append(line.removeprefix(indent))
@@ -99,7 +99,9 @@ def _indented_body(code: str) -> str:
     )
 
 
-_FUTURE = re.compile(r"^from[ \t]+__future__[ \t]+import[ \t]+[^(\n]*$", re.MULTILINE)
+_FUTURE = re.compile(
+    r"^from[ \t]+__future__[ \t]+import[ \t]*(?:\([^()]{0,500}\)|[ \t][^(\n]*)", re.MULTILINE
+)
 
 
 def put_before(before: str, code: str) -> str:

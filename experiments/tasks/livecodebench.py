@@ -24,7 +24,7 @@ from experiments.tasks.program_prompts import starter_prompt, stdin_prompt
 from experiments.tasks.programs import CallTests, Problem, StdinTests
 from experiments.tasks.questions import json_objects
 
-# What LeetCode imports for the programs that it runs.
+# What LeetCode imports for the programs that it runs; pow is the builtin one.
 _BEFORE = """\
 import bisect, collections, functools, heapq, itertools, math, operator, random, re, string, sys
 from bisect import *
@@ -34,6 +34,7 @@ from heapq import *
 from itertools import *
 from math import *
 from typing import *
+from builtins import *
 sys.setrecursionlimit(50000)
 """
 

@@ -8,6 +8,7 @@ Below: programs, program_prompts, questions.
 import ast
 import dataclasses
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,8 @@ def _before_function(place: str, prompt: str, name: str) -> str:
 
 def _program_tests(place: str, text: str, functions: Sequence[str]) -> ProgramTests:
     try:
-        return program_tests(text, functions)
+        with warnings.catch_warnings(action="ignore"):  # about texts of others, as "\\d"
+            return program_tests(text, functions)
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{place}: the test must be Python, got {error}") from error
 
@@ -179,8 +181,9 @@ def read_mbpp(
 def _tested_functions(place: str, code: str, tests: str) -> list[str]:
     """Names the functions of the reference code that the tests mention."""
     try:
-        tree = ast.parse(code)
-        mentioned = {n.id for n in ast.walk(ast.parse(tests)) if isinstance(n, ast.Name)}
+        with warnings.catch_warnings(action="ignore"):
+            tree = ast.parse(code)
+            mentioned = {n.id for n in ast.walk(ast.parse(tests)) if isinstance(n, ast.Name)}
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{place}: code and test_list must be Python, got {error}") from error
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
@@ -270,6 +273,8 @@ def read_problems(path: Path, limits: Limits = Limits()) -> list[Problem]:  # no
         question = field(place, row, "question", "a text that is not empty")
         starter = field(place, row, "starter_code", "a text", "")
         tests = _own_tests(f"{place}, tests", field(place, row, "tests", "an object"))
+        if isinstance(tests, ProgramTests) and not (starter or tests.functions):
+            raise ValueError(f"{place}: starter_code must tell the names that the tests use")
         if isinstance(tests, StdinTests):
             prompt = stdin_prompt(question)
         else:
@@ -328,9 +333,11 @@ def _own_tests(place: str, tests: Mapping[str, Any]) -> StdinTests | CallTests |
             calls.append((tuple(field(at, case, "args", "a list")), case["output"]))
         return CallTests(function, tuple(calls), tolerance)
     functions = field(place, tests, "functions", "a list of texts")
-    if not functions:
-        raise ValueError(f"{place}: functions must not be empty")
-    return _program_tests(place, field(place, tests, "program", "a text"), functions)
+    text = field(place, tests, "program", "a text")
+    made = _program_tests(place, text, functions)
+    if not functions and not made.inside:
+        raise ValueError(f"{place}: program must use something that is not its own, got {text!r}")
+    return made
 
 
 def _cases(

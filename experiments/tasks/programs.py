@@ -9,7 +9,8 @@ All calls of one problem go to one process of the program. Nothing in it is secr
 call leaves behind for the next can come from the program alone. Each test by standard input has a
 process of its own.
 
-Below: code, unit_tests, verdict, experiments.sandbox. Above: program_files, program_verifier.
+Below: code, outputs, unit_tests, verdict, experiments.sandbox. Above: program_files,
+livecodebench, program_verifier.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 from experiments.sandbox import Limits, Result, Running, Sandbox, SandboxError
 from experiments.sandbox.values import encode
 from experiments.tasks.code import complete_function, extract_code, put_before
+from experiments.tasks.outputs import plain_json, same_tokens, same_value, short_text
 from experiments.tasks.unit_tests import inside_reason, with_imports
 from experiments.tasks.verdict import Verdict
 
@@ -107,6 +109,11 @@ class Problem:
     solution: str = ""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def weak(self) -> str:
+        """Says why a program could tamper with its verdict; empty if it cannot."""
+        return self.tests.inside if isinstance(self.tests, ProgramTests) else ""
+
 
 def program_of(text: str, problem: Problem) -> str | None:
     """Makes the program to check of a completion; None if it has no code."""
@@ -143,13 +150,15 @@ def check(program: str, problem: Problem, sandboxes: Sequence[Sandbox]) -> Verdi
         if verdict.kind == "unknown":
             return run(program, problem.tests, problem.limits, sandboxes)
         return verdict
-    except SandboxError as error:
+    except (SandboxError, OSError) as error:  # no sandbox, or no descriptors for one
         return _verdict("unknown", str(error), 0.0)
 
 
 def _verdict(kind: str, detail: str, seconds: float) -> Verdict:
     reward = {"right": 1.0, "unknown": math.nan}.get(kind, 0.0)
-    return Verdict(reward, kind, " ".join(detail.split())[:300], seconds)
+    line = " ".join(detail.split())[:300]
+    shown = "".join(letter if letter.isprintable() else "?" for letter in line)
+    return Verdict(reward, kind, shown, seconds)
 
 
 def _failure(result: Result, place: str, seconds: float) -> Verdict:
@@ -173,34 +182,9 @@ def _check_stdin(program: str, tests: StdinTests, limits: Limits, sandbox: Sandb
         if result.status != "ok":
             return _failure(result, place, seconds)
         if not same_tokens(result.output, expected, tests.tolerance, tests.ignore_case):
-            why = f"expected {_short(expected)}, got {_short(result.output)}"
+            why = f"expected {short_text(expected)}, got {short_text(result.output)}"
             return _verdict("wrong", f"{place}: {why}", seconds)
     return _verdict("right", "", seconds)
-
-
-def same_tokens(
-    output: str, expected: str, tolerance: float = 0.0, ignore_case: bool = False
-) -> bool:
-    """Compares outputs by their tokens, which blanks and line ends separate; see StdinTests."""
-    if ignore_case:
-        output, expected = output.casefold(), expected.casefold()
-    got, wanted = output.split(), expected.split()
-    return len(got) == len(wanted) and all(
-        a == b or (tolerance > 0 and _is_close(_number(a), _number(b), tolerance))
-        for a, b in zip(got, wanted)
-    )
-
-
-def _number(token: str) -> float:
-    """Reads a token as judges do; NaN, which is close to nothing, for all but a number."""
-    try:
-        return float(token) if token.isascii() and "_" not in token else math.nan
-    except ValueError:
-        return math.nan
-
-
-def _is_close(a: float, b: float, tolerance: float) -> bool:
-    return abs(a - b) <= tolerance * max(1.0, abs(b))
 
 
 def _check_calls(program: str, tests: CallTests, limits: Limits, sandbox: Sandbox) -> Verdict:
@@ -241,60 +225,13 @@ def _call(
         if "error" in reply:
             return number, ("error", f"{reply['error']}: {reply['message']}")
         try:
-            got = _from_tagged(reply["value"])
-            same = _same_value(got, expected, tests.tolerance)
+            got = plain_json(reply["value"])
+            same = same_value(got, expected, tests.tolerance)
         except (ValueError, TypeError, ArithmeticError, RecursionError):
             return number, ("wrong", "a value that is no JSON")
         if not same:
-            return number, ("wrong", f"expected {_short(expected)}, got {_short(got)}")
+            return number, ("wrong", f"expected {short_text(expected)}, got {short_text(got)}")
     return len(tests.cases), None
-
-
-class _NotJSON(NamedTuple):
-    """Stands for a value that equals none of JSON."""
-
-    type: str
-
-
-def _from_tagged(value: Any) -> Any:
-    """Turns what a program answered into JSON, tuples into lists.
-
-    Unlike `decode` it takes from the program neither a size nor a type that could cost the host
-    more than the text of the answer.
-    """
-    if isinstance(value, list):
-        return [_from_tagged(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    ((tag, content),) = value.items()
-    match tag, content:
-        case "tuple", list():
-            return _from_tagged(content)
-        case "int", str():
-            return int(content, 16)
-        case "dict", list():
-            pairs = [(key, _from_tagged(item)) for key, item in content]
-            return {key if isinstance(key, str) else _NotJSON(str(key)): x for key, x in pairs}
-    return _NotJSON(str(tag))
-
-
-def _same_value(got: Any, expected: Any, tolerance: float) -> bool:
-    if isinstance(expected, list):
-        return (
-            isinstance(got, list)
-            and len(got) == len(expected)
-            and all(_same_value(a, b, tolerance) for a, b in zip(got, expected))
-        )
-    if isinstance(expected, dict):
-        return (
-            isinstance(got, dict)
-            and got.keys() == expected.keys()
-            and all(_same_value(got[key], expected[key], tolerance) for key in expected)
-        )
-    if isinstance(got, (list, dict, _NotJSON)):
-        return False
-    numbers = all(isinstance(x, (int, float)) for x in (got, expected))
-    return got == expected or (tolerance > 0 and numbers and _is_close(got, expected, tolerance))
 
 
 def _reply(running: Running, *keys: str) -> dict[str, Any] | Result:
@@ -348,7 +285,12 @@ def _relay(candidate: Running, test: Running, tests: ProgramTests) -> tuple[str,
         if isinstance(reply, Result):
             failure = _failure(reply, f"a call of {message['call']}", 0.0)
             return failure.kind, failure.detail
-        test.send(json.dumps(reply).encode())
+        if reply.get("error") == "StopIteration":  # it would end a loop of the test, unnoticed
+            reply["error"] = "RuntimeError"
+        try:
+            test.send(json.dumps(reply).encode())
+        except RecursionError:
+            return "error", f"a call of {message['call']}: a value that is nested too deeply"
 
 
 def _outcome(message: Mapping[str, Any], text: str, raised: str) -> tuple[str, str]:
@@ -379,12 +321,3 @@ def _run_inside(
     reply = {"error": "", "message": "no verdict", **reply}
     kind = "wrong" if reply["error"] == "AssertionError" else "error"
     return _verdict(kind, f"{weak}: {reply['error']} {reply['message']}", seconds)
-
-
-def _short(value: Any) -> str:
-    try:
-        text = value if isinstance(value, str) else repr(value)
-    except (ValueError, RecursionError):  # a number of very many digits
-        return f"a huge {type(value).__name__}"
-    text = " ".join(text[:400].split())
-    return repr(text if len(text) <= 60 else text[:57] + "...")

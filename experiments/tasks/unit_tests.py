@@ -86,7 +86,7 @@ def inside_reason(text: str, functions: Collection[str]) -> str:
     if others:
         return f"the test uses {', '.join(others)} of the program"
     tree = ast.parse(text)
-    stand_ins = set(functions) | _parameters(tree)
+    stand_ins = set(functions) | _parameters_for(tree, functions)
     in_try = {
         id(inner)
         for node in ast.walk(tree)
@@ -94,23 +94,27 @@ def inside_reason(text: str, functions: Collection[str]) -> str:
         for statement in node.body
         for inner in ast.walk(statement)
     }
+    callables = _CALLABLE | {n.name for n in ast.walk(tree) if isinstance(n, _DEFINITIONS)}
+    classes = {n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+    values = _assigned_from(tree, stand_ins)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and _is_name(node.value, functions):
-            return f"the test uses the attribute {node.attr} of a function"
+        if isinstance(node, ast.Attribute):
+            if _is_name(node.value, stand_ins):
+                return f"the test uses the attribute {node.attr} of a function"
+            of_value = _is_name(node.value, values) or _is_call(node.value, stand_ins)
+            if of_value and node.attr not in _PLAIN_ATTRIBUTES:
+                return f"the test uses the attribute {node.attr} of a value"
         if (
             isinstance(node, ast.Expr)
-            and _is_call(node.value, functions)
+            and _is_call(node.value, stand_ins)
             and id(node) not in in_try
         ):
             return "the test drops a returned value, so an argument may be changed in place"
-        if _is_call(node, stand_ins):
-            assert isinstance(node, ast.Call)
-            values = [*node.args, *(keyword.value for keyword in node.keywords)]
-            defined = {n.name for n in ast.walk(tree) if isinstance(n, _DEFINITIONS)}
-            for value in values:
-                if isinstance(value, ast.Lambda) or _is_name(value, defined | _CALLABLE):
+        if isinstance(node, ast.Call) and _is_name(node.func, stand_ins):
+            for value in [*node.args, *(keyword.value for keyword in node.keywords)]:
+                if isinstance(value, ast.Lambda) or _is_name(value, callables):
                     return "the test passes a function"
-                if isinstance(value, ast.Call) and _is_name(value.func, _classes(tree)):
+                if _is_call(value, classes):
                     return "the test passes an object of its own class"
     return ""
 
@@ -119,18 +123,40 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _CALLABLE = {name for name in dir(builtins) if callable(getattr(builtins, name))}
 
 
-def _parameters(tree: ast.Module) -> set[str]:
-    """Names of the parameters of the test's functions: one may stand for the program's function."""
+_PLAIN_ATTRIBUTES = {
+    name
+    for kind in (str, bytes, int, float, complex, list, tuple, set, dict, range, type(None))
+    for name in dir(kind)
+}
+
+
+def _parameters_for(tree: ast.Module, functions: Collection[str]) -> set[str]:
+    """Names the parameters of the test's functions that stand for functions under test."""
+    passed = {
+        (node.func.id, position)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        for position, value in enumerate(node.args)
+        if _is_name(value, functions)
+    }
     return {
         argument.arg
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef)
-        for argument in node.args.args
+        for position, argument in enumerate(node.args.args)
+        if (node.name, position) in passed
     }
 
 
-def _classes(tree: ast.Module) -> set[str]:
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+def _assigned_from(tree: ast.Module, functions: Collection[str]) -> set[str]:
+    """Names the variables that hold what a function under test returned."""
+    return {
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and _is_call(node.value, functions)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
 
 
 def _is_name(node: ast.AST, names: Collection[str]) -> bool:

@@ -1,4 +1,9 @@
+import re
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from experiments.tasks.code import complete_function, defines, extract_code, put_before
 
@@ -98,3 +103,29 @@ def test_put_before_keeps_future_imports_first():
     exec(program, names)
     assert names["x"] == 3
     assert put_before("", code) == code
+    code = "from __future__ import (\n    annotations,\n)\nx: y = a\n"
+    assert put_before("a = 3", code).startswith(
+        "from __future__ import (\n    annotations,\n)\na = 3"
+    )
+
+
+@given(st.text(st.characters(exclude_characters="`~\r")), st.sampled_from(["```", "~~~~"]))
+def test_extract_code_finds_any_block(code, fence):
+    found = extract_code(f"Text.\n{fence}python\n{code}\n{fence}\nMore.")
+    assert found == (code.strip("\n").rstrip() + "\n" if code.strip() else None)
+
+
+@given(st.text("`~ \t\npython1"))
+def test_extract_code_survives_any_text(text):
+    found = extract_code(text)
+    assert found is None or re.sub(r"\s", "", found) in re.sub(r"\s", "", text)
+
+
+@pytest.mark.parametrize("text", ["``` a" + " " * 10**6 + "b", "```\n" * 10**5, " " * 10**6 + "x",
+                                  "from __future__ import (" * 10**5, "def " * 10**5])  # fmt: skip
+def test_extract_code_takes_linear_time(text):
+    start = time.process_time()
+    code = extract_code(text) or text
+    complete_function(PROMPT, "import math", code, "f")
+    put_before("import math", code.replace("import (", "import (\n"))
+    assert time.process_time() - start < 3

@@ -40,6 +40,8 @@ def test_with_imports_adds_modules_of_the_standard_library():
         "try:\n    f(-1)\n    assert False\nexcept ValueError:\n    pass",
         "assert sorted([2, 1], key=lambda x: f(x)) == [1, 2]",
         "assert list(map(f, [1, 2])) == [1, 2]",
+        "x = f(1)\nassert x.strip() == f(2).lower()",
+        "def same(x, key):\n    return x.real == key(x)\nassert same(f(1), abs)",
     ],
 )
 def test_inside_reason_is_empty_for_plain_values(text):
@@ -57,6 +59,9 @@ def test_inside_reason_is_empty_for_plain_values(text):
         ("class A:\n    pass\nassert f(A()) == 1", "own class"),
         ("x = [2, 1]\nf(x)\nassert x == [1, 2]", "in place"),
         ("assert f.__name__ == 'f'", "__name__"),
+        ("def check(candidate):\n    assert candidate.__doc__\ncheck(f)", "__doc__"),
+        ("stack = f()\nassert stack.push(1) is None", "attribute push of a value"),
+        ("assert f().push(1) is None", "attribute push of a value"),
     ],
 )  # fmt: skip
 def test_inside_reason_names_what_cannot_cross(text, reason):
