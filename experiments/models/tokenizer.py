@@ -327,6 +327,7 @@ def _of_metadata(path, reader):
         raise ValueError(f"{path}: tokenizer.ggml.eos_token_id is missing")
     # The ends of a turn and of a message to a tool, which llama.cpp stops at as well.
     ids = [eos_id, *(gguf.value(reader, f"tokenizer.ggml.{k}_token_id") for k in ("eot", "eom"))]
+    # "seperator" is how GGUF spells it.
     named = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding"}
     numbers = {
         kind: gguf.value(reader, f"tokenizer.ggml.{n}_token_id") for kind, n in named.items()
