@@ -70,6 +70,7 @@ def export(
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise ConfigError(f"--out must lie in a directory that can be written, got {str(out)!r}")
     config = saved_config(workdirs.directory(workdir))
+    _check_step(workdirs.directory(workdir) / "checkpoints", step)
     for axis in ("data", "fsdp", "tensor"):  # a run on a pod too
         config.mesh[axis] = 1
     experiment = build_experiment(config)
@@ -78,6 +79,14 @@ def export(
         huggingface.save(directory, experiment.model, params, dtype)
         _save_tokenizer(experiment, directory)
     return step
+
+
+def _check_step(checkpoints: Path, step: int | None) -> None:
+    """Raises FileNotFoundError if there is no checkpoint to read, before data and weights are."""
+    steps = sorted(int(path.name) for path in checkpoints.glob("*") if path.name.isdigit())
+    if not steps or (step is not None and step not in steps):
+        asked = "" if step is None else f" of step {step}"
+        raise FileNotFoundError(f"no checkpoint{asked} in {checkpoints}; there are {steps}")
 
 
 @contextmanager

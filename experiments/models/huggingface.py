@@ -148,7 +148,10 @@ def _save_shards(directory, tensors, shard_bytes):
 
     def write():
         path = directory / f"{len(shards)}.part"
+        path.touch()
+        mode = path.stat().st_mode  # safetensors makes files that only their owner can read
         save_file(shard, path, metadata={"format": "pt"})
+        path.chmod(mode)
         shards.append((path, [*shard]))
         shard.clear()
 

@@ -42,6 +42,7 @@ class Tokenizer:
       pad_id: the padding token; `eos_id` if the model has no padding token.
       chat_template: of the model; None if it has none.
       turn_end_id: the special token that the chat template writes after an answer, if any.
+      path: where it was read, for error messages.
     """
 
     backend: Any
@@ -49,6 +50,7 @@ class Tokenizer:
     pad_id: int
     chat_template: ChatTemplate | None = None
     turn_end_id: int | None = None
+    path: str = ""
 
     @property
     def eos_id(self):
@@ -78,7 +80,7 @@ class Tokenizer:
           ValueError: there is no chat template, or it cannot be rendered.
         """
         if self.chat_template is None:
-            raise ValueError("the tokenizer must have a chat template, it has none")
+            raise ValueError(f"{self.path}: its tokenizer must have a chat template, it has none")
         return self.chat_template.render(messages, add_generation_prompt, **variables)
 
     def encode_chat(
@@ -138,8 +140,7 @@ class Tokenizer:
         for text, i in zip(texts, ids):
             if i is None:
                 raise ValueError(
-                    "config.sampling.end_tokens must be texts of single tokens of the model's"
-                    f" vocabulary, got {text!r}"
+                    f"config.sampling.end_tokens must be tokens of {self.path}, got {text!r}"
                 )
         return replace(self, eos_ids=(*dict.fromkeys([*self.eos_ids, *ids]),))
 
@@ -246,7 +247,7 @@ def _with_chat(path, backend, end_ids, pad_id, template, texts):
         chat = ChatTemplate(template, tokens, str(path))
         turn_end = _turn_end(backend, chat)
     ids = [*end_ids, *([] if turn_end is None else [turn_end])]
-    return _checked(Tokenizer(backend, (*dict.fromkeys(ids),), pad_id, chat, turn_end))
+    return _checked(Tokenizer(backend, (*dict.fromkeys(ids),), pad_id, chat, turn_end, str(path)))
 
 
 def _checked(tokenizer):
@@ -326,6 +327,7 @@ def _of_metadata(path, reader):
         raise ValueError(f"{path}: tokenizer.ggml.eos_token_id is missing")
     # The ends of a turn and of a message to a tool, which llama.cpp stops at as well.
     ids = [eos_id, *(gguf.value(reader, f"tokenizer.ggml.{k}_token_id") for k in ("eot", "eom"))]
+    # "seperator" is how GGUF spells it.
     named = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding"}
     numbers = {
         kind: gguf.value(reader, f"tokenizer.ggml.{n}_token_id") for kind, n in named.items()

@@ -19,6 +19,7 @@ from experiments.results import sweep_runs, write_results
 from experiments.tasks import word_problems
 from experiments.validation import validate
 from experiments.workdir import as_json, check, finished_result
+from tests.experiments.models import chats
 from tests.experiments.models.checkpoints import write_gguf
 from tests.experiments.models.common import FIXTURES
 from tests.experiments.report.conftest import write_sweep
@@ -37,6 +38,11 @@ def usable(model):
 def use_tokenizer(path):
     found = tokenizer.load(path)
     found.decode([*found.encode("hello 12")[:2], found.eos_id, found.pad_id])
+
+
+def use_chat(path):
+    found = tokenizer.load(path.parent)
+    found.decode(found.encode_chat([{"role": "user", "content": "hello <|pad|>"}]))
 
 
 def use_run(path):
@@ -67,6 +73,9 @@ FORMATS = {
     ),
     "tokenizer.json": ("tokens/tokenizer.json", lambda p: use_tokenizer(p.parent)),
     "tokenizer_config.json": ("tokens/tokenizer_config.json", lambda p: use_tokenizer(p.parent)),
+    "turns in chat_template.jinja": ("chat/chat_template.jinja", use_chat),
+    "turns in generation_config.json": ("chat/generation_config.json", use_chat),
+    "turns in tokenizer_config.json": ("chat/tokenizer_config.json", use_chat),
     "GGUF model": ("model.gguf", lambda p: usable(huggingface.load_model(p))),
     "GGUF tokenizer": ("model.gguf", use_tokenizer),
     "config.json of a run": ("run/config.json", use_run),
@@ -92,8 +101,14 @@ JSON_DAMAGES = [f"other {i}" for i in range(16)] + [f"without {i}" for i in rang
 
 
 def damages(name):
-    binary = name in ("safetensors", "shard", "GGUF model", "GGUF tokenizer")
-    return DAMAGES if binary else DAMAGES + JSON_DAMAGES
+    no_json = (
+        "safetensors",
+        "shard",
+        "GGUF model",
+        "GGUF tokenizer",
+        "turns in chat_template.jinja",
+    )
+    return DAMAGES if name in no_json else DAMAGES + JSON_DAMAGES
 
 
 CASES = [(name, damage) for name in FORMATS for damage in damages(name)]
@@ -109,6 +124,10 @@ def good_fixture(tmp_path_factory):
         shutil.copytree(FIXTURES / fixture, root / name, ignore=ignored)
     write_gguf(root / "model.gguf", "llama", *huggingface.load(FIXTURES / "llama_tied"))
     tokenizer.load(root / "model.gguf").save(root / "tokens")
+    template = [("tokenizer.chat_template", chats.template("smollm2").replace("im_end", "pad"))]
+    chat_model = (root / "chat.gguf", "llama", *huggingface.load(FIXTURES / "llama_tied"))
+    write_gguf(*chat_model, metadata=template)
+    tokenizer.load(root / "chat.gguf").save(root / "chat")
     (root / "run").mkdir()
     (root / "run" / "config.json").write_text(json.dumps(as_json(tiny_config())))
     (root / "run" / "result.json").write_text('{"step": 4, "params_sha256": "00"}')

@@ -260,6 +260,24 @@ def test_parse_flags_refuses(file, arguments, named, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--out=x"], "--workdir must be a directory, got None"),
+        (["--workdir=x"], "--out must be a directory, got None"),
+        (["--workdir=x", "--out=x", "--step=last"], "--step"),
+        (["--workdir=x", "--out=experiments"], "--out must be a new or empty directory, got"),
+        (["--workdir=x", "--out=x", "--dtype=int8"], "--dtype must be one of"),
+        (["--workdir=no_such_run", "--out=x"], "there is no run in no_such_run"),
+    ],
+)
+def test_export_command_refuses(arguments, named, command):
+    out, errors = command("experiments.export", *arguments).communicate(timeout=120)
+    assert out == ""
+    assert errors.startswith("error: ")
+    assert_one_line(errors.strip(), named)
+
+
+@pytest.mark.parametrize(
     "mesh",
     ["", "data", "data=", "data=0", "data=-1", "data=1.5", "data=True", "data=x", "data=10**9",
      "data=2**31", "data=1000000000", "data=65536,fsdp=2", "date=1", "task=3", "task.nam=1",

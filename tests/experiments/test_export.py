@@ -104,6 +104,8 @@ def test_export_is_read_again_bit_for_bit(chat_run, tmp_path):
         "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
         "tokenizer_config.json",
     ]  # fmt: skip
+    modes = {path.stat().st_mode for path in (tmp_path / "new" / "out").iterdir()}
+    assert modes == {(source / "config.json").stat().st_mode}  # readable as any file
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "new" / "out" / name).read_bytes() == (source / name).read_bytes()
 
@@ -205,11 +207,10 @@ def test_export_refuses(graph_run, tmp_path):
 
 def test_export_refuses_a_run_without_checkpoint(tmp_path):
     claim(get_config(), tmp_path / "run")
-    with pytest.raises(FileNotFoundError, match=r"checkpoints is missing"):
-        export(tmp_path / "run", tmp_path / "out")
-    (tmp_path / "run" / "checkpoints").mkdir()
-    with pytest.raises(FileNotFoundError, match="there is no readable checkpoint in"):
-        export(tmp_path / "run", tmp_path / "out")
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*; there are \[\]"):
+            export(tmp_path / "run", tmp_path / "out")
+        (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -270,10 +271,6 @@ def test_command_exports_what_a_run_has_learned(command, tmp_path):
         assert done.returncode == 0, errors
         assert said == f"checkpoint {step} of {tmp_path / 'run'} is in {out}\n"
         huggingface.load(out)
-    done = command("experiments.export", f"--workdir={tmp_path / 'run'}", f"--out={out}")
-    _, errors = done.communicate(timeout=280)
-    assert done.returncode == 2
-    assert errors.splitlines()[-1].startswith("error: --out must be a new or empty directory, got")
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +304,7 @@ def test_export_from_scratch_has_the_same_logits(graph_run, torch_models, tmp_pa
 
     export(graph_run[0], tmp_path, step=2)
     config, params = huggingface.load(tmp_path)
-    ids = np.random.default_rng(0).integers(0, config.vocab_size, 20)
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, config.max_positions)
     expected = torch_models.logits(torch_models.load(tmp_path), ids)
     np.testing.assert_allclose(our_logits(config, params, ids), expected, rtol=0, atol=5e-5)
 

@@ -5,9 +5,12 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.models import tokenizer as model_tokenizer
 from experiments.tasks.answers import parse_number
 from experiments.tasks.gsm8k import make, score
 from experiments.tasks.questions import normalize
+from tests.experiments.models import chats
+from tests.experiments.models.test_chat import write_tokenizer
 from tests.experiments.tasks import gsm8k_files
 from tests.experiments.tasks.byte_tokenizer import ByteTokenizer
 from tests.experiments.tasks.real_data import ROOT, needs
@@ -90,6 +93,26 @@ def test_make_asks_the_tokenizer_for_a_chat(folder):
     task = make(tokenizer, data_dir=folder, system="Hm.")
     prompt = next(t for t in texts(task.evaluation[0], tokenizer) if "cold" in t)
     assert prompt.startswith("<|im_start|>system\nHm.<|im_end|>\n<|im_start|>user\nHow cold")
+
+
+def test_make_switches_thinking_of_qwen3_off(folder, tmp_path):
+    """By the template's variable; demonstrations end as the template ends an answer."""
+    found = model_tokenizer.load(write_tokenizer(tmp_path, chats.template("qwen3")))
+    start = "<|im_start|>user\nHow cold is it?<|im_end|>\n<|im_start|>assistant\n"
+    for variables, lead in (({}, ""), ({"enable_thinking": False}, "<think>\n\n</think>\n\n")):
+        task = make(found, data_dir=folder, system="", template_kwargs=variables)
+        assert any(text == start + lead for text in texts(task.evaluation[0], found))
+        _, tokens, mask = task.demonstrations(0, 0, 3)
+        ends = {found.decode([row[int(n) - 1]]) for row, n in zip(tokens, mask.sum(axis=1))}
+        assert ends == {"<|im_end|>"}
+
+
+def test_make_names_the_model_whose_template_refuses(folder, tmp_path):
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}x"
+    found = model_tokenizer.load(write_tokenizer(tmp_path, template))
+    with pytest.raises(ValueError, match=f"{tmp_path}: its chat template .*: no system$"):
+        make(found, data_dir=folder)
+    assert make(found, data_dir=folder, system="").max_prompt == 1
 
 
 def test_make_puts_plain_shots_before_the_question(folder):
