@@ -29,6 +29,7 @@ from experiments.tasks.text_task import Problem, TextTask, require_tokenizer, te
 
 _LIMITS = Limits(seconds=1.0, memory_bytes=1 << 28)
 _CASES = 12
+_NAMES = ("f", "g", "solve", "compute", "result", "answer", "transform", "calculate")
 
 
 class Kind(NamedTuple):
@@ -167,7 +168,7 @@ def make(
     Args:
       tokenizer: encode, decode, eos_id, pad_id, vocab_size; for a chat see chats.Chat.
       held_out: fraction of the kinds that are evaluated and never trained on.
-      variants: problems of each kind that has parameters, at most.
+      variants: problems of each kind, which differ in their parameters and the function's name.
       shots: worked examples in a chat, of kinds of their own; at most 2.
       sandbox: backend, a key of experiments.sandbox.backends.BACKENDS.
       system: the system prompt of a chat; "" for none.
@@ -221,7 +222,7 @@ def make_problems(variants: int, seed: int) -> list[ProgrammingProblem]:
     """Makes the problems of all kinds, without repeats.
 
     Args:
-      variants: of each kind, at most.
+      variants: of each kind; fewer where names and parameters repeat.
       seed: of parameters and arguments.
     """
     problems = []
@@ -242,12 +243,13 @@ def _problem(name: str, kind: Kind, rng: np.random.Generator, i: int) -> Program
     arguments: list[Any] = []
     while len({repr(function(x)) for x in arguments}) < 2:  # a constant must not be right
         arguments = [_ARGUMENTS[kind.argument](rng, values) for _ in range(_CASES)]
+    called = _NAMES[i % len(_NAMES)]
     return ProgrammingProblem(
         id=f"{name}/{i}",
-        prompt=f"Write a Python function f(x) that returns {kind.words.format(**values)}.",
-        tests=CallTests("f", tuple(((x,), function(x)) for x in arguments)),
+        prompt=f"Write a Python function {called}(x) that returns {kind.words.format(**values)}.",
+        tests=CallTests(called, tuple(((x,), function(x)) for x in arguments)),
         limits=_LIMITS,
-        solution=f"def f(x):\n    return {expression}",
+        solution=f"def {called}(x):\n    return {expression}",
         metadata={"kind": name},
     )
 
