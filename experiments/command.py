@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from experiments.config import ConfigError, SweepError
 from experiments.loop import NonFiniteError, Stopped
+from experiments.tasks.verdict import VerificationError
 from experiments.validation import CHECKS
 
 
@@ -116,7 +117,7 @@ def one_line_errors(main: Callable) -> None:
         except KeyboardInterrupt:
             print("interrupted; the same command goes on where it was", file=sys.stderr)
             _exit(128 + signal.SIGINT)
-        except NonFiniteError as error:
+        except (NonFiniteError, VerificationError) as error:
             return say(error, 3)
         except (ConfigError, OSError, ValueError) as error:
             status = say(error, 2)

@@ -29,7 +29,7 @@ from experiments.step_functions import (
     train_state_shardings,
 )
 from experiments.tasks.base import Task, eos_ids, task_factory
-from experiments.tasks.verdict import Verdict
+from experiments.tasks.verdict import Verdict, VerificationError
 from experiments.tasks.verifier import Verifier, count_verdicts, sum_parts
 from experiments.validation import check_arguments, validate
 
@@ -256,7 +256,9 @@ def host_rewards(experiment: Experiment) -> Iterator[Callable[..., Scored] | Non
         def rewards_of(verifier_inputs, rollouts):
             rows, tokens = rows_of(rollouts.tokens)
             _, mask = rows_of(rollouts.token_mask)
-            own = everywhere(lambda: verifier.verify(verifier_inputs[rows], tokens, mask))
+            own = everywhere(
+                lambda: verifier.verify(verifier_inputs[rows], tokens, mask), VerificationError
+            )
             rewards = join_rows(rows, own.rewards, len(verifier_inputs))
             metrics = _verification_metrics(gather((count_verdicts(own), sum_parts(own))))
             return Scored(rewards, metrics, dict(zip(rows.tolist(), own.verdicts)))

@@ -23,6 +23,7 @@ import numpy as np
 from experiments.checkpoints import Checkpoints
 from experiments.metric_writer import Logs, Progress
 from experiments.multihost import any_of, is_first
+from experiments.tasks.verdict import VerificationError
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class Stage(NamedTuple):
     Attributes:
       name: shown on the progress bar.
       steps: total.
-      steps_per_call: steps of one call of `train_steps`.
+      steps_per_call: steps of one call of `train_steps`; 1 where a step may fail with a
+        VerificationError, which leaves the state as it was.
       train_steps: (state, step, count) -> (state, for each run a list of `count` metrics dicts).
       evaluate: (state, step) -> for each run a metrics dict; None for no evaluation.
       to_checkpoints: state -> for each run the pytree that its checkpoint holds.
@@ -252,6 +254,7 @@ def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) 
     Raises:
       Stopped: after SIGTERM or Ctrl-C, with checkpoints written.
       NonFiniteError: of the first run, once no run is left.
+      VerificationError: of the machine, with a checkpoint written.
     """
     for writer in writers:
         writer.open(stage.name, stage.steps)
@@ -259,12 +262,28 @@ def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) 
     def running():
         return [(i, writer) for i, writer in enumerate(writers) if writer.error is None]
 
+    def save(step):
+        checkpoints = stage.to_checkpoints(state)
+        for i, writer in running():
+            writer.save(step, checkpoints[i])
+
+    @contextmanager
+    def checkpoint_on_error(step):
+        """Saves what verification cannot go on from; it comes before the update of a step."""
+        try:
+            yield
+        except VerificationError:
+            if step > (writers[0].saved or 0):
+                save(step)
+            raise
+
     def evaluate(step):
         if stage.evaluate is None:
             return
         for _, writer in running():
             writer.say("evaluating")
-        lines = stage.evaluate(state, step)
+        with checkpoint_on_error(step):
+            lines = stage.evaluate(state, step)
         for i, writer in running():
             writer.log_evaluation(step, lines[i])
 
@@ -280,7 +299,8 @@ def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) 
             count = min(stage.steps_per_call, stage.steps - step)
             window.before(step, count)
             began = time.perf_counter()
-            state, lines = stage.train_steps(state, step, count)
+            with checkpoint_on_error(step):
+                state, lines = stage.train_steps(state, step, count)
             seconds = (time.perf_counter() - began) / count
             window.after(step + count, state)
             for i, writer in running():
@@ -295,9 +315,7 @@ def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) 
                 writer.flush()
             stop = any_of(stop_asked.is_set())
             if last or stop or step % stage.checkpoint_every == 0:
-                checkpoints = stage.to_checkpoints(state)
-                for i, writer in running():
-                    writer.save(step, checkpoints[i])
+                save(step)
             if stop and not last:
                 raise Stopped(f"stopped at step {step} of {stage.steps}; checkpoint written")
     return state

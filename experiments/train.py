@@ -172,6 +172,7 @@ def rl_stage(run: Run, rewards_of: Any) -> Stage:
     return _stage(
         config,
         directory.name,
+        config.steps_per_call if task.on_device else 1,
         on_device if task.on_device else on_host,
         evaluate,
         lambda state: [to_checkpoint(state, hyper)],
@@ -206,14 +207,17 @@ def vmapped_rl_stage(runs: Sequence[Run]) -> Stage:
         return [to_checkpoint(_take(states, i), run.hyper) for i, run in enumerate(runs)]
 
     config = runs[0].experiment.config
-    return _stage(config, f"{len(runs)} runs", train_steps, evaluate, to_checkpoints)
+    name, per_call = f"{len(runs)} runs", config.steps_per_call
+    return _stage(config, name, per_call, train_steps, evaluate, to_checkpoints)
 
 
-def _stage(config: Config, name: str, train_steps, evaluate, to_checkpoints) -> Stage:
+def _stage(
+    config: Config, name: str, steps_per_call: int, train_steps, evaluate, to_checkpoints
+) -> Stage:
     return Stage(
         name=name,
         steps=config.steps,
-        steps_per_call=config.steps_per_call,
+        steps_per_call=steps_per_call,
         train_steps=train_steps,
         evaluate=evaluate,
         to_checkpoints=to_checkpoints,

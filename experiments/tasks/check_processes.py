@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from typing import Any, NamedTuple
 
-from experiments.tasks.verdict import Verdict, of_reward
+from experiments.tasks.verdict import Verdict, VerificationError, of_reward
 
 _READY = "ready"
 _START_SECONDS = 120.0
@@ -93,7 +93,7 @@ class CheckProcesses:
           N verdicts.
 
         Raises:
-          RuntimeError: if the processes cannot start, or no check has succeeded so far.
+          VerificationError: if the processes cannot start, or no check has succeeded so far.
         """
         checks = [_Check(i, text, answer) for i, (text, answer) in enumerate(zip(texts, answers))]
         verdicts: list[Any] = [None] * len(checks)
@@ -107,7 +107,7 @@ class CheckProcesses:
                     verdicts[check.place] = self._noted(check, *outcome)
         if checks and not self._succeeded:
             kinds = [verdict.kind for verdict in verdicts]
-            raise RuntimeError(
+            raise VerificationError(
                 f"none of {len(checks)} completions could be checked: {kinds.count('timeout')}"
                 f" timed out, {kinds.count('unknown')} hung, {kinds.count('died')} ended their"
                 f" process, {kinds.count('error')} raised an exception, the first:"
@@ -165,7 +165,7 @@ class CheckProcesses:
             self._failed_starts += not worker.ready
             self._replace(i)
             if self._failed_starts == _MAX_FAILED_STARTS:
-                raise RuntimeError(
+                raise VerificationError(
                     f"{_MAX_FAILED_STARTS} verification processes in a row died while they "
                     "started; their error is above"
                 ) from None
@@ -177,7 +177,7 @@ class CheckProcesses:
             return message
         problem = worker.problem()
         if problem and not worker.ready:
-            raise RuntimeError(f"a verification process did not start in {_START_SECONDS} s")
+            raise VerificationError(f"a verification process did not start in {_START_SECONDS} s")
         if problem:
             self._replace(i)
         return problem

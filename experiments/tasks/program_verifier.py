@@ -5,9 +5,9 @@ Below: programs, experiments.sandbox.
 
 from collections.abc import Sequence
 
-from experiments.sandbox import Limits, Sandbox, SandboxPool
+from experiments.sandbox import Limits, Sandbox, SandboxError, SandboxPool, UnavailableError
 from experiments.tasks.programs import Problem, check, program_of
-from experiments.tasks.verdict import Verdict
+from experiments.tasks.verdict import Verdict, VerificationError
 
 
 class ProgramVerifier:
@@ -27,10 +27,16 @@ class ProgramVerifier:
           disk_bytes: of the files that a program writes. All other limits come with the problems.
 
         Raises:
-          ValueError: for an impossible value, naming it.
-          SandboxError: if a sandbox does not start.
+          ValueError: for an impossible value, naming it; or what to install, if the backend is not
+            on this machine.
+          VerificationError: if a sandbox does not start.
         """
-        self._pool = SandboxPool(workers, backend, sandboxes=2, disk_bytes=disk_bytes)
+        try:
+            self._pool = SandboxPool(workers, backend, sandboxes=2, disk_bytes=disk_bytes)
+        except UnavailableError as error:
+            raise ValueError(str(error)) from error
+        except SandboxError as error:
+            raise VerificationError(str(error)) from error
 
     def __enter__(self) -> "ProgramVerifier":
         return self
@@ -54,7 +60,7 @@ class ProgramVerifier:
 
         Raises:
           ValueError: if there are not as many problems as texts.
-          RuntimeError: if nothing can be said about any program.
+          VerificationError: if nothing can be said about any program.
         """
         if len(texts) != len(problems):
             raise ValueError(
@@ -72,5 +78,5 @@ class ProgramVerifier:
         verdicts = dict(zip(distinct, self._pool.map(work, items)))
         if verdicts and all(verdict.kind == "unknown" for verdict in verdicts.values()):
             detail = next(iter(verdicts.values())).detail
-            raise RuntimeError(f"none of {len(verdicts)} programs could be checked: {detail}")
+            raise VerificationError(f"none of {len(verdicts)} programs could be checked: {detail}")
         return [verdicts.get(key, Verdict(0.0, "no answer", "no code")) for key in keys]

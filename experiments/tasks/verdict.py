@@ -10,6 +10,10 @@ from typing import Any, NamedTuple, Protocol
 KINDS = ("right", "wrong", "cut off", "no answer", "error", "died", "timeout", "unknown")
 
 
+class VerificationError(RuntimeError):
+    """Nothing can be verified on this machine: its fault, in one line, not that of completions."""
+
+
 class Verdict(NamedTuple):
     """A reward and why.
 

@@ -89,7 +89,7 @@ class Verifier:
 
         Raises:
           ValueError: if a reward lies outside [0, 1].
-          RuntimeError: if nothing can be checked on this machine.
+          VerificationError: if nothing can be checked on this machine.
         """
         if self._checker is None:
             rewards = self._task.verify(verifier_inputs, tokens, token_mask)
