@@ -15,7 +15,7 @@ def get_config(mode: str = ""):
     """Returns the config; `mode` is empty (FADE), "grpo" or "smoke"."""
     config = default_config()
     config.task.name = "short_programs"
-    config.task.kwargs = {"max_completion": 32}
+    config.task.kwargs = {"max_completion": 20}
     config.model.path = SMOLLM2
     config.prompts = 8
     config.group_size = 8
@@ -27,7 +27,7 @@ def get_config(mode: str = ""):
         config.advantage.name = "dr_grpo"
         config.advantage.kwargs = {}
         mode = ""
-    config.learner.microbatches = 2
+    config.learner.microbatches = 8  # one prompt each: groups without a gradient take no time
     config.optimizer.learning_rate = 2e-5
     config.optimizer.max_gradient_norm = 1.0
     config.verification.workers = 1

@@ -52,16 +52,20 @@ class Chat:
         turn_end = self._tokenizer.turn_end_id
         return self._tokenizer.eos_id if turn_end is None else turn_end
 
-    def prompt(self, question: str, examples: Sequence[tuple[str, str]] = ()) -> list[int]:
+    def prompt(
+        self, question: str, examples: Sequence[tuple[str, str]] = (), answer_prefix: str = ""
+    ) -> list[int]:
         """Returns the token ids of a chat that ends where the answer begins.
 
         Args:
           question: of the user.
           examples: (question, answer) turns before it.
+          answer_prefix: how the answer begins, if that is given.
         """
         turns = [("system", self._system)] if self._system else []
         for asked, answered in examples:
             turns += [("user", asked), ("assistant", answered)]
         turns.append(("user", question))
         messages = [{"role": role, "content": content} for role, content in turns]
-        return self._tokenizer.encode_chat(messages, **self._variables)
+        chat = self._tokenizer.encode_chat(messages, **self._variables)
+        return [*chat, *(self._tokenizer.encode(answer_prefix) if answer_prefix else ())]

@@ -94,6 +94,7 @@ class Problem:
       unfinished: a function up to its docstring, which a completion may go on from.
       entry_point: the name of that function.
       starter_code: as shown in the prompt.
+      answer_prefix: how the answer begins in the prompt already; put before a completion.
       solution: a reference program, or empty.
       metadata: split, difficulty, date and the like.
     """
@@ -106,6 +107,7 @@ class Problem:
     unfinished: str = ""
     entry_point: str = ""
     starter_code: str = ""
+    answer_prefix: str = ""
     solution: str = ""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -117,7 +119,7 @@ class Problem:
 
 def program_of(text: str, problem: Problem) -> str | None:
     """Makes the program to check of a completion; None if it has no code."""
-    code = extract_code(text)
+    code = extract_code(problem.answer_prefix + text)
     if code is None:
         return None
     if problem.unfinished:

@@ -1,5 +1,6 @@
 """One-line functions over numbers, texts and lists, described in words: programming in small.
 
+The prompt holds the answer's first line and `return`; the model writes the expression.
 Problems are made from kinds, such as "the last {a} elements of x", with different numbers and
 letters. Whole kinds are held out: what is evaluated has to be understood, not remembered. Expected
 outputs are those of the kind's own expression, on random arguments.
@@ -154,14 +155,14 @@ def make(
     tokenizer: Any,
     held_out: float = 0.25,
     variants: int = 8,
-    shots: int = 2,
+    shots: int = 1,
     sandbox: str = "bubblewrap",
     system: str = "",
     template: str = "chat",
     template_kwargs: Mapping = MappingProxyType({}),
     seed: int = 0,
     max_prompt: int = 256,
-    max_completion: int = 48,
+    max_completion: int = 24,
 ) -> TextTask:
     """Makes the task from a config's `task.kwargs`.
 
@@ -195,9 +196,11 @@ def make(
     def encoded(problems: list[ProgrammingProblem]) -> list[Problem]:
         return [
             Problem(
-                chat.prompt(problem.prompt, EXAMPLES[:shots]) if chat else f"{problem.prompt}\n\n",
+                chat.prompt(problem.prompt, EXAMPLES[:shots], problem.answer_prefix)
+                if chat
+                else f"{problem.prompt}\n\n{problem.answer_prefix}",
                 problem,
-                f"```python\n{problem.solution}\n```",
+                f"```python\n{problem.solution}\n```".removeprefix(problem.answer_prefix),
             )
             for problem in problems
         ]
@@ -249,6 +252,7 @@ def _problem(name: str, kind: Kind, rng: np.random.Generator, i: int) -> Program
         prompt=f"Write a Python function {called}(x) that returns {kind.words.format(**values)}.",
         tests=CallTests(called, tuple(((x,), function(x)) for x in arguments)),
         limits=_LIMITS,
+        answer_prefix=f"```python\ndef {called}(x):\n    return",
         solution=f"def {called}(x):\n    return {expression}",
         metadata={"kind": name},
     )
