@@ -4,7 +4,8 @@
     python -m experiments.run --config=configs/smollm2_code.py --workdir=runs/code/fade
     python -m experiments.run --config=configs/smollm2_code.py:grpo --workdir=runs/code/grpo
 
-Whole kinds of problems are held out. `:smoke` is two small steps. Needs bubblewrap.
+`:grpo` is the same run with GRPO without the standard deviation, `:smoke` is two small steps. Whole
+kinds of problems are held out. A step takes 15 to 30 seconds on one core. Needs bubblewrap.
 """
 
 from configs.smollm2_arithmetic import SMOLLM2
@@ -19,7 +20,7 @@ def get_config(mode: str = ""):
     config.model.path = SMOLLM2
     config.prompts = 8
     config.group_size = 8
-    config.steps = 60
+    config.steps = 40
     config.steps_per_call = 1
     config.warm_start.steps = 0
     config.advantage.kwargs = {"target_fraction": 0.5}
@@ -31,11 +32,12 @@ def get_config(mode: str = ""):
     config.optimizer.learning_rate = 2e-5
     config.optimizer.max_gradient_norm = 1.0
     config.verification.workers = 1
-    config.evaluation.every = 30
+    config.evaluation.every = 20
     config.evaluation.prompts = 96
     config.evaluation.samples = 8
     config.evaluation.prompts_per_call = 16
     config.evaluation.ks = (1, 4, 8)
     config.checkpoint.every = 10
     config.checkpoint.keep = 1
+    config.sweep.seeds = 3
     return with_mode(config, mode, smoke_language_model)
