@@ -8,7 +8,7 @@ import functools
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -77,8 +77,13 @@ def imported_function(path: str) -> Callable[..., Any]:
     return found
 
 
-def check_rewards(rewards: Mapping[str, float]) -> dict[str, float]:
+def check_rewards(
+    rewards: Mapping[str, float] | Sequence[tuple[str, float]],
+) -> dict[str, float]:
     """Checks names and weights of rewards before any work.
+
+    Args:
+      rewards: weights by name, or pairs of them: a config has no names with dots.
 
     Returns:
       The weights, scaled to sum to 1.
@@ -86,9 +91,21 @@ def check_rewards(rewards: Mapping[str, float]) -> dict[str, float]:
     Raises:
       ValueError: naming the reward, the value and what is allowed.
     """
-    if not rewards:
+    pairs = rewards.items() if isinstance(rewards, Mapping) else rewards
+    if not isinstance(pairs, Iterable) or not all(
+        isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs
+    ):
+        raise ValueError(f"rewards must be pairs (name, weight), got {rewards!r}")
+    weights: dict[str, float] = {}
+    for name, weight in pairs:
+        if not isinstance(name, str):
+            raise ValueError(f"rewards must be named by texts, got {name!r}")
+        if name in weights:
+            raise ValueError(f"rewards must name each reward once, got {name!r} twice")
+        weights[name] = weight
+    if not weights:
         raise ValueError("rewards must name at least one reward, got none")
-    for name, weight in rewards.items():
+    for name, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
             raise ValueError(f"rewards[{name!r}] must be a weight > 0, got {weight!r}")
         if not math.isfinite(weight):
@@ -102,8 +119,8 @@ def check_rewards(rewards: Mapping[str, float]) -> dict[str, float]:
             raise ValueError(f"rewards[{name!r}] must take (completion, row): {error}") from error
         except ValueError as error:
             raise ValueError(f"rewards[{name!r}]: {error}") from error
-    total = sum(rewards.values())
-    return {name: weight / total for name, weight in rewards.items()}
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
 
 
 class WeightedChecker:
@@ -119,8 +136,14 @@ class WeightedChecker:
         self._parts, self._solved_at = tuple(parts), solved_at
 
     def verify(self, texts: Sequence[str], answers: Sequence[Any]) -> list[Verdict]:
-        """Returns the joined verdict of each completion."""
-        every = [checker.verify(texts, answers) for _, _, checker in self._parts]
+        """Returns the joined verdict of each completion.
+
+        Raises:
+          ValueError: if a reward lies outside [0, 1].
+        """
+        every = [
+            _in_range(name, checker.verify(texts, answers)) for name, _, checker in self._parts
+        ]
         names = [(name, weight) for name, weight, _ in self._parts]
         return [joined(names, verdicts, self._solved_at) for verdicts in zip(*every)]
 
@@ -129,6 +152,14 @@ class WeightedChecker:
         with ExitStack() as stack:
             for _, _, checker in self._parts:
                 stack.callback(checker.close)
+
+
+def _in_range(name: str, verdicts: list[Verdict]) -> list[Verdict]:
+    """Returns the verdicts; a weighted mean would hide a reward that cannot be."""
+    for verdict in verdicts:
+        if verdict.reward < 0 or verdict.reward > 1:
+            raise ValueError(f"reward {name} must lie in [0, 1], got {verdict.reward:g}")
+    return verdicts
 
 
 def joined(
