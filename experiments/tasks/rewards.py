@@ -49,12 +49,24 @@ class RowReward:
     name: str
     answer: str = "answer"
 
+    def __reduce__(self):
+        return _load_reward, (self.name, self.answer)
+
     def __call__(self, completion: str, row: Mapping[str, Any]) -> Verdict:
         """Returns the verdict of a completion."""
         if self.name in REWARDS:
             return REWARDS[self.name](completion, row[self.answer])
         found = imported_function(self.name)(completion, row)
         return found if isinstance(found, Verdict) else of_reward(float(found))
+
+
+def _load_reward(name: str, answer: str) -> RowReward:
+    """Makes a reward in a process, with its imports: the first check's time is without them."""
+    if name == "math":
+        importlib.import_module("math_verify")
+    elif name not in REWARDS:
+        imported_function(name)
+    return RowReward(name, answer)
 
 
 @functools.cache
