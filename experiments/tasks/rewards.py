@@ -15,7 +15,7 @@ from typing import Any
 from experiments.tasks.answers import final_answer, is_close
 from experiments.tasks.check_processes import CheckProcesses
 from experiments.tasks.mathematics import score_integer, score_math, score_text
-from experiments.tasks.verdict import Checker, Verdict, of_reward
+from experiments.tasks.verdict import CUT_OFF, Checker, Verdict, of_reward
 
 
 def score_number(completion: str, answer: Any) -> Verdict:
@@ -136,7 +136,11 @@ def check_rewards(
 
 
 class WeightedChecker:
-    """Scores completions by several checkers, and joins their verdicts; see `joined`."""
+    """Scores completions by several checkers, and joins their verdicts; see `joined`.
+
+    Attributes:
+      cut_off: the verdict of a completion without its end, with the parts.
+    """
 
     def __init__(self, parts: Sequence[tuple[str, float, Checker]], solved_at: float):
         """Takes over checkers.
@@ -146,6 +150,9 @@ class WeightedChecker:
           solved_at: the least reward that is "right".
         """
         self._parts, self._solved_at = tuple(parts), solved_at
+        # So that the mean of every part is over the same completions as that of the whole.
+        zeros = tuple((name, 0.0) for name, _, _ in parts)
+        self.cut_off = CUT_OFF._replace(parts=zeros if len(zeros) > 1 else ())
 
     def verify(self, texts: Sequence[str], answers: Sequence[Any]) -> list[Verdict]:
         """Returns the joined verdict of each completion.

@@ -278,6 +278,25 @@ def test_export_command_refuses(arguments, named, command):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--suite=maths"], "--suite must name"),
+        (["--suite=math500", "--model=x"], "does not exist; give --data_dir"),
+        (["--suite=math500", "--samples=0"], "--samples"),
+        (["--suite=math500", "--template=chatty"], "--template"),
+        (["--rescore=x"], "--rescore and --out need --suite"),
+    ],
+)
+def test_evaluate_command_refuses(arguments, named, command, tmp_path):
+    process = command("experiments.evaluate", *arguments, FADE_JAX_DATA=str(tmp_path))
+    out, errors = process.communicate(timeout=120)
+    assert (out, process.returncode) == ("", 2)
+    assert errors.startswith("error: ")
+    assert_one_line(errors.strip(), named, named.removeprefix("--"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     "mesh",
     ["", "data", "data=", "data=0", "data=-1", "data=1.5", "data=True", "data=x", "data=10**9",
      "data=2**31", "data=1000000000", "data=65536,fsdp=2", "date=1", "task=3", "task.nam=1",
