@@ -22,9 +22,11 @@ Below: evaluation, evaluate_suites.
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from absl import flags
 from ml_collections import config_flags
 
@@ -36,7 +38,6 @@ from experiments.evaluate_suites import (
     check_claim,
     encode_suite,
     rescore,
-    results_table,
     sample_suite,
     suite_directory,
     suite_experiment,
@@ -141,6 +142,22 @@ def evaluate_suites(values: Any) -> str:
             for suite in suites
         ]
     )
+
+
+def results_table(summaries: Sequence[dict[str, Any]]) -> str:
+    """Returns a table of summaries, in Markdown."""
+    rows = []
+    for summary in summaries:
+        row = {"suite": summary["suite"].partition(":")[0], "problems": summary["problems"]}
+        for name, rate in summary.items():
+            if name.startswith("pass@"):
+                mean, low, high = (100 * rate[part] for part in ("mean", "low", "high"))
+                row[f"{name}, %"] = f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+        total = summary["completions"]
+        for kind in ("cut off", "no answer", "error", "timeout", "unknown"):
+            row[f"{kind}, %"] = f"{100 * summary['verdicts'].get(kind, 0) / total:.1f}"
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("–").to_markdown(index=False, disable_numparse=True)
 
 
 def define_flags() -> None:

@@ -366,22 +366,6 @@ def summarize(suite: Suite, lines: Sequence[dict[str, Any]], directory: Path) ->
     return summary
 
 
-def results_table(summaries: Sequence[dict[str, Any]]) -> str:
-    """Returns a table of summaries, in Markdown."""
-    rows = []
-    for summary in summaries:
-        row = {"suite": summary["suite"].partition(":")[0], "problems": summary["problems"]}
-        for name, rate in summary.items():
-            if name.startswith("pass@"):
-                mean, low, high = (100 * rate[part] for part in ("mean", "low", "high"))
-                row[f"{name}, %"] = f"{mean:.1f} [{low:.1f}, {high:.1f}]"
-        total = summary["completions"]
-        for kind in ("cut off", "no answer", "error", "timeout", "unknown"):
-            row[f"{kind}, %"] = f"{100 * summary['verdicts'].get(kind, 0) / total:.1f}"
-        rows.append(row)
-    return pd.DataFrame(rows).fillna("–").to_markdown(index=False, disable_numparse=True)
-
-
 def check_claim(directory: Path, suite: Suite, settings: Settings) -> None:
     """Refuses a directory that holds samples of other settings; writes nothing.
 
