@@ -62,9 +62,9 @@ def score_text(completion: str, answer: object) -> Verdict:
 def are_equal(stated: str, reference: str) -> bool:
     r"""Tells whether two answers are the same text, the same number, or the same expression.
 
-    Units are dropped, as is the name before an equals sign: "x = 5 cm" equals 5. Further sides must
-    all equal the reference. A percentage equals its number with and without the sign, and its
-    fraction: 50\% equals 50 and 1/2. A list without brackets has no order.
+    Units are dropped, as is the name before an equals sign: "x = 5 cm" equals 5. All sides that are
+    numbers must equal the reference. A percentage equals its number with and without the sign, and
+    its fraction: 50\% equals 50 and 1/2. A list without brackets has no order.
 
     Args:
       stated: by a model; longer than 500 characters it equals nothing.
@@ -86,8 +86,8 @@ def are_equal(stated: str, reference: str) -> bool:
         if number is not None and value is not None:
             percent = "%" in reference and "%" not in stated
             return number == value or (percent and 100 * number == value)
-    sides = _sides(stated) if "=" not in reference else [stated]
-    return all(_verify(side, reference) for side in sides)
+    exact = re.split(r"\\approx|≈", stated)[0].strip() or stated
+    return all(_verify(side, reference) for side in (*_constants(exact, reference), exact))
 
 
 def _verify(stated: str, reference: str) -> bool:
@@ -116,14 +116,20 @@ def _is_one_formula(text: str) -> bool:
     return depth == 0 and ("\\\\" not in text or "\\begin" in text)
 
 
-def _sides(text: str) -> list[str]:
-    """Splits an equation into its sides, without a name on its left and what it is rounded to."""
-    exact = re.split(r"\\approx|≈", text)[0].strip() or text
-    sides = [side for side in re.split(r"(?<![<>!])=", exact) if side.strip()]
-    named = len(sides) > 1 and re.fullmatch(
-        r"[^\W\d]\w*(?:_\{?\w+\}?)?(?:\([^()\d]*\))?", _bare(sides[0])
-    )
-    return sides[1:] if named else sides or [text]
+_CONSTANT = re.compile(
+    r"\\(?:sqrt|[dt]?frac|cdot|times|div|pi|left|right|log|ln|pm|text\{[^{}]*\})(?![a-z])"
+)
+
+
+def _constants(stated: str, reference: str) -> list[str]:
+    """Returns the sides of an equation before its last that are numbers, and no names.
+
+    math-verify reads the last side alone.
+    """
+    if "=" in reference:
+        return []
+    sides = re.split(r"(?<![<>!])=", stated)[:-1]
+    return [s for s in sides if s.strip() and not re.search(r"[^\W\d_]|\\", _CONSTANT.sub("", s))]
 
 
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it)|mbox)\{([^{}]*)\}")

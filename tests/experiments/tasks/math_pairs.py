@@ -4,6 +4,10 @@ Units are dropped, a percent sign may be missing, and a list without brackets ha
 """
 
 EQUAL = [
+    (r"\frac{\pi}{3}", r"\theta = \frac{\pi}{3}"), (r"\frac{x}{2}", r"f^{-1}(x) = \frac{x}{2}"),
+    ("2x", "f'(x) = 2x"), (r"\frac12", r"\sin x = \frac12"), ("50", r"\angle ABC = 50^\circ"),
+    (r"-1,\sqrt2", r"x=-1 \text{ or } x=\sqrt2"), (r"\sqrt 8", r"2\sqrt{2}=\sqrt{8}"),
+    (r"2\sqrt2", r"x = \sqrt{8} = 2\sqrt2"), ("2n+1", "a_n = 2n+1"), (r"\frac12", r"\frac{1}{2} = 0.5"),
     (r"\frac12", r"\frac{1}{2}"), (r"\dfrac{3}{4}", "0.75"), (r"\tfrac{3}{4}", r"\frac{6}{8}"),
     ("0.5", r"\frac12"), (r"-\frac{1}{2}", r"\frac{-1}{2}"), (r"\frac{1}{-2}", r"-\frac12"),
     (r"\frac{x}{2}", r"\frac12 x"), (r"\frac{x}{2}", "0.5x"), (r"\frac{7}{3}", r"2\frac{1}{3}"),
@@ -51,6 +55,8 @@ EQUAL = [
 ]  # fmt: skip
 
 DIFFERENT = [
+    (r"5\sqrt2", r"10 \text{ cm}^2 = 5\sqrt{2}"), (r"\frac{\pi}{3}", r"\theta = \frac{\pi}{6}"),
+    (r"\sqrt2", r"x = \sqrt{3} = \sqrt{2}"), (r"\sqrt2", r"\frac{1}{2} = \sqrt{2}"),
     (r"\frac{1}{3}", "0.3333"), (r"\frac{1}{3}", "0.33"), (r"\frac{2}{3}", r"\frac{3}{2}"),
     (r"\frac{\pi}{3}", r"60^\circ"), (r"\frac{\pi}{3}", r"\frac{\pi}{6}"), (r"3\pi", "9.42"),
     (r"\pi", "3.14159"), (r"\sqrt{2}", "1.414"), (r"\sqrt{3}", r"-\sqrt{3}"),
