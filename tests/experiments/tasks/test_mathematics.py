@@ -116,7 +116,7 @@ def test_score_text(completion, answer, kind):
 
 
 def answers_of(name):
-    return [json.loads(line)["answer"] for line in (ROOT / name).read_text().splitlines()]
+    return [str(json.loads(line)["answer"]) for line in (ROOT / name).read_text().splitlines()]
 
 
 def accidental(answers):
