@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from experiments.config import ConfigError, SweepError
 from experiments.loop import NonFiniteError, Stopped
+from experiments.sandbox import UnavailableError
 from experiments.tasks.verdict import VerificationError
 from experiments.validation import CHECKS
 
@@ -119,7 +120,7 @@ def one_line_errors(main: Callable) -> None:
             _exit(128 + signal.SIGINT)
         except (NonFiniteError, VerificationError) as error:
             return say(error, 3)
-        except (ConfigError, OSError, ValueError) as error:
+        except (ConfigError, OSError, ValueError, UnavailableError) as error:
             status = say(error, 2)
             if isinstance(error, OSError) and jax.distributed.is_initialized():
                 _exit(status)

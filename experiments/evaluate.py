@@ -22,9 +22,11 @@ Below: evaluation, evaluate_suites.
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from absl import flags
 from ml_collections import config_flags
 
@@ -33,8 +35,9 @@ from experiments.command import one_line_errors
 from experiments.config import Config, ConfigError, default_config, saved_config
 from experiments.evaluate_suites import (
     Settings,
+    check_claim,
+    encode_suite,
     rescore,
-    results_table,
     sample_suite,
     suite_directory,
     suite_experiment,
@@ -76,7 +79,12 @@ def config_to_evaluate(config: Any, workdir: str | None, model: str | None) -> C
 def evaluate_suites(values: Any) -> str:
     """Samples and scores the suites of the flags, or scores them again; returns a table."""
     suites = [read_suite(name, values.data_dir, values.sandbox) for name in values.suite]
+    folders = [suite_directory(Path(), suite.name) for suite in suites]
+    if repeated := [str(folder) for folder in folders if folders.count(folder) > 1]:
+        raise ConfigError(f"--suite must name each suite once, got {repeated[0]} twice")
     if values.rescore is not None:
+        if values.model is not None or values.workdir is not None or values.out:
+            raise ConfigError("--rescore samples nothing: leave --model, --workdir and --out out")
         out, workers = Path(values.rescore).expanduser(), values.workers
         return results_table(
             [
@@ -89,9 +97,12 @@ def evaluate_suites(values: Any) -> str:
             f"--samples must be a multiple of --samples_per_call, got {values.samples} and"
             f" {values.samples_per_call}"
         )
+    config = values.config or (default_config() if values.model is not None else None)
+    config = config_to_evaluate(config, values.workdir, values.model)
     if values.model is not None and not values.out:
         raise ConfigError("--suite with --model needs --out=DIR")
-    config = config_to_evaluate(values.config or default_config(), values.workdir, values.model)
+    if values.workdir is not None and values.out:
+        raise ConfigError(f"--out is for --model: {values.workdir} keeps its own suites")
     config.verification.workers = values.workers
     config.verification.timeout_seconds = values.check_seconds
     if not config.model.path:
@@ -108,6 +119,7 @@ def evaluate_suites(values: Any) -> str:
         model=named,
         samples=values.samples,
         samples_per_call=values.samples_per_call or values.samples,
+        prompts_per_call=values.prompts_per_call,
         max_tokens=values.max_tokens,
         max_prompt=values.max_prompt,
         system=values.system,
@@ -118,7 +130,10 @@ def evaluate_suites(values: Any) -> str:
         seed=values.seed,
     )
     tokens = tokenizer.load(config.model.path)
-    experiment = suite_experiment(config, tokens, model, settings, values.prompts_per_call)
+    experiment = suite_experiment(config, tokens, model, settings)
+    for suite in suites:  # before the first of them takes hours
+        encode_suite(suite, tokens, settings)
+        check_claim(suite_directory(out, suite.name), suite, settings)
     if values.workdir is None:
         params = initial_params(experiment._replace(weights=params))
     return results_table(
@@ -127,6 +142,22 @@ def evaluate_suites(values: Any) -> str:
             for suite in suites
         ]
     )
+
+
+def results_table(summaries: Sequence[dict[str, Any]]) -> str:
+    """Returns a table of summaries, in Markdown."""
+    rows = []
+    for summary in summaries:
+        row = {"suite": summary["suite"].partition(":")[0], "problems": summary["problems"]}
+        for name, rate in summary.items():
+            if name.startswith("pass@"):
+                mean, low, high = (100 * rate[part] for part in ("mean", "low", "high"))
+                row[f"{name}, %"] = f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+        total = summary["completions"]
+        for kind in ("cut off", "no answer", "error", "timeout", "unknown"):
+            row[f"{kind}, %"] = f"{100 * summary['verdicts'].get(kind, 0) / total:.1f}"
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("–").to_markdown(index=False, disable_numparse=True)
 
 
 def define_flags() -> None:
@@ -157,6 +188,8 @@ def _main(argv):
     if values.suite:
         print(evaluate_suites(values))
         return
+    if values.rescore is not None or values.out:
+        raise ConfigError(f"--rescore and --out need --suite, of {', '.join(SUITES)}")
     experiment = build_experiment(config_to_evaluate(values.config, values.workdir, values.model))
     if values.model is not None:
         step, params = 0, initial_params(experiment)

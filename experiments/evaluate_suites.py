@@ -6,7 +6,7 @@ Below: experiment, tasks.suites. Above: evaluate.
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -36,6 +36,7 @@ class Settings(NamedTuple):
       model: what is evaluated, for people.
       samples: of each problem, N.
       samples_per_call: a divisor of N; fewer take less memory.
+      prompts_per_call: problems sampled at once.
       max_tokens: of a completion.
       max_prompt: tokens; problems with longer prompts are left out, and counted.
       system: system message; None for the suite's own.
@@ -47,6 +48,7 @@ class Settings(NamedTuple):
     model: str
     samples: int
     samples_per_call: int
+    prompts_per_call: int
     max_tokens: int
     max_prompt: int
     system: str | None
@@ -63,7 +65,6 @@ class Encoded(NamedTuple):
     problems: list[SuiteProblem]
     tokens: np.ndarray
     length: np.ndarray
-    dropped: int
 
 
 class SuiteTask(NamedTuple):
@@ -79,7 +80,7 @@ class SuiteTask(NamedTuple):
 
 
 def suite_experiment(
-    config: Config, tokenizer: Any, model: ModelConfig, settings: Settings, prompts_per_call: int
+    config: Config, tokenizer: Any, model: ModelConfig, settings: Settings
 ) -> Experiment:
     """Returns the experiment that samples suites.
 
@@ -88,17 +89,16 @@ def suite_experiment(
       tokenizer: of the model.
       model: static sizes of the policy.
       settings: see Settings.
-      prompts_per_call: problems sampled at once.
     """
     config = config.copy_and_resolve_references()
-    config.evaluation.prompts = config.evaluation.prompts_per_call = prompts_per_call
+    config.evaluation.prompts = config.evaluation.prompts_per_call = settings.prompts_per_call
     config.evaluation.samples = settings.samples_per_call
     config.evaluation.ks = (1,)
     for name in ("temperature", "top_p", "top_k"):
         config.sampling[name] = getattr(settings, name)
     validate(config)
     mesh = make_mesh(config.mesh)
-    check_batch(mesh, "evaluation.prompts_per_call", prompts_per_call)
+    check_batch(mesh, "evaluation.prompts_per_call", settings.prompts_per_call)
     if settings.max_prompt + settings.max_tokens > model.max_positions:
         raise ConfigError(
             f"--max_prompt = {settings.max_prompt} and --max_tokens = {settings.max_tokens} do not"
@@ -140,7 +140,7 @@ def encode_suite(suite: Suite, tokenizer: Any, settings: Settings) -> Encoded:
     for i, (_, row) in enumerate(kept):
         tokens[i, : len(row)] = row
     length = np.array([len(row) for _, row in kept], np.int32)
-    return Encoded([problem for problem, _ in kept], tokens, length, len(rows) - len(kept))
+    return Encoded([problem for problem, _ in kept], tokens, length)
 
 
 def sample_suite(
@@ -159,18 +159,18 @@ def sample_suite(
       The summary; see `summarize`.
     """
     encoded = encode_suite(suite, cast("SuiteTask", experiment.task).tokenizer, settings)
-    _claim(directory, {"suite": suite.name, **settings._asdict()})
-    path = directory / "samples.jsonl"
-    done = {(line["id"], line.get("sample")) for line in read_samples(path, suite)}
-    size = experiment.config.evaluation.prompts_per_call
+    path, size = directory / "samples.jsonl", settings.prompts_per_call
+    check_claim(directory, suite, settings)
     verification = experiment.config.verification
-    bar = tqdm(total=len(encoded.problems), desc=suite.name, unit="problem", dynamic_ncols=True)
     right = scored = 0
-    with (
-        closing(suite.open_checker(verification.workers, verification.timeout_seconds)) as checker,
-        path.open("a", encoding="utf-8") as file,
-        bar,
-    ):
+    with ExitStack() as stack:
+        checker = suite.open_checker(verification.workers, verification.timeout_seconds)
+        stack.enter_context(closing(checker))
+        _claim(directory, suite, settings)
+        done = {(line["id"], line.get("sample")) for line in read_samples(path, suite)}
+        file = stack.enter_context(path.open("a", encoding="utf-8"))
+        bar = tqdm(total=len(encoded.problems), desc=suite.name, unit="problem", dynamic_ncols=True)
+        stack.enter_context(bar)
         for start in range(0, len(encoded.problems), size):
             problems = encoded.problems[start : start + size]
             for first in range(0, settings.samples, settings.samples_per_call):
@@ -188,7 +188,7 @@ def sample_suite(
                 scored += len(lines)
                 bar.set_postfix({"pass@1": f"{right / max(scored, 1):.3f}"}, refresh=False)
             bar.update(len(problems))
-    return summarize(suite, read_samples(path, suite), directory, encoded.dropped)
+    return summarize(suite, read_samples(path, suite), directory)
 
 
 def _sample(
@@ -215,20 +215,31 @@ def _score(
     checker: Any,
     first: int,
 ) -> list[dict[str, Any]]:
-    """Returns a line per completion; one that was cut off is scored too, and marked."""
-    cells = [(i, j) for i in range(len(problems)) for j in range(len(texts[i]))]
-    answers = [problems[i].answer for i, _ in cells]
-    verdicts = checker.verify([texts[i][j] for i, j in cells], answers)
-    return [
+    """Returns a line per completion."""
+    cells = [
         {
-            "id": problems[i].id,
+            "id": problem.id,
             "sample": first + j,
-            "completion": texts[i][j],
+            "completion": text,
             "tokens": int(lengths[i, j]),
             "ended": bool(ended[i, j]),
-            **_verdict_fields(verdict if ended[i, j] else CUT_OFF),
         }
-        for (i, j), verdict in zip(cells, verdicts)
+        for i, problem in enumerate(problems)
+        for j, text in enumerate(texts[i])
+    ]
+    return _scored(cells, by_id(problems), checker)
+
+
+def _scored(
+    lines: Sequence[dict[str, Any]], problems: dict[str, SuiteProblem], checker: Any
+) -> list[dict[str, Any]]:
+    """Returns the lines with their verdicts; a completion that was cut off is not checked."""
+    whole = [line for line in lines if line.get("ended", True)]
+    answers = [problems[line["id"]].answer for line in whole]
+    verdicts = iter(checker.verify([line["completion"] for line in whole], answers))
+    return [
+        line | _verdict_fields(next(verdicts) if line.get("ended", True) else CUT_OFF)
+        for line in lines
     ]
 
 
@@ -260,16 +271,10 @@ def rescore(suite: Suite, directory: Path, workers: int, timeout_seconds: float)
     with closing(suite.open_checker(workers, timeout_seconds)) as checker:
         scored: list[dict[str, Any]] = []
         for start in tqdm(range(0, len(lines), 256), desc=suite.name, dynamic_ncols=True):
-            part = lines[start : start + 256]
-            texts = [line["completion"] for line in part]
-            verdicts = checker.verify(texts, [problems[line["id"]].answer for line in part])
-            scored += [
-                line | _verdict_fields(verdict if line.get("ended", True) else CUT_OFF)
-                for line, verdict in zip(part, verdicts)
-            ]
+            scored += _scored(lines[start : start + 256], problems, checker)
     with replacing(path) as temporary:
         temporary.write_text("".join(json.dumps(plain_tree(line)) + "\n" for line in scored))
-    return summarize(suite, scored, directory, dropped=0)
+    return summarize(suite, scored, directory)
 
 
 def read_samples(path: Path, suite: Suite) -> list[dict[str, Any]]:
@@ -280,10 +285,15 @@ def read_samples(path: Path, suite: Suite) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    problems = by_id(suite.problems)
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no UTF-8: {error}") from error
     whole, cut = text[: text.rfind("\n") + 1], text[text.rfind("\n") + 1 :]
-    lines = list(_parsed(path, whole, problems))
+    with suppress(ValueError, RecursionError):
+        json.loads(cut)
+        whole = f"{text}\n"  # of a program that ends its file without a newline
+    lines = list(_parsed(path, whole, by_id(suite.problems)))
     if cut:
         with replacing(path) as temporary:
             temporary.write_text(whole, encoding="utf-8")
@@ -291,7 +301,7 @@ def read_samples(path: Path, suite: Suite) -> list[dict[str, Any]]:
 
 
 def _parsed(path: Path, text: str, problems: dict[str, SuiteProblem]) -> Iterator[dict[str, Any]]:
-    for number, part in enumerate(text.splitlines(), 1):
+    for number, part in enumerate(text.split("\n"), 1):
         if not part.strip():
             continue
         try:
@@ -308,9 +318,7 @@ def _parsed(path: Path, text: str, problems: dict[str, SuiteProblem]) -> Iterato
         yield line
 
 
-def summarize(
-    suite: Suite, lines: Sequence[dict[str, Any]], directory: Path, dropped: int
-) -> dict[str, Any]:
+def summarize(suite: Suite, lines: Sequence[dict[str, Any]], directory: Path) -> dict[str, Any]:
     """Writes counts.csv and summary.json: pass@k, unbiased, with 95% intervals over problems.
 
     An unknown verdict counts as a sample that was not taken. With problems of fewer samples than
@@ -320,10 +328,9 @@ def summarize(
       suite: of the lines.
       lines: of samples.jsonl, scored.
       directory: to write to.
-      dropped: problems whose prompts were too long.
 
     Returns:
-      The summary.
+      The summary; `left_out` counts problems without a completion.
     """
     known = [line for line in lines if line["verdict"] != "unknown"]
     taken = Counter(line["id"] for line in known)
@@ -345,53 +352,43 @@ def summarize(
         mean, low, high = (float(x) for x in interval_over_problems(per_problem))
         rates[f"pass@{k}"] = {"mean": mean, "low": low, "high": high}
     kinds = Counter(line["verdict"] for line in lines)
+    tokens = [line["tokens"] for line in lines if "tokens" in line]
     summary = {
         "suite": suite.name,
         "problems": len(samples),
-        "left_out": dropped,
+        "left_out": len(suite.problems) - len({line["id"] for line in lines}),
         "completions": len(lines),
         "verdicts": dict(kinds.most_common()),
-        "mean_tokens": float(np.mean([line.get("tokens", np.nan) for line in lines])),
+        "mean_tokens": float(np.mean(tokens)) if len(tokens) == len(lines) else None,
         **rates,
     }
     write_json(directory / "summary.json", summary)
     return summary
 
 
-def results_table(summaries: Sequence[dict[str, Any]]) -> str:
-    """Returns a table of summaries, in Markdown."""
-    rows = []
-    for summary in summaries:
-        row = {"suite": summary["suite"].partition(":")[0], "problems": summary["problems"]}
-        for name, rate in summary.items():
-            if name.startswith("pass@"):
-                mean, low, high = (100 * rate[part] for part in ("mean", "low", "high"))
-                row[f"{name}, %"] = f"{mean:.1f} [{low:.1f}, {high:.1f}]"
-        total = summary["completions"]
-        for kind in ("cut off", "no answer", "error", "timeout", "unknown"):
-            row[f"{kind}, %"] = f"{100 * summary['verdicts'].get(kind, 0) / total:.1f}"
-        rows.append(row)
-    return pd.DataFrame(rows).fillna("–").to_markdown(index=False, disable_numparse=True)
-
-
-def _claim(directory: Path, settings: dict[str, Any]) -> None:
-    """Writes the settings of a new directory; refuses one that has others.
+def check_claim(directory: Path, suite: Suite, settings: Settings) -> None:
+    """Refuses a directory that holds samples of other settings; writes nothing.
 
     Raises:
       ConfigError: naming the first setting that differs.
     """
-    path = directory / "settings.json"
-    if path.exists():
-        saved = read_object(path)
-        for name, value in settings.items():
-            if saved.get(name) != value:
-                raise ConfigError(
-                    f"{directory} holds samples with {name} = {saved.get(name)!r}, got {value!r}:"
-                    " choose another --out"
-                )
+    samples = directory / "samples.jsonl"
+    if not samples.exists() or not samples.stat().st_size:
         return
+    path = directory / "settings.json"
+    saved = read_object(path) if path.exists() else {}
+    for name, value in {"suite": suite.name, **settings._asdict()}.items():
+        if name not in saved or saved[name] != value:
+            raise ConfigError(
+                f"{directory} holds samples with {name} = {saved.get(name)!r}, got {value!r}:"
+                " choose another --out"
+            )
+
+
+def _claim(directory: Path, suite: Suite, settings: Settings) -> None:
+    """Writes the settings beside the samples to come."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(path, settings)
+    write_json(directory / "settings.json", {"suite": suite.name, **settings._asdict()})
 
 
 def suite_directory(out: Path, suite: str) -> Path:

@@ -40,6 +40,7 @@ _NUMBER = re.compile(
 )
 _MAX_EQUATION = 200
 _MAX_ANSWER = 300
+_MAX_BOX = 20_000  # puzzles have long answers
 
 
 def _without_separators(text: str) -> str:
@@ -211,7 +212,7 @@ def _boxed(text: str) -> str | None:
     starts = [found.end() for found in re.finditer(r"\\boxed ?\{", text)]
     if not starts:
         return None
-    rest, depth = text[starts[-1] :][: 2 * _MAX_ANSWER], 1
+    rest, depth = text[starts[-1] :][:_MAX_BOX], 1
     for i, character in enumerate(rest):
         depth += {"{": 1, "}": -1}.get(character, 0)
         if depth == 0:

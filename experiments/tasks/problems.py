@@ -1,8 +1,11 @@
 r"""Anyone's problems: JSON lines with any fields, and rewards by name or import path.
 
-    --config.task.name=problems --config.task.kwargs.path=mine.jsonl
-    --config.task.kwargs.prompt='{question} Put the answer in \boxed{{}}.'
-    --config.task.kwargs.reward=math
+    config.task.name = "problems"
+    config.task.kwargs = {
+        "path": "mine.jsonl",
+        "prompt": "{question} Put the answer in \\boxed{{}}.",
+        "rewards": (("math", 0.9), ("my_rewards.brief", 0.1)),
+    }
 
 A row's fields fill the prompt. A reward is one of rewards.REWARDS, which compares with the field
 named by `answer`, or the import path of a function (completion: str, row: dict) -> float in [0, 1].
@@ -10,8 +13,9 @@ named by `answer`, or the import path of a function (completion: str, row: dict)
 
 import functools
 import hashlib
+import math
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -33,7 +37,7 @@ def make(
     answer: str = "answer",
     demonstration: str = "",
     reward: str = "math",
-    rewards: Mapping[str, float] | None = None,
+    rewards: Mapping[str, float] | Sequence[tuple[str, float]] | None = None,
     solved_at: float = 1.0,
     system: str = BOXED,
     template: str = "chat",
@@ -53,7 +57,7 @@ def make(
       answer: the field that holds the right answer; "" where no reward reads one.
       demonstration: a field with a completion to imitate in the warm start; "" for none.
       reward: a reward by name or import path.
-      rewards: in its place, several with weights.
+      rewards: in its place, several: (name, weight) of each. Every one has processes of its own.
       solved_at: the least reward that counts as solved in an evaluation.
       system: the system prompt of a chat; "" for none.
       template: "chat", by the model's own chat template, or "plain".
@@ -76,24 +80,40 @@ def make(
     weights = check_rewards({reward: 1.0} if rewards is None else rewards)
     check_template(template)
     chat = Chat(tokenizer, system, template_kwargs) if template == "chat" else None
-    needed = {name for _, name, _, _ in string.Formatter().parse(prompt) if name is not None}
-    if "" in needed or any(name.isdigit() for name in needed):
-        raise ValueError(f"prompt must name its fields, as in '{{question}}', got {prompt!r}")
-    needed |= {answer} if any(name in REWARDS for name in weights) else set()
-    needed |= {demonstration} - {""}
-    rows = read_rows(path, "path", needed)
+    compared = [name for name in weights if name in REWARDS]
+
+    def read(path: str, argument: str) -> tuple[list[tuple[str, dict[str, Any]]], int]:
+        needed = {answer} if compared else set()
+        rows = filled_rows(path, argument, prompt, needed | {demonstration} - {""})
+        kept = [(text, row) for text, row, place in rows if check_answer(row, place)]
+        return kept, len(rows) - len(kept)
+
+    def check_answer(row: dict[str, Any], place: str) -> bool:
+        """Tells whether there is an answer, and refuses one that no reward can read."""
+        value = row[answer] if compared else True
+        if value is None or value == "":
+            return False
+        if {"number", "integer"} & {*compared} and not _is_number(value):
+            raise ValueError(f"{place}: {answer} must be a number, got {str(value)[:100]!r}")
+        return True
+
+    rows, unanswered = read(path, "path")
     if evaluation_path:
-        train, held = rows, read_rows(evaluation_path, "evaluation_path", needed)
+        train = rows
+        held, more = read(evaluation_path, "evaluation_path")
+        unanswered += more
     else:
-        held = [row for row in rows if is_held_out(prompt.format_map(row), held_out)]
-        train = [row for row in rows if not is_held_out(prompt.format_map(row), held_out)]
+        held = [(text, row) for text, row in rows if is_held_out(text, held_out)]
+        train = [(text, row) for text, row in rows if not is_held_out(text, held_out)]
         if not held or not train:
             raise ValueError(
                 f"held_out must leave problems on both sides, got {held_out} of {len(rows)}"
             )
     seen: set[str] = set()
-    evaluation, repeats = drop_repeats([(prompt.format_map(row), row) for row in held], seen)
-    training, seen_before = drop_repeats([(prompt.format_map(row), row) for row in train], seen)
+    evaluation, repeats = drop_repeats(held, seen)
+    training, seen_before = drop_repeats(train, seen)
+    if not training:
+        raise ValueError(f"path must have problems that evaluation_path has not, got {path!r}")
 
     def problem(text: str, row: dict[str, Any]) -> Problem:
         imitated = str(row[demonstration]) if demonstration else None
@@ -112,6 +132,7 @@ def make(
         max_completion=max_completion,
         seed=seed,
         dropped={
+            "problems without an answer": unanswered,
             "training problems that repeat or are evaluated": seen_before,
             "evaluation problems that repeat": repeats,
         },
@@ -119,27 +140,68 @@ def make(
     )
 
 
-def read_rows(path: str, argument: str, needed: set[str]) -> list[dict[str, Any]]:
-    """Reads JSON lines whose objects have the needed fields.
+def filled_rows(
+    path: str, argument: str, prompt: str, needed: set[str]
+) -> list[tuple[str, dict[str, Any], str]]:
+    """Reads JSON lines, and fills a prompt with the fields of each.
 
     Args:
       path: .jsonl or .jsonl.gz.
       argument: of the config that named it.
-      needed: fields of every row.
+      prompt: a format string over the names of fields alone: "{question}".
+      needed: further fields of every row.
+
+    Returns:
+      (prompt, row, place) of each line.
 
     Raises:
       ValueError, FileNotFoundError: naming the file, the line and the field.
     """
+    names = prompt_fields(prompt)
     file = Path(path).expanduser()
     if not path or not file.is_file():
         raise FileNotFoundError(f"config.task.kwargs.{argument} must be a file, got {path!r}")
     rows = []
     for place, row in json_objects(file):
-        if missing := sorted(needed - row.keys()):
+        if missing := sorted((names | needed) - row.keys()):
             found = ", ".join(row)[:200]
             raise ValueError(f"{place} must have the field {missing[0]!r}, got {found}")
-        rows.append(row)
+        if empty := sorted(name for name in names if row[name] is None):
+            raise ValueError(f"{place}: {empty[0]} must have a value for the prompt, got None")
+        try:
+            rows.append((prompt.format_map(row), row, place))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{place} does not fill prompt = {prompt!r}: {error}") from error
     return rows
+
+
+def prompt_fields(prompt: str) -> set[str]:
+    """Returns the fields of a row that a format string names.
+
+    Raises:
+      ValueError: if it is none, or does more than to name fields.
+    """
+    try:
+        parts = list(string.Formatter().parse(prompt))
+    except ValueError as error:
+        raise ValueError(f"prompt must be a format string, got {prompt!r}: {error}") from error
+    names = {name for _, name, _, _ in parts if name is not None}
+    nested = any("{" in (form or "") for _, _, form, _ in parts)
+    if nested or any(not name or name.isdigit() or set(name) & set(".[]") for name in names):
+        raise ValueError(
+            "prompt must name fields alone, as in '{question}', without positions, attributes or"
+            f" indices, got {prompt!r}"
+        )
+    if not names:
+        raise ValueError(f"prompt must name a field, as in '{{question}}', got {prompt!r}")
+    return names
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
 
 
 def is_held_out(prompt: str, fraction: float) -> bool:

@@ -74,7 +74,9 @@ class ProgramVerifier:
         def work(sandboxes: tuple[Sandbox, ...], item: tuple[str, Problem]) -> Verdict:
             return check(*item, sandboxes)
 
-        items = [(program, problem) for (_, program), problem in distinct.items() if program]
+        items = [
+            (program, problem) for (_, program), problem in distinct.items() if program is not None
+        ]
         verdicts = dict(zip(distinct, self._pool.map(work, items)))
         if verdicts and all(verdict.kind == "unknown" for verdict in verdicts.values()):
             detail = next(iter(verdicts.values())).detail

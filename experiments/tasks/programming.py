@@ -1,7 +1,7 @@
 """Programming problems as a task: completions are run in sandboxes.
 
-    --config.task.name=programming --config.task.kwargs.path=mine.jsonl
-    --config.task.kwargs.path=.../mbpp.jsonl --config.task.kwargs.format=mbpp
+    config.task.name = "programming"
+    config.task.kwargs = {"path": "mine.jsonl"}  # or {"path": "mbpp.jsonl", "format": "mbpp"}
 
 Formats: "problems" (docs/problems.md), "mbpp", "humaneval", "livecodebench", "code_contests".
 """
@@ -89,8 +89,7 @@ def make(
     check_template(template)
     if format not in READERS:
         raise ValueError(f"format must be one of {', '.join(READERS)}, got {format!r}")
-    if sandbox not in BACKENDS:
-        raise ValueError(f"sandbox must be one of {', '.join(BACKENDS)}, got {sandbox!r}")
+    check_sandbox(sandbox)
     limits = Limits(seconds=seconds, memory_bytes=memory_bytes)
     chat = Chat(tokenizer, system, template_kwargs) if template == "chat" else None
     problems = _read(path, "path", format, limits)
@@ -103,6 +102,8 @@ def make(
     seen: set[str] = set()
     evaluation, repeats = drop_repeats([(problem.prompt, problem) for problem in held], seen)
     training, seen_before = drop_repeats([(problem.prompt, problem) for problem in train], seen)
+    if not training:
+        raise ValueError(f"path must have problems that evaluation_path has not, got {path!r}")
 
     def encoded(pairs: Sequence[tuple[str, ProgrammingProblem]]) -> list[Problem]:
         return [
@@ -137,6 +138,12 @@ def open_program_checker(backend: str, workers: int, timeout_seconds: float) -> 
     """Opens sandboxes; the time limits are those of the problems."""
     del timeout_seconds
     return ProgramVerifier(max(workers, 1), backend)
+
+
+def check_sandbox(sandbox: str) -> None:
+    """Raises ValueError unless `sandbox` names a backend."""
+    if sandbox not in BACKENDS:
+        raise ValueError(f"sandbox must be one of {', '.join(BACKENDS)}, got {sandbox!r}")
 
 
 def split_held_out(

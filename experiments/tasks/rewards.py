@@ -8,14 +8,14 @@ import functools
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from experiments.tasks.answers import final_answer, is_close
 from experiments.tasks.check_processes import CheckProcesses
 from experiments.tasks.mathematics import score_integer, score_math, score_text
-from experiments.tasks.verdict import Checker, Verdict, of_reward
+from experiments.tasks.verdict import CUT_OFF, Checker, Verdict, of_reward
 
 
 def score_number(completion: str, answer: Any) -> Verdict:
@@ -49,12 +49,24 @@ class RowReward:
     name: str
     answer: str = "answer"
 
+    def __reduce__(self):
+        return _load_reward, (self.name, self.answer)
+
     def __call__(self, completion: str, row: Mapping[str, Any]) -> Verdict:
         """Returns the verdict of a completion."""
         if self.name in REWARDS:
             return REWARDS[self.name](completion, row[self.answer])
         found = imported_function(self.name)(completion, row)
         return found if isinstance(found, Verdict) else of_reward(float(found))
+
+
+def _load_reward(name: str, answer: str) -> RowReward:
+    """Makes a reward in a process, with its imports: the first check's time is without them."""
+    if name == "math":
+        importlib.import_module("math_verify")
+    elif name not in REWARDS:
+        imported_function(name)
+    return RowReward(name, answer)
 
 
 @functools.cache
@@ -77,8 +89,13 @@ def imported_function(path: str) -> Callable[..., Any]:
     return found
 
 
-def check_rewards(rewards: Mapping[str, float]) -> dict[str, float]:
+def check_rewards(
+    rewards: Mapping[str, float] | Sequence[tuple[str, float]],
+) -> dict[str, float]:
     """Checks names and weights of rewards before any work.
+
+    Args:
+      rewards: weights by name, or pairs of them: a config has no names with dots.
 
     Returns:
       The weights, scaled to sum to 1.
@@ -86,9 +103,21 @@ def check_rewards(rewards: Mapping[str, float]) -> dict[str, float]:
     Raises:
       ValueError: naming the reward, the value and what is allowed.
     """
-    if not rewards:
+    pairs = rewards.items() if isinstance(rewards, Mapping) else rewards
+    if not isinstance(pairs, Iterable) or not all(
+        isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs
+    ):
+        raise ValueError(f"rewards must be pairs (name, weight), got {rewards!r}")
+    weights: dict[str, float] = {}
+    for name, weight in pairs:
+        if not isinstance(name, str):
+            raise ValueError(f"rewards must be named by texts, got {name!r}")
+        if name in weights:
+            raise ValueError(f"rewards must name each reward once, got {name!r} twice")
+        weights[name] = weight
+    if not weights:
         raise ValueError("rewards must name at least one reward, got none")
-    for name, weight in rewards.items():
+    for name, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
             raise ValueError(f"rewards[{name!r}] must be a weight > 0, got {weight!r}")
         if not math.isfinite(weight):
@@ -102,12 +131,16 @@ def check_rewards(rewards: Mapping[str, float]) -> dict[str, float]:
             raise ValueError(f"rewards[{name!r}] must take (completion, row): {error}") from error
         except ValueError as error:
             raise ValueError(f"rewards[{name!r}]: {error}") from error
-    total = sum(rewards.values())
-    return {name: weight / total for name, weight in rewards.items()}
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
 
 
 class WeightedChecker:
-    """Scores completions by several checkers, and joins their verdicts; see `joined`."""
+    """Scores completions by several checkers, and joins their verdicts; see `joined`.
+
+    Attributes:
+      cut_off: the verdict of a completion without its end, with the parts.
+    """
 
     def __init__(self, parts: Sequence[tuple[str, float, Checker]], solved_at: float):
         """Takes over checkers.
@@ -117,10 +150,19 @@ class WeightedChecker:
           solved_at: the least reward that is "right".
         """
         self._parts, self._solved_at = tuple(parts), solved_at
+        # So that the mean of every part is over the same completions as that of the whole.
+        zeros = tuple((name, 0.0) for name, _, _ in parts)
+        self.cut_off = CUT_OFF._replace(parts=zeros if len(zeros) > 1 else ())
 
     def verify(self, texts: Sequence[str], answers: Sequence[Any]) -> list[Verdict]:
-        """Returns the joined verdict of each completion."""
-        every = [checker.verify(texts, answers) for _, _, checker in self._parts]
+        """Returns the joined verdict of each completion.
+
+        Raises:
+          ValueError: if a reward lies outside [0, 1].
+        """
+        every = [
+            _in_range(name, checker.verify(texts, answers)) for name, _, checker in self._parts
+        ]
         names = [(name, weight) for name, weight, _ in self._parts]
         return [joined(names, verdicts, self._solved_at) for verdicts in zip(*every)]
 
@@ -129,6 +171,14 @@ class WeightedChecker:
         with ExitStack() as stack:
             for _, _, checker in self._parts:
                 stack.callback(checker.close)
+
+
+def _in_range(name: str, verdicts: list[Verdict]) -> list[Verdict]:
+    """Returns the verdicts; a weighted mean would hide a reward that cannot be."""
+    for verdict in verdicts:
+        if verdict.reward < 0 or verdict.reward > 1:
+            raise ValueError(f"reward {name} must lie in [0, 1], got {verdict.reward:g}")
+    return verdicts
 
 
 def joined(

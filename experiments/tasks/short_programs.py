@@ -22,7 +22,7 @@ from experiments.tasks.base import (
     eos_ids,
 )
 from experiments.tasks.chats import Chat, check_template
-from experiments.tasks.programming import open_program_checker, split_held_out
+from experiments.tasks.programming import check_sandbox, open_program_checker, split_held_out
 from experiments.tasks.programs import CallTests
 from experiments.tasks.programs import Problem as ProgrammingProblem
 from experiments.tasks.questions import drop_repeats
@@ -190,6 +190,7 @@ def make(
     check_at_most("shots", shots, len(EXAMPLES))
     check_at_least("max_completion", max_completion, 2)
     check_template(template)
+    check_sandbox(sandbox)
     chat = Chat(tokenizer, system, template_kwargs) if template == "chat" else None
     train, held = split_held_out(make_problems(variants, seed), held_out, "kind")
 

@@ -103,7 +103,8 @@ class Verifier:
             if text is not None
         ]
         found = iter(self._checker.verify(*zip(*ended)) if ended else [])
-        verdicts = [[CUT_OFF if text is None else next(found) for text in row] for row in texts]
+        cut_off = getattr(self._checker, "cut_off", CUT_OFF)
+        verdicts = [[cut_off if text is None else next(found) for text in row] for row in texts]
         rewards = np.array([[v.reward for v in row] for row in verdicts], np.float32)
         return Verified(_in_range(rewards), verdicts)
 

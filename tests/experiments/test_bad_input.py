@@ -64,6 +64,9 @@ TAKES = {
     "learner.microbatches": COUNT, "learner.clip_low": FRACTION,
     "learner.clip_high": POSITIVE | {"zero"}, "learner.reduction": set(),
     "learner.staleness": INDEX, "learner.equalize_mass": {"true"}, "learner.head_rank": {"true"},
+    "learner.resample_rounds": INDEX, "learner.mask_truncated": {"true"},
+    "learner.overlong_buffer": INDEX, "learner.overlong_penalty": POSITIVE | {"zero"},
+    "evaluation.shown_prompts": INDEX,
     "optimizer.name": set(), "optimizer.learning_rate": POSITIVE,
     "optimizer.warmup_updates": INDEX, "optimizer.momentum": {"zero", "half"},
     "optimizer.b1": {"zero", "half"}, "optimizer.b2": {"zero", "half"},
@@ -275,6 +278,25 @@ def test_export_command_refuses(arguments, named, command):
     assert out == ""
     assert errors.startswith("error: ")
     assert_one_line(errors.strip(), named)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--suite=maths"], "--suite must name"),
+        (["--suite=math500", "--model=x"], "does not exist; give --data_dir"),
+        (["--suite=math500", "--samples=0"], "--samples"),
+        (["--suite=math500", "--template=chatty"], "--template"),
+        (["--rescore=x"], "--rescore and --out need --suite"),
+    ],
+)
+def test_evaluate_command_refuses(arguments, named, command, tmp_path):
+    process = command("experiments.evaluate", *arguments, FADE_JAX_DATA=str(tmp_path))
+    out, errors = process.communicate(timeout=120)
+    assert (out, process.returncode) == ("", 2)
+    assert errors.startswith("error: ")
+    assert_one_line(errors.strip(), named, named.removeprefix("--"))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import json
 import random
 import re
 import time
@@ -13,7 +14,9 @@ from experiments.tasks.answers import (
     last_number,
     parse_number,
     read_answer,
+    stated_answer,
 )
+from tests.experiments.tasks.real_data import ROOT
 
 
 @pytest.mark.parametrize(
@@ -204,3 +207,38 @@ def test_final_answer_is_quick_on_any_text():
         final_answer(text)
         slowest = max(slowest, time.process_time() - start)
     assert slowest < 0.5
+
+
+def mutated(text, rng):
+    """The text with up to five characters dropped, doubled, swapped or replaced."""
+    letters = list(text)
+    for _ in range(rng.randint(1, 5)):
+        i = rng.randrange(len(letters) + 1)
+        letters[i : i + 1] = rng.choice([[], letters[i : i + 1] * 2, [rng.choice("{}\\\n#. 1½$")]])
+    return "".join(letters)
+
+
+@pytest.mark.slow
+def test_final_answer_of_100000_random_texts_and_10000_mutations():
+    """No exception, and no text takes 50 ms."""
+    rng = random.Random(1)
+    pieces = [
+        "\\frac", "{", "}", "\\boxed{", "####", "answer is", "answer:", " ", "\n", "1", "1,000", "½",
+        "\\overline{", "^\\circ", "\\text{", "=", "x", "e", "(", ")", "million", "half", "-", "/", "**",
+        "!", "\\,", "$", "%", "0", "9" * 20, "٣", "²", "\\sqrt{", ".", ",", "\\", "\0", "\ud800",
+        "𝟘", "∞", "\u202f", "1e9", "\\begin{pmatrix}", "&", "\\\\",
+    ]  # fmt: skip
+    texts = ["".join(rng.choices(pieces, k=rng.randint(1, 40))) for _ in range(100_000)]
+    solutions = [r"so $\boxed{\frac{3}{4}}$.", "It is 5.\n#### 1,250", "The answer is 2 1/2 hours."]
+    for name, field in (("gsm8k/test.jsonl", "answer"), ("math_eval/math500.jsonl", "answer")):
+        if (ROOT / name).is_file():
+            lines = (ROOT / name).read_text().splitlines()
+            solutions += [json.loads(line)[field] for line in lines]
+    texts += [mutated(rng.choice(solutions), rng) for _ in range(10_000)]
+    slowest = 0.0
+    for text in texts:
+        start = time.process_time()
+        final_answer(text)
+        stated_answer(text)
+        slowest = max(slowest, time.process_time() - start)
+    assert slowest < 0.05
