@@ -64,8 +64,8 @@ def train(
 
     Args:
       config: see experiments.config.default_config.
-      workdir: gets config.json, metrics.jsonl, tensorboard/, evaluations/, checkpoints/ and
-        result.json.
+      workdir: gets config.json, metrics.jsonl, tensorboard/, evaluations/, samples/ (of a task on
+        text), checkpoints/ and result.json.
       progress: where to show progress; a bar on the terminal if None.
       experiment: of a run whose compiled functions this run can share; built here if None.
 
