@@ -6,9 +6,9 @@ chosen here: group size, prompts per step, learning rate, clipping range, no KL 
 the same: the paper starts from its own SFT on reasoning, trains on 25 thousand problems and samples
 with an older policy; here samples are of the newest one, and the start is a public model.
 
-The problems are $FADE_JAX_DATA/programming/code_contests.jsonl, of which a tenth is held out. A file
-of LiveCodeBench's format needs --config.task.kwargs.format=livecodebench. The plan needs neither
-weights nor data; the run needs bubblewrap.
+The problems are $FADE_JAX_DATA/programming/code_contests.jsonl; a tenth of them is held out. For a
+file of LiveCodeBench's format set `path` and `format` of `config.task.kwargs`. The plan needs
+neither weights nor data; the run needs bubblewrap.
 
     python -m experiments.perf.plan --config=configs/qwen2_5_7b_code.py --mesh=fsdp=8
     python -m experiments.run --config=configs/qwen2_5_7b_code.py --config.mesh.fsdp=8 \

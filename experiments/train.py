@@ -85,7 +85,10 @@ def train(
         return result
     if experiment is None:
         progress.say("reading the task and the model")
-    experiment = with_config(experiment or everywhere(lambda: build_experiment(config)), config)
+        experiment = everywhere(lambda: build_experiment(config))
+        if hasattr(experiment.task, "describe"):
+            progress.say(experiment.task.describe())
+    experiment = with_config(experiment, config)
     with workdirs.locked(workdir), host_rewards(experiment) as rewards_of:
         workdirs.claim(config, workdir)
         with closing(RunWriter(workdir, config.checkpoint.keep, progress)) as writer:

@@ -1,8 +1,7 @@
 r"""Anyone's problems: JSON lines with any fields, and rewards by name or import path.
 
-    --config.task.name=problems --config.task.kwargs.path=mine.jsonl
-    --config.task.kwargs.prompt='{question} Put the answer in \boxed{{}}.'
-    --config.task.kwargs.reward=math
+    --config.task.name=problems
+    --config.task.kwargs="{'path': 'mine.jsonl', 'prompt': '{question}', 'reward': 'math'}"
 
 A row's fields fill the prompt. A reward is one of rewards.REWARDS, which compares with the field
 named by `answer`, or the import path of a function (completion: str, row: dict) -> float in [0, 1].

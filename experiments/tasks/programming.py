@@ -1,7 +1,7 @@
 """Programming problems as a task: completions are run in sandboxes.
 
-    --config.task.name=programming --config.task.kwargs.path=mine.jsonl
-    --config.task.kwargs.path=.../mbpp.jsonl --config.task.kwargs.format=mbpp
+    --config.task.name=programming --config.task.kwargs="{'path': 'mine.jsonl'}"
+    --config.task.kwargs="{'path': 'mbpp.jsonl', 'format': 'mbpp', 'max_completion': 256}"
 
 Formats: "problems" (docs/problems.md), "mbpp", "humaneval", "livecodebench", "code_contests".
 """
