@@ -167,17 +167,17 @@ def test_architecture_has_published_parameter_count(name, count):
 
 
 @pytest.mark.parametrize(
-    ("name", "completion"),
-    [("qwen2_5_7b_code", 8192), ("qwen2_5_32b_code", 30_720), ("qwen2_5_math", 4096)],
+    ("name", "group", "completion"),
+    [("qwen2_5_7b_code", 8, 8192), ("qwen2_5_32b_code", 4, 30_720), ("qwen2_5_math", 8, 4096)],
 )
-def test_abstract_experiment_of_a_recipe_reads_no_file(name, completion, monkeypatch):
+def test_abstract_experiment_of_a_recipe_reads_no_file(name, group, completion, monkeypatch):
     monkeypatch.setenv("FADE_JAX_DATA", "/nowhere")
     module = importlib.import_module(f"configs.{name}")
     planned = plan.with_mesh(module.get_config(), "fsdp=8")
     experiment = plan.abstract_experiment(planned, module.architecture())
     work = flops.work_of(experiment)
     assert (work.prompt, work.completion) == (1024, completion)
-    assert (work.prompts, work.group, work.item) == (8, 8, 2)  # 64 prompts over 8 devices, bfloat16
+    assert (work.prompts, work.group, work.item) == (8, group, 2)  # 64 prompts over 8, bfloat16
 
 
 @pytest.mark.slow
