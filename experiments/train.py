@@ -83,18 +83,22 @@ def train(
     workdirs.check(config, workdir)
     if (result := workdirs.finished_result(config, workdir)) is not None:
         return result
-    if experiment is None:
-        progress.say("reading the task and the model")
-        experiment = everywhere(lambda: build_experiment(config))
-        if hasattr(experiment.task, "describe"):
-            progress.say(experiment.task.describe())
-    experiment = with_config(experiment, config)
+    experiment = with_config(experiment or _build(config, progress), config)
     with workdirs.locked(workdir), host_rewards(experiment) as rewards_of:
         workdirs.claim(config, workdir)
         with closing(RunWriter(workdir, config.checkpoint.keep, progress)) as writer:
             run = start_run(experiment, writer, progress)
             state = run_loop(rl_stage(run, rewards_of), [writer], run.step, run.state)
         return workdirs.write_result(config, workdir, tree_sha256(state.params))
+
+
+def _build(config: Config, progress: Progress) -> Experiment:
+    """Builds the experiment, and says so: a model takes a while to read."""
+    progress.say("reading the task and the model")
+    experiment: Experiment = everywhere(lambda: build_experiment(config))
+    if hasattr(experiment.task, "describe"):
+        progress.say(experiment.task.describe())
+    return experiment
 
 
 def start_run(experiment: Experiment, writer: RunWriter, progress: Progress) -> Run:
