@@ -96,8 +96,9 @@ def _build(config: Config, progress: Progress) -> Experiment:
     """Builds the experiment, and says so: a model takes a while to read."""
     progress.say("reading the task and the model")
     experiment: Experiment = everywhere(lambda: build_experiment(config))
-    if hasattr(experiment.task, "describe"):
-        progress.say(experiment.task.describe())
+    describe: Any = getattr(experiment.task, "describe", None)
+    if describe is not None:
+        progress.say(describe())
     return experiment
 
 

@@ -37,12 +37,12 @@ class PromptSamples(NamedTuple):
     """Completions of one prompt.
 
     Attributes:
-      index: among the held-out prompts.
+      number: among the held-out prompts, from 0.
       text: of the prompt, at most MAX_CHARACTERS.
       columns: for the first and the last evaluation, or for the only one: (step, completions).
     """
 
-    index: int
+    number: int
     text: str
     columns: list[tuple[int, list[Completion]]]
 
@@ -79,7 +79,7 @@ def markdown_samples(runs: Sequence[RunSamples]) -> str:
     for run in runs:
         parts.append(f"### {run.run}")
         for prompt in run.prompts:
-            parts += [f"Prompt {prompt.index}:", fenced(prompt.text)]
+            parts += [f"Prompt {prompt.number}:", fenced(prompt.text)]
             for step, completions in prompt.columns:
                 for completion in completions:
                     detail = f": {code_span(completion.detail)}" if completion.detail else ""

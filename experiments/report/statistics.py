@@ -225,7 +225,8 @@ def outcome_shares(run: Run, window: int = 1) -> pd.DataFrame | None:
     shares = counts.div(sampled * (1 + rounds), axis=0)
     shares["right"] = 1 - shares.sum(axis=1)
     shares["error"] += shares.pop("died")
-    return shares[list(OUTCOMES)].rolling(window, center=True, min_periods=1).mean()
+    shares = pd.DataFrame(shares, columns=pd.Index(OUTCOMES))
+    return pd.DataFrame(shares.rolling(window, center=True, min_periods=1).mean())
 
 
 def exact_masses(runs: Sequence[Run]) -> list[GradientMasses]:

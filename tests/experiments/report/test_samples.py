@@ -38,7 +38,7 @@ def test_samples_of_methods_picks_the_best_and_the_worst(tmp_path):
     (found,) = samples_of_methods([run_with(tmp_path / "a", files)])
     assert found.run == "fade-seed0"
     (prompt,) = found.prompts
-    assert (prompt.index, prompt.text) == (0, "question 0")
+    assert (prompt.number, prompt.text) == (0, "question 0")
     assert titles(prompt.columns) == [
         (0, [("best: reward 0, wrong, 5 tokens", "a"), ("worst: reward 0, wrong, 5 tokens", "b")]),
         (
@@ -64,7 +64,7 @@ def test_samples_of_methods_takes_one_run_of_each_method_and_four_prompts(tmp_pa
         "the only one: reward unknown, wrong, 5 tokens".replace("wrong", "unknown")
     ]
     (found,) = samples_of_methods(runs[:1])
-    assert [prompt.index for prompt in found.prompts] == [0, 1, 2, 3]
+    assert [prompt.number for prompt in found.prompts] == [0, 1, 2, 3]
 
 
 def test_samples_show_parts_details_and_at_most_2000_characters(tmp_path):
