@@ -1,11 +1,21 @@
-"""SmolLM2-135M-Instruct on GSM8K, read through tensorflow-datasets (no TensorFlow needed).
+"""SmolLM2-135M-Instruct on short GSM8K questions, after a warm start on worked answers.
 
-The prepared data set is looked for in $TFDS_DATA_DIR; another place is given by
---config.task.kwargs.data_dir=DIR.
+The data set is read through tensorflow-datasets (no TensorFlow needed) and looked for in
+$TFDS_DATA_DIR; another place is given by --config.task.kwargs.data_dir=DIR.
 
     make smollm2
     export TFDS_DATA_DIR=DIR
     python -m experiments.run --config=configs/smollm2_gsm8k.py --workdir=runs/gsm8k
+
+Questions have at most 48 tokens (1,750 to train on, of which 923 have a worked answer of at most
+64 tokens, and 295 held out).
+
+Measured on 2026-11-28 on held-out questions, 24 prompts x 4 samples at temperature 1. Before the
+warm start: 0 of 96 right, 53% cut off (at 80 tokens), entropy 2.7 nats. After 18 of its steps (72
+worked answers): 0 of 96 right, 15% cut off (at 64 tokens), 84 with a line `#### number`, entropy
+1.1 nats. So far the form is learned and the arithmetic is not: the 95% interval of pass@1 ends at
+14%. The 120 steps set here (10 s each on a free core of an AMD EPYC) and the RL steps have not been
+run. For a task that this model learns, see configs/smollm2_arithmetic.py.
 """
 
 from configs.smollm2_arithmetic import SMOLLM2
@@ -16,20 +26,28 @@ def get_config(mode: str = ""):
     """Returns the config; `mode` is empty or "smoke"."""
     config = default_config()
     config.task.name = "gsm8k"
-    config.task.kwargs = {"data_dir": "", "max_prompt": 192, "max_completion": 128}
+    config.task.kwargs = {
+        "data_dir": "",
+        "template": "plain",
+        "max_prompt": 48,
+        "max_completion": 64,
+    }
     config.model.path = SMOLLM2
+    config.model.remat_keeps = "products"
     config.prompts = 4
     config.group_size = 8
-    config.steps = 100
+    config.steps = 40
     config.steps_per_call = 1
-    config.warm_start.steps = 0
+    config.warm_start.steps = 120
+    config.warm_start.batch = 4
+    config.warm_start.learning_rate = 1e-4
     config.advantage.kwargs = {"target_fraction": 0.5}
     config.learner.microbatches = 4
-    config.learner.reduction = "token_mean"  # answers differ in length by a factor of ten
+    config.learner.reduction = "token_mean"  # answers differ in length
     config.optimizer.learning_rate = 1e-5
     config.optimizer.max_gradient_norm = 1.0
     config.verification.workers = 1
-    config.evaluation.every = 50
+    config.evaluation.every = 20
     config.evaluation.prompts = 32
     config.evaluation.samples = 8
     config.evaluation.prompts_per_call = 8

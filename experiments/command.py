@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import os
+import re
 import signal
 import sys
 import traceback
@@ -79,6 +80,9 @@ def _flag_error(argv: Sequence[str], error: BaseException) -> str:
         return f"{raised[-1].filename}, line {raised[-1].lineno}: {text}"
     for name in (arg.partition("=")[0] for arg in argv if arg.startswith("--config.")):
         if (field := name.removeprefix("--config.")) not in CHECKS:
+            if found := re.match(r"(task|advantage)\.kwargs\.(\w+)$", field):
+                whole = f"--config.{found[1]}.kwargs=\"{{'{found[2]}': ...}}\""
+                return f"the config has no config.{field}; {whole} gives all arguments anew"
             near = difflib.get_close_matches(field, CHECKS, 1, 0.5)
             hint = f"; did you mean config.{near[0]}?" if near else ""
             return f"there is no field config.{field}{hint}"

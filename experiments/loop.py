@@ -170,7 +170,9 @@ class RunWriter:
     def log_evaluation(self, step: int, line: dict) -> None:
         """Logs the metrics of an evaluation; warns if all rewards since the last were 0."""
         if (warning := self._outcomes.take()) and is_first():
-            logger.warning("%s: %s", self.directory, warning)
+            shown = self.directory / "samples" / f"{step}.jsonl"
+            where = f"; some are in {shown}" if shown.exists() else ""
+            logger.warning("%s: %s%s", self.directory, warning, where)
         if self._logs is not None:
             self._logs.write(step, line)
         self._progress.update(step, line)

@@ -64,8 +64,8 @@ def train(
 
     Args:
       config: see experiments.config.default_config.
-      workdir: gets config.json, metrics.jsonl, tensorboard/, evaluations/, checkpoints/ and
-        result.json.
+      workdir: gets config.json, metrics.jsonl, tensorboard/, evaluations/, samples/ (of a task on
+        text), checkpoints/ and result.json.
       progress: where to show progress; a bar on the terminal if None.
       experiment: of a run whose compiled functions this run can share; built here if None.
 
@@ -83,15 +83,23 @@ def train(
     workdirs.check(config, workdir)
     if (result := workdirs.finished_result(config, workdir)) is not None:
         return result
-    if experiment is None:
-        progress.say("reading the task and the model")
-    experiment = with_config(experiment or everywhere(lambda: build_experiment(config)), config)
+    experiment = with_config(experiment or _build(config, progress), config)
     with workdirs.locked(workdir), host_rewards(experiment) as rewards_of:
         workdirs.claim(config, workdir)
         with closing(RunWriter(workdir, config.checkpoint.keep, progress)) as writer:
             run = start_run(experiment, writer, progress)
             state = run_loop(rl_stage(run, rewards_of), [writer], run.step, run.state)
         return workdirs.write_result(config, workdir, tree_sha256(state.params))
+
+
+def _build(config: Config, progress: Progress) -> Experiment:
+    """Builds the experiment, and says so: a model takes a while to read."""
+    progress.say("reading the task and the model")
+    experiment: Experiment = everywhere(lambda: build_experiment(config))
+    describe: Any = getattr(experiment.task, "describe", None)
+    if describe is not None:
+        progress.say(describe())
+    return experiment
 
 
 def start_run(experiment: Experiment, writer: RunWriter, progress: Progress) -> Run:

@@ -8,16 +8,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from experiments.report.runs import Run, by_method, furthest, pass_ks, series, setting
 from experiments.report.statistics import (
+    OUTCOMES,
     SOLVE_RATES,
     exact_masses,
     final_estimate,
     method_curve,
+    outcome_shares,
     start_estimate,
 )
 
@@ -48,6 +53,9 @@ _COLOR_OF_ADVANTAGE = {
     "rloo": "#56B4E9",
     "reinforce": "#7F7F7F",
 }
+_COLOR_OF_OUTCOME = dict(
+    zip(OUTCOMES, ("#009E73", "#7F7F7F", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#E3E5E8"))
+)
 _COLORS = tuple(dict.fromkeys(_COLOR_OF_ADVANTAGE.values()))
 _LINE_STYLES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
@@ -216,6 +224,34 @@ def solve_rates(runs: Sequence[Run]) -> Captioned | None:
     )
 
 
+def outcomes(runs: Sequence[Run]) -> Captioned | None:
+    """Plots what became of the training completions, a panel per method, and their length."""
+    window = smoothing_window(runs)
+    found = {}
+    for method, members in by_method(runs).items():
+        shares = [outcome_shares(run, window) for run in furthest(members)]
+        if shares := [share for share in shares if share is not None]:
+            found[method] = pd.concat(shares).groupby(level=0).mean()
+    if not found:
+        return None
+    figure, grid = _subplots(len(found) + _has(runs, "length"))
+    for axes, (method, shares) in zip(grid, found.items()):
+        axes.set(title=method, xlabel="step", ylabel="share", ylim=(0, 1), axisbelow=False)
+        axes.stackplot(shares.index, shares.T.to_numpy(), colors=_COLOR_OF_OUTCOME.values())
+        axes.set_xlim(shares.index[0], max(shares.index[-1], shares.index[0] + 1))
+    if _has(runs, "length"):
+        look = {"ylabel": "tokens", "window": window, "from_zero": True}
+        _plot_metric(grid[-1], runs, "length", "length of a completion", **look)
+        grid[-1].legend(handles=_lines(method_styles(runs)), fontsize=7)
+    _place_legend(figure, [Patch(color=c, label=kind) for kind, c in _COLOR_OF_OUTCOME.items()])
+    return figure, (
+        "Of the completions of each training step: right; wrong; ended without an answer that could"
+        " be read; cut off before an end token; raised an error or ended their process; ran out of"
+        " time; could not be checked. Mean over seeds. Length: tokens, up to where a completion was"
+        f" cut off. {_LINES}"
+    )
+
+
 def method_styles(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """Returns the color and line style of each method, as keywords of `Axes.plot`.
 
@@ -328,8 +364,15 @@ def _subplots(
 
 
 def _add_legend(figure: Figure, styles: dict[str, dict[str, Any]]) -> None:
-    handles = [Line2D([], [], label=method, **style) for method, style in styles.items()]
-    widest = max(map(len, styles))
+    _place_legend(figure, _lines(styles))
+
+
+def _lines(styles: dict[str, dict[str, Any]]) -> list[Artist]:
+    return [Line2D([], [], label=method, **style) for method, style in styles.items()]
+
+
+def _place_legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    widest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, min(len(handles), int(figure.get_figwidth() / (0.65 + 0.075 * widest))))
     figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // columns))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns)

@@ -14,11 +14,13 @@ from scipy import stats
 import fade_jax
 from experiments.advantages import factory_of, is_own
 from experiments.report.runs import Run, furthest, series, setting
+from experiments.tasks.verifier import COUNTED
 from fade_jax.decomposition import GradientMasses, gradient_masses
 from fade_jax.pass_at_k import interval_over_problems
 
 MIN_SEEDS_FOR_BAND = 3  # a t interval of two seeds is 12.7 standard errors: plot both seeds instead
 SOLVE_RATES = np.linspace(0, 1, 101)
+OUTCOMES = ("right", "wrong", "no answer", "cut off", "error", "timeout", "unknown")
 
 
 class Estimate(NamedTuple):
@@ -196,6 +198,35 @@ def _estimate(rows: Sequence[pd.DataFrame], key: str) -> Estimate | None:
     complete = all(len(side) == len(rows) for side in sides)
     values, lows, highs = sides
     return rate_interval(values, lows, highs) if complete else t_interval(values)
+
+
+def outcome_shares(run: Run, window: int = 1) -> pd.DataFrame | None:
+    """Returns what became of the completions that a run trained on, as shares of each step.
+
+    Args:
+      run: of a task that is verified on the host.
+      window: of the centered running mean, in logged lines; odd.
+
+    Returns:
+      A row per step with the columns OUTCOMES, which sum to 1; None without counts, or where the
+      task's checks tell no reasons.
+    """
+    counts = pd.DataFrame(
+        {kind: series(run.train, f"verification/{name}") for kind, name in COUNTED.items()}
+    ).dropna()
+    sampled = setting(run.config, "prompts", 0) * setting(run.config, "group_size", 0)
+    if counts.empty or not sampled:
+        return None
+    failed = counts.drop(columns="unknown").to_numpy().sum()
+    if not failed and series(run.train, "reward").min() < 1:
+        return None
+    # Dynamic sampling verifies further batches in a step.
+    rounds = series(run.train, "resampling/rounds").reindex(counts.index).fillna(0)
+    shares = counts.div(sampled * (1 + rounds), axis=0)
+    shares["right"] = 1 - shares.sum(axis=1)
+    shares["error"] += shares.pop("died")
+    shares = pd.DataFrame(shares, columns=pd.Index(OUTCOMES))
+    return pd.DataFrame(shares.rolling(window, center=True, min_periods=1).mean())
 
 
 def exact_masses(runs: Sequence[Run]) -> list[GradientMasses]:

@@ -15,6 +15,7 @@ import pandas as pd
 from experiments.config import leaves
 from experiments.report import plots
 from experiments.report.runs import Run, by_method, furthest, load_runs, pass_ks, series, setting
+from experiments.report.samples import RunSamples, markdown_samples, samples_of_methods
 from experiments.report.statistics import (
     Estimate,
     final_estimate,
@@ -28,6 +29,7 @@ _FIGURES = (  # file name, section title, function
     ("entropy", "Token entropy", plots.entropies),
     ("alpha_delta", "α and δ", plots.schedules),
     ("training", "Training signal and update", plots.training),
+    ("outcomes", "What became of the completions", plots.outcomes),
     ("masses", "Gradient masses", plots.masses),
     ("solve_rates", "Solve rates over training", plots.solve_rates),
 )
@@ -51,17 +53,23 @@ _SETUP = (
     "evaluation.samples",
     "seed",
 )
+_COMPLETIONS = (
+    "Of one run of each method: the completions with the largest and the smallest reward of some "
+    "held-out prompts, at the first and the last evaluation. All that were kept are in "
+    "samples/STEP.jsonl of the run."
+)
 # Fields that may differ between the runs of one method.
 _NOT_OF_METHOD = ("seed", "warm_start.workdir", "sweep.mode", "sweep.workers")
 
 
 class Section(NamedTuple):
-    """A part of the report: a table, or a figure by the name of its PNG file."""
+    """A part of the report: a table, a figure by the name of its PNG file, or completions."""
 
     title: str
     caption: str
     table: pd.DataFrame | None = None
     png: str | None = None
+    samples: Sequence[RunSamples] = ()
 
 
 def write_report(workdir: Path | str, out: Path | str | None = None) -> Path:
@@ -89,6 +97,8 @@ def write_report(workdir: Path | str, out: Path | str | None = None) -> Path:
                 figure, caption = found
                 figure.savefig(out / f"{name}.png")
                 sections.append(Section(title, caption, png=f"{name}.png"))
+    if samples := samples_of_methods(started):
+        sections.append(Section("Completions", _COMPLETIONS, samples=samples))
     digest = "parameters: first 16 digits of the SHA-256 of the final parameters."
     sections += [
         Section("Methods", "All other settings are equal.", methods_table(runs)),
@@ -136,7 +146,24 @@ def results_table(runs: Sequence[Run]) -> pd.DataFrame:
         steps = f"{last}" + (f" of {planned}" if last < planned else "")
         rows.append((method, seeds, *_cells(final), steps, _minutes(counted)))
     table = pd.DataFrame(rows, columns=[*columns, "training min"])
-    return _with_differences(table, runs)
+    return _with_differences(_with_failures(table, runs), runs)
+
+
+def _with_failures(table: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
+    """Adds what was cut off and what could not be checked, where it is not 0 for every row."""
+    for key, title, scale in (
+        ("eval/truncated_fraction", "cut off, %", 100),
+        ("eval/unknown", "unknown", 1),
+    ):
+        found = {"before training": start_estimate(runs, key)}
+        for method, members in by_method([run for run in runs if run.started]).items():
+            found[method] = final_estimate(members, key)
+        values = {name: scale * estimate.value for name, estimate in found.items() if estimate}
+        if any(values[name] for name in table["method"] if name in values):
+            table[title] = [
+                f"{values[name]:.1f}" if name in values else "–" for name in table["method"]
+            ]
+    return table
 
 
 def _with_differences(table: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
@@ -164,6 +191,11 @@ def results_caption(runs: Sequence[Run]) -> str:
         "entropy: mean over the sampled tokens of that evaluation. "
         "training min: minutes of one run's training steps, without evaluation."
     )
+    columns = results_table(runs).columns
+    if "cut off, %" in columns:
+        caption += " cut off: completions of that evaluation without an end token."
+    if "unknown" in columns:
+        caption += " unknown: its completions that could not be checked, which count as wrong."
     methods = by_method([run for run in runs if run.started])
     early = [
         f"{run.name} (step {run.last_step})"
@@ -222,10 +254,12 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
 def _markdown(title: str, sections: Sequence[Section], command: str) -> str:
     parts = [f"# {title}"]
     for section in sections:
-        if section.table is None:
-            shown = f"![{section.title}]({section.png})"
-        else:
+        if section.table is not None:
             shown = _markdown_table(section.table, right=section.title == "Results")
+        elif section.samples:
+            shown = markdown_samples(section.samples)
+        else:
+            shown = f"![{section.title}]({section.png})"
         parts += [f"## {section.title}", shown, section.caption]
     return "\n\n".join([*parts, f"Written by `{command}`."]) + "\n"
 

@@ -7,6 +7,11 @@ r"""Anyone's problems: JSON lines with any fields, and rewards by name or import
         "rewards": (("math", 0.9), ("my_rewards.brief", 0.1)),
     }
 
+On the command line:
+
+    --config.task.name=problems
+    --config.task.kwargs="{'path': 'mine.jsonl', 'prompt': '{question}', 'reward': 'math'}"
+
 A row's fields fill the prompt. A reward is one of rewards.REWARDS, which compares with the field
 named by `answer`, or the import path of a function (completion: str, row: dict) -> float in [0, 1].
 """

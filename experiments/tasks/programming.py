@@ -3,6 +3,11 @@
     config.task.name = "programming"
     config.task.kwargs = {"path": "mine.jsonl"}  # or {"path": "mbpp.jsonl", "format": "mbpp"}
 
+On the command line:
+
+    --config.task.name=programming --config.task.kwargs="{'path': 'mine.jsonl'}"
+    --config.task.kwargs="{'path': 'mbpp.jsonl', 'format': 'mbpp', 'max_completion': 256}"
+
 Formats: "problems" (docs/problems.md), "mbpp", "humaneval", "livecodebench", "code_contests".
 """
 

@@ -91,6 +91,13 @@ class TextTask:
         """Of the tokenizer."""
         return self.tokenizer.pad_id
 
+    def describe(self) -> str:
+        """Returns one line for people: how many problems there are, and what was left out."""
+        train, held = (sum(len(kind.length) for kind in x) for x in (self.train, self.evaluation))
+        out = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
+        kept = f"{train} problems to train on, {held} held out"
+        return f"{kept}; left out: {out}" if out else kept
+
     def train_prompts(self, seed: int, step: int, count: int) -> Prompts:
         """Returns the training prompts of one step, drawn in epochs without replacement.
 

@@ -221,6 +221,8 @@ ARGUMENTS = [
     ("good", ["--config.step=1"], "config.steps"),
     ("good", ["--config.sead=1"], "config.seed"),
     ("good", ["--config.task.kwargs.knots=1"], "config.task.kwargs.knots"),
+    ("good", ["--config.task.kwargs.knots=1"], """--config.task.kwargs="{'knots': ...}\""""),
+    ("good", ["--config.advantage.kwargs.beta=1"], """.advantage.kwargs="{'beta': ...}\""""),
     ("good", ["--config.steps=many"], "config.steps"),
     ("good", ["--config.steps="], "config.steps"),
     ("good", ["--config.steps=1.5"], "config.steps"),

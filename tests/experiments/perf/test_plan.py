@@ -150,13 +150,34 @@ def test_with_mesh_sets_axes_and_fields():
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("qwen2_5_7b", 7_615_616_512), ("qwen2_5_32b", 32_763_876_352)]
+    ("name", "count"),
+    [
+        ("qwen2_5_7b", 7_615_616_512),
+        ("qwen2_5_7b_code", 7_615_616_512),
+        ("qwen2_5_math", 7_615_616_512),
+        ("qwen2_5_32b", 32_763_876_352),
+        ("qwen2_5_32b_code", 32_763_876_352),
+    ],
 )
 def test_architecture_has_published_parameter_count(name, count):
     model = importlib.import_module(f"configs.{name}").architecture()
     shapes = jax.eval_shape(lambda: transformer.init_params(model, jax.random.key(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "completion"),
+    [("qwen2_5_7b_code", 8, 8192), ("qwen2_5_32b_code", 4, 30_720), ("qwen2_5_math", 8, 4096)],
+)
+def test_abstract_experiment_of_a_recipe_reads_no_file(name, group, completion, monkeypatch):
+    monkeypatch.setenv("FADE_JAX_DATA", "/nowhere")
+    module = importlib.import_module(f"configs.{name}")
+    planned = plan.with_mesh(module.get_config(), "fsdp=8")
+    experiment = plan.abstract_experiment(planned, module.architecture())
+    work = flops.work_of(experiment)
+    assert (work.prompt, work.completion) == (1024, completion)
+    assert (work.prompts, work.group, work.item) == (8, group, 2)  # 64 prompts over 8, bfloat16
 
 
 @pytest.mark.slow

@@ -5,10 +5,12 @@ import pytest
 
 from experiments.report.runs import Run, by_method, load_runs, series, to_frame
 from experiments.report.statistics import (
+    OUTCOMES,
     SOLVE_RATES,
     exact_masses,
     final_estimate,
     method_curve,
+    outcome_shares,
     paired_difference,
     rate_interval,
     start_estimate,
@@ -190,3 +192,40 @@ def test_exact_masses_of_fade_at_its_first_and_last_step():
 )
 def test_exact_masses_are_empty_if_unknown(run):
     assert exact_masses([run]) == []
+
+
+def _verified(counts, config=None, reward=0.25):
+    """A run of 2 prompts x 4 completions whose steps have these counts of verdicts."""
+    names = ("cut_off", "no_answer", "wrong", "errors", "deaths", "timeouts", "unknown")
+    lines = [
+        {"step": step, "reward": reward}
+        | {f"verification/{name}": 0 for name in names}
+        | {key if "/" in key else f"verification/{key}": n for key, n in line.items()}
+        for step, line in enumerate(counts, 1)
+    ]
+    sizes = {"prompts": 2, "group_size": 4} if config is None else config
+    return Run("x", "x", sizes, to_frame(lines), to_frame(()), None)
+
+
+def test_outcome_shares_by_hand():
+    run = _verified(
+        [
+            {"cut_off": 2, "no_answer": 1, "wrong": 1, "errors": 1, "deaths": 1, "timeouts": 1},
+            {"unknown": 4},
+            {"wrong": 4, "cut_off": 8, "resampling/rounds": 1},  # of 16 completions
+        ]
+    )
+    shares = outcome_shares(run)
+    assert tuple(shares) == OUTCOMES
+    # right, wrong, no answer, cut off, error, timeout, unknown
+    assert shares.loc[1].tolist() == [1 / 8, 1 / 8, 1 / 8, 2 / 8, 2 / 8, 1 / 8, 0]
+    assert shares.loc[2].tolist() == [1 / 2, 0, 0, 0, 0, 0, 1 / 2]
+    assert shares.loc[3].tolist() == [1 / 4, 1 / 4, 0, 1 / 2, 0, 0, 0]
+    assert outcome_shares(run, 3).loc[2, "right"] == pytest.approx((1 / 8 + 1 / 2 + 1 / 4) / 3)
+
+
+def test_outcome_shares_need_counts_sizes_and_reasons():
+    assert outcome_shares(_verified([{"wrong": 8}], {"prompts": 2})) is None
+    assert outcome_shares(_verified([{}, {"unknown": 1}])) is None  # failures without a reason
+    assert outcome_shares(_verified([{}], reward=1.0)).loc[1, "right"] == 1
+    assert outcome_shares(_run("grpo", {}, [{"step": 1, "verification/wrong": 3}])) is None

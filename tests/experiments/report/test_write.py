@@ -57,6 +57,48 @@ def test_results_table_has_differences_from_grpo(tmp_path):
     assert (grpo["Δ pass@1 to grpo"], grpo["Δ pass@8 to grpo"]) == ("–", "–")
 
 
+def _evaluated(directory, name, last, first=None):
+    run = directory / "runs" / f"{name}-seed0"
+    run.mkdir(parents=True)
+    lines = [{"step": 0} | first] if first else []
+    lines.append({"step": 4, "eval/pass@1": 0.5} | last)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_results_table_tells_what_was_cut_off_and_unknown(tmp_path):
+    failures = {"eval/truncated_fraction": 0.125, "eval/unknown": 3}
+    _evaluated(tmp_path, "fade", failures, {"eval/pass@1": 0.1, "eval/truncated_fraction": 1.0})
+    _evaluated(tmp_path, "grpo", {"eval/truncated_fraction": 0.0, "eval/unknown": 0})
+    _evaluated(tmp_path, "old", {})
+    runs = load_runs(tmp_path)
+    table = results_table(runs)
+    assert table["cut off, %"].tolist() == ["100.0", "12.5", "0.0", "–"]
+    assert table["unknown"].tolist() == ["–", "3.0", "0.0", "–"]
+    assert "cut off: completions of that evaluation without an end token." in results_caption(runs)
+    assert "could not be checked" in results_caption(runs)
+
+
+def test_results_table_leaves_out_what_is_zero(tmp_path):
+    _evaluated(tmp_path, "grpo", {"eval/truncated_fraction": 0.0, "eval/unknown": 0})
+    runs = load_runs(tmp_path)
+    assert not {"cut off, %", "unknown"} & {*results_table(runs)}
+    assert "cut off" not in results_caption(runs)
+
+
+def test_write_report_shows_what_became_of_the_completions(tmp_path):
+    names = ("cut_off", "no_answer", "wrong", "errors", "deaths", "timeouts", "unknown")
+    counts = {f"verification/{name}": i for i, name in enumerate(names)}
+    for name in ("fade", "grpo"):
+        run = tmp_path / "runs" / f"{name}-seed0"
+        run.mkdir(parents=True)
+        (run / "config.json").write_text('{"prompts": 4, "group_size": 8}')
+        lines = [{"step": i, "reward": 0.1, "length": 9.0} | counts for i in (1, 2)]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = write_report(tmp_path, tmp_path / "out")
+    assert (tmp_path / "out" / "outcomes.png").stat().st_size > 1000
+    assert "What became of the completions" in page.read_text()
+
+
 def test_results_table_of_unfinished_and_unstarted_runs(tmp_path):
     run = tmp_path / "runs" / "grpo-seed0"
     run.mkdir(parents=True)

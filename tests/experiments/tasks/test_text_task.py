@@ -56,6 +56,11 @@ def test_text_task_pads_prompts_and_drops_long_ones(caplog):
         "evaluation prompts over 8 tokens": 2,
     }
     assert "left out: 2 training prompts over 8 tokens" in caplog.text
+    assert task.describe() == (
+        "6 problems to train on, 2 held out; left out: 2 spoiled,"
+        " 2 training prompts over 8 tokens, 2 evaluation prompts over 8 tokens"
+    )
+    assert small_task(max_prompt=13, dropped={}).describe() == "8 problems to train on, 4 held out"
 
 
 def test_text_task_drops_long_demonstrations_but_not_their_prompts():
