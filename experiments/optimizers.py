@@ -171,7 +171,8 @@ def make_schedule(name: str, kwargs: Mapping[str, Any]) -> optax.Schedule:
     try:
         inspect.signature(function).bind(**kwargs)
         schedule = function(**kwargs)
-        value = float(np.asarray(schedule(0)))
+        with jax.ensure_compile_time_eval():  # this may be called while a step is traced
+            value = float(np.asarray(schedule(0)))
     except Exception as error:  # a user's function may raise anything
         raise ConfigError(
             f"config.optimizer.schedule.kwargs do not fit {name}: {error}; it takes"
