@@ -104,14 +104,19 @@ def default_config() -> Config:
     config.learner.head_rank = True
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "adamw"
+    config.optimizer.name = "adamw"  # an optimizer of optax or optax.contrib
+    config.optimizer.kwargs = ConfigDict()  # its arguments beyond those below
     config.optimizer.learning_rate = 3e-4
     config.optimizer.warmup_updates = 0  # linear
+    # What follows the warmup: constant, linear, cosine, warmup_stable_decay, or an import path; its
+    # arguments count updates (optimizers.SCHEDULES).
+    config.optimizer.schedule = ConfigDict({"name": "constant", "kwargs": {}})
     config.optimizer.momentum = 0.0  # of sgd; b1, b2 and eps are of adamw
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8
-    config.optimizer.weight_decay = 0.0
+    config.optimizer.weight_decay = 0.0  # not of norms and biases
+    config.optimizer.moments_dtype = "float32"  # of the first moment, where an optimizer has one
     config.optimizer.max_gradient_norm = 0.0  # 0: no clipping
 
     # Supervised steps on the task's demonstrations, before RL; AdamW whatever optimizer.name is, so

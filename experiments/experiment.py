@@ -19,6 +19,7 @@ from experiments.learner import Hyperparameters, TrainState, hyperparameters
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.multihost import everywhere, gather, join_rows, rows_of
+from experiments.optimizers import check_optimizer
 from experiments.step_functions import (
     RLFns,
     SFTFns,
@@ -77,6 +78,7 @@ def build_experiment(config: Config, methods: Sequence[tuple[str, dict]] = ()) -
     sharding.check_batches(mesh, config)
     advantages.check_gradient(config)
     advantages.check_shaped_rewards(config)
+    check_optimizer(config.optimizer)
     task, model, weights = _task_and_model(config)
     positions = task.max_prompt + task.max_completion
     if positions > model.max_positions:

@@ -19,6 +19,7 @@ from experiments import advantages
 from experiments.config import Config
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
+from experiments.optimizers import make_optimizer, sft_optimizer
 from experiments.resampling import overlong_punishment
 from experiments.rollout import Rollouts, completion_log_probs
 from fade_jax import losses
@@ -264,13 +265,6 @@ def _at_least_one(denominator: jax.Array) -> jax.Array:
     return jnp.where(denominator > 0, denominator, 1)
 
 
-def sft_optimizer(settings) -> optax.GradientTransformation:
-    """AdamW at the warm start's learning rate; its other settings are those of the run."""
-    adamw = settings.optimizer.copy_and_resolve_references()
-    adamw.name = "adamw"
-    return make_optimizer(adamw, settings.warm_start.learning_rate)
-
-
 def sft_update(model: ModelConfig, settings, params, opt_state, demonstrations):
     """Makes one supervised update: a policy gradient with weight 1 on demonstrations.
 
@@ -364,33 +358,3 @@ def gradient_update(
         "gradient_norm": optax.tree_utils.tree_norm(gradient),
     }
     return (optax.apply_updates(params, updates), opt_state), metrics
-
-
-def make_optimizer(settings, learning_rate) -> optax.GradientTransformation:
-    """Returns the optimizer of `config.optimizer`, the learning rate warmed up linearly.
-
-    Args:
-      settings: config.optimizer.
-      learning_rate: float32 [], reached after `warmup_updates` updates.
-    """
-
-    def rate(count):
-        return learning_rate * jnp.minimum((count + 1) / max(settings.warmup_updates, 1), 1.0)
-
-    links = []
-    if settings.max_gradient_norm:
-        links.append(optax.clip_by_global_norm(settings.max_gradient_norm))
-    if settings.name == "adamw":
-        links.append(
-            optax.adamw(
-                rate,
-                b1=settings.b1,
-                b2=settings.b2,
-                eps=settings.eps,
-                weight_decay=settings.weight_decay,
-            )
-        )
-    else:
-        links.append(optax.add_decayed_weights(settings.weight_decay))
-        links.append(optax.sgd(rate, momentum=settings.momentum or None))
-    return optax.chain(*links)

@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 
 from experiments import learner, sharding
 from experiments.config import Config
-from experiments.learner import TrainState, make_optimizer
+from experiments.learner import TrainState
 from experiments.models import layers, transformer
 from experiments.models.config import ModelConfig
+from experiments.optimizers import make_optimizer, sft_optimizer
 from experiments.resampling import is_flat, replace_flat, resampling_metrics
 from experiments.rollout import Rollouts, sample
 from experiments.tasks.base import Task, eos_ids, is_end
@@ -240,7 +241,7 @@ class SFTFns(NamedTuple):
 def make_sft_fns(config: Config, mesh: Mesh, model: ModelConfig) -> SFTFns:
     """Builds the functions of a warm start; its batch and learning rate are compiled in."""
     by_prompt = sharding.batch_sharding(mesh)
-    optimizer = learner.sft_optimizer(config)
+    optimizer = sft_optimizer(config)
     params = parameter_shardings(model, mesh)
     carry_shardings = params, _optimizer_shardings(optimizer, model, mesh, params)
 
@@ -286,12 +287,23 @@ def parameter_shardings(model: ModelConfig, mesh: Mesh):
 
 def _optimizer_shardings(optimizer, model: ModelConfig, mesh: Mesh, params):
     tree_map_params: Any = optax.tree_utils.tree_map_params  # its signature hides the rest
+    replicated = sharding.replicated(mesh)
+    shapes = parameter_shapes(model)
+
+    def place(leaf, sharding, like):
+        if isinstance(leaf, optax.MaskedNode):  # a parameter that this part leaves to another
+            return leaf
+        # Factored moments, as those of adafactor, are small and of another shape.
+        return sharding if leaf.shape == like.shape else replicated
+
     return tree_map_params(
         optimizer,
-        lambda _, place: place,
-        jax.eval_shape(optimizer.init, parameter_shapes(model)),
+        place,
+        jax.eval_shape(optimizer.init, shapes),
         params,
-        transform_non_params=lambda _: sharding.replicated(mesh),
+        shapes,
+        transform_non_params=lambda _: replicated,
+        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
     )
 
 

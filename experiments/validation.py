@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from experiments.config import Config, ConfigError, shown
 
 REDUCTIONS = ("sequence_sum", "token_mean", "sequence_mean")
-OPTIMIZERS = ("adamw", "sgd")
 SWEEP_MODES = ("auto", "processes", "serial", "vmap")
 DTYPES = ("float32", "bfloat16")
 REMAT_KEEPS = ("nothing", "products")
@@ -115,7 +114,11 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "learner.mask_truncated": _BOOLEAN,
     "learner.overlong_buffer": _whole(0, 2**24),
     "learner.overlong_penalty": _NOT_NEGATIVE,
-    "optimizer.name": _choice(*OPTIMIZERS),
+    "optimizer.name": _NAME,
+    "optimizer.kwargs": _KWARGS,
+    "optimizer.schedule.name": _NAME,
+    "optimizer.schedule.kwargs": _KWARGS,
+    "optimizer.moments_dtype": _choice(*DTYPES),
     "optimizer.learning_rate": _POSITIVE,
     "optimizer.warmup_updates": _whole(0),
     "optimizer.momentum": _BELOW_1,

@@ -1,8 +1,8 @@
 """GRPO and FADE on short programs with SmolLM2-135M-Instruct: 2 methods x 3 seeds.
 
 The mirror of the paper's programming runs: a chat model, programs in a sandbox, pass@k on kinds of
-problems that are never trained on. Both methods have the learning rate at which GRPO learned in the first steps of a
-run with seed 100, which is not used here.
+problems that are never trained on. Both methods have the learning rate at which GRPO learned in the
+first steps of a run with seed 100, which is not used here.
 
 Criteria, over seeds and held-out problems:
 

@@ -14,8 +14,8 @@ from experiments import sweep
 from experiments.config import ConfigError, default_config, with_added_fields
 from experiments.experiment import build_experiment, host_rewards
 from experiments.grid import seeds
-from experiments.learner import make_optimizer
 from experiments.metric_writer import Silent
+from experiments.optimizers import make_optimizer
 from experiments.train import train
 from experiments.validation import validate
 from experiments.workdir import claim

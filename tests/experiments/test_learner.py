@@ -13,6 +13,7 @@ from experiments import advantages, learner
 from experiments.config import default_config
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
+from experiments.optimizers import make_optimizer, sft_optimizer
 from experiments.rollout import Rollouts, completion_log_probs
 from experiments.tasks.base import Demonstrations, Prompts
 from tests.experiments.models import numpy_transformer
@@ -119,7 +120,7 @@ def test_first_step_is_the_policy_gradient_by_float64_differences(case):
 
 def test_learning_rate_warms_up_linearly():
     config = settings(optimizer__warmup_updates=4)
-    optimizer = learner.make_optimizer(config.optimizer, 0.8)
+    optimizer = make_optimizer(config.optimizer, 0.8)
     state = optimizer.init(jnp.zeros(()))
     rates = []
     for _ in range(6):
@@ -270,7 +271,7 @@ def test_sft_update_is_maximum_likelihood_by_adam(case):
         )[:, 0]
         return -jnp.sum(log_probs * demonstrations.token_mask) / jnp.sum(demonstrations.token_mask)
 
-    opt_state = learner.sft_optimizer(config).init(case.params)
+    opt_state = sft_optimizer(config).init(case.params)
     (params, _), metrics = learner.sft_update(MODEL, config, case.params, opt_state, demonstrations)
     before, gradient = jax.value_and_grad(negative_log_likelihood)(case.params)
     leaves = jax.tree.leaves(gradient)
@@ -283,7 +284,7 @@ def test_sft_update_is_maximum_likelihood_by_adam(case):
 
 def test_sgd_with_momentum_adds_up_its_gradients():
     """v ← 0.5 v + g, x ← x - lr v: gradients 1, 2, 4 move by 0.1 (1, 2.5, 5.25)."""
-    optimizer = learner.make_optimizer(settings(optimizer__momentum=0.5).optimizer, 0.1)
+    optimizer = make_optimizer(settings(optimizer__momentum=0.5).optimizer, 0.1)
     state, moves = optimizer.init(jnp.zeros(())), []
     for gradient in (1.0, 2.0, 4.0):
         update, state = optimizer.update(jnp.float32(gradient), state, jnp.zeros(()))
