@@ -51,9 +51,9 @@ class Run:
         """The last step logged, 0 without any."""
         return max((0, *self.train.index, *self.evaluations.index))
 
-    def final_pass_at_k(self, k: int) -> np.ndarray | None:
-        """Returns pass@k of each held-out prompt at the last step; None if it was not saved."""
-        path = (self.directory or Path()) / "evaluations" / f"{self.last_step}.npz"
+    def pass_at_k(self, step: int, k: int) -> np.ndarray | None:
+        """Returns pass@k of each held-out prompt at a step; None if it was not saved."""
+        path = (self.directory or Path()) / "evaluations" / f"{step}.npz"
         if self.directory is None or not path.exists():
             return None
         with np.load(path) as counts:

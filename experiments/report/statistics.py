@@ -107,9 +107,38 @@ def paired_difference(runs: Sequence[Run], reference: Sequence[Run], k: int) -> 
         other = others.get(setting(run.config, "seed"))
         if other is None or other.last_step != run.last_step:
             continue
-        a, b = run.final_pass_at_k(k), other.final_pass_at_k(k)
-        if a is not None and b is not None and a.shape == b.shape:
-            differences.append(np.asarray(a, np.float64) - b)
+        pair = run.pass_at_k(run.last_step, k), other.pass_at_k(other.last_step, k)
+        differences.append(_difference(*pair))
+    return _mean_difference(differences)
+
+
+def gain(runs: Sequence[Run], k: int) -> Estimate | None:
+    """Returns how much pass@k has risen since before training, paired by seed and by prompt.
+
+    Args:
+      runs: of one method; those that got furthest count.
+      k: of pass@k.
+
+    Returns:
+      As `paired_difference`; None if no run has saved its counts at step 0 and at its last step.
+    """
+    return _mean_difference(
+        [
+            _difference(run.pass_at_k(run.last_step, k), run.pass_at_k(0, k))
+            for run in furthest(runs)
+            if run.last_step > 0
+        ]
+    )
+
+
+def _difference(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+    if a is None or b is None or a.shape != b.shape:
+        return None
+    return np.asarray(a, np.float64) - b
+
+
+def _mean_difference(of_runs: Sequence[np.ndarray | None]) -> Estimate | None:
+    differences = [d for d in of_runs if d is not None]
     if not differences or any(d.shape != differences[0].shape for d in differences):
         return None
     by_prompt = np.mean(differences, 0)

@@ -19,6 +19,7 @@ from experiments.report.samples import RunSamples, markdown_samples, samples_of_
 from experiments.report.statistics import (
     Estimate,
     final_estimate,
+    gain,
     paired_difference,
     start_estimate,
 )
@@ -167,7 +168,7 @@ def _with_failures(table: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def _with_differences(table: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
-    """Adds the differences from grpo, or from the first method, at the smallest and largest k."""
+    """Adds differences at the smallest and largest k: from grpo, or the first method, and gains."""
     methods = by_method([run for run in runs if run.started])
     reference = "grpo" if "grpo" in methods else next(iter(methods))
     ks = pass_ks(runs)
@@ -179,6 +180,13 @@ def _with_differences(table: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
         }
         if cells:
             table[f"Δ pass@{k} to {reference}"] = [cells.get(name, "–") for name in table["method"]]
+        gains = {
+            method: _cell(found, 100, 1, (-100, 100), "+")
+            for method, members in methods.items()
+            if (found := gain(members, k))
+        }
+        if gains:
+            table[f"gain in pass@{k}"] = [gains.get(name, "–") for name in table["method"]]
     return table
 
 
@@ -187,7 +195,8 @@ def results_caption(runs: Sequence[Run]) -> str:
     caption = (
         "Last held-out evaluation of each method; in brackets the 95% interval over the held-out "
         "prompts (Wilson) and, with several seeds, over seeds (Student's t; entropy over seeds "
-        "alone). Δ: difference in percentage points, paired by seed and prompt. "
+        "alone). Δ and gain: differences in percentage points from another method and from before "
+        "training, paired by seed and prompt. "
         "entropy: mean over the sampled tokens of that evaluation. "
         "training min: minutes of one run's training steps, without evaluation."
     )

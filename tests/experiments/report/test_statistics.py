@@ -9,6 +9,7 @@ from experiments.report.statistics import (
     SOLVE_RATES,
     exact_masses,
     final_estimate,
+    gain,
     method_curve,
     outcome_shares,
     paired_difference,
@@ -101,6 +102,28 @@ def test_paired_difference_by_hand(tmp_path):
     assert paired_difference(a, b, 11) is None
     assert paired_difference(a[:1], b[1:], 1) is None
     assert paired_difference(a, a, 1).low < 0 < paired_difference(a, a, 1).high
+
+
+def test_gain_is_the_paired_difference_to_step_0(tmp_path):
+    """By hand: the same counts as two methods and as the start and end of one must agree."""
+
+    def runs(name, start, counts):
+        for seed, correct in enumerate(counts):
+            directory = tmp_path / f"{name}{seed}"
+            (directory / "evaluations").mkdir(parents=True)
+            for step, values in ((0, start[seed]), (5, correct)):
+                if values is not None:
+                    path = directory / "evaluations" / f"{step}.npz"
+                    np.savez(path, num_correct=values, num_samples=10)
+            yield Run(name, name, {"seed": seed}, to_frame([{"step": 5}]), to_frame(()), None,
+                      directory)  # fmt: skip
+
+    before, after = [[1, 0, 7, 6], [1, 0, 7, 6]], [[3, 2, 9, 8], [4, 3, 10, 9]]
+    found = gain(list(runs("a", before, after)), 1)
+    ends, starts = list(runs("b", [None] * 2, after)), list(runs("c", [None] * 2, before))
+    assert found == paired_difference(ends, starts, 1)
+    assert found.value == pytest.approx(0.25)
+    assert gain(ends, 1) is None
 
 
 def test_method_curve_of_four_seeds_has_a_band_over_seeds_and_prompts(four_seeds):
