@@ -256,7 +256,8 @@ def conflicts(saved: Mapping, new: Mapping) -> list[str]:
     return [
         f"{field}: {old.get(field)!r} there, {now.get(field)!r} here"
         for field in sorted(old.keys() | now.keys())
-        if field not in FREE_TO_CHANGE and old.get(field) != now.get(field)
+        if field not in FREE_TO_CHANGE
+        and _with_tuples(old.get(field)) != _with_tuples(now.get(field))
     ]
 
 

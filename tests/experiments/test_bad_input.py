@@ -67,7 +67,9 @@ TAKES = {
     "learner.resample_rounds": INDEX, "learner.mask_truncated": {"true"},
     "learner.overlong_buffer": INDEX, "learner.overlong_penalty": POSITIVE | {"zero"},
     "evaluation.shown_prompts": INDEX,
-    "optimizer.name": set(), "optimizer.learning_rate": POSITIVE,
+    "optimizer.name": {"string", "word"}, "optimizer.kwargs": {"dict"},
+    "optimizer.schedule.name": {"string", "word"}, "optimizer.schedule.kwargs": {"dict"},
+    "optimizer.moments_dtype": set(), "optimizer.learning_rate": POSITIVE,
     "optimizer.warmup_updates": INDEX, "optimizer.momentum": {"zero", "half"},
     "optimizer.b1": {"zero", "half"}, "optimizer.b2": {"zero", "half"},
     "optimizer.eps": POSITIVE, "optimizer.weight_decay": POSITIVE | {"zero"},
@@ -81,6 +83,13 @@ TAKES = {
     "verification.timeout_seconds": FRACTION, "sweep.mode": set(), "sweep.workers": INDEX,
     "sweep.runs_together": INDEX, "sweep.seeds": COUNT, "sweep.reuse": TEXT,
 }  # fmt: skip
+
+
+# Fields of which no value above can be built: names and arguments of what is not there.
+REFUSED_BY_BUILD = (
+    "group_size", "task.name", "task.kwargs", "advantage.name", "advantage.kwargs",
+    "optimizer.name", "optimizer.kwargs", "optimizer.schedule.name", "optimizer.schedule.kwargs",
+)  # fmt: skip
 
 
 def fields_of(config, prefix=""):
@@ -121,7 +130,7 @@ def test_validate_refuses_or_the_config_can_be_built(field, name, shared, monkey
         assert_one_line(caught.value, f"config.{section}", f"config.{last}")
         return
     validate(config)
-    if field in ("group_size", "task.name", "task.kwargs", "advantage.name", "advantage.kwargs"):
+    if field in REFUSED_BY_BUILD:
         with pytest.raises(ConfigError) as caught:
             build_experiment(config)
         assert_one_line(caught.value, f"config.{field}")

@@ -133,6 +133,7 @@ def test_train_state_of_every_optimizer_is_laid_out_over_a_mesh(tiny, name):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(state.opt_state)))
 
 
+@pytest.mark.slow
 def test_schedule_goes_on_after_a_resume(tiny, tmp_path):
     tiny.optimizer.schedule = {"name": "cosine", "kwargs": {"decay_updates": 4}}
     tiny.optimizer.learning_rate = 1e-2

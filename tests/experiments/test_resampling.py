@@ -61,6 +61,7 @@ def resampled_fixture(tiny):
     return tiny
 
 
+@pytest.mark.slow
 def test_train_resamples_and_resumes_to_the_same_bits(resampled, tmp_path):
     whole = train(resampled, tmp_path / "whole", progress=Silent())
     lines = [line for line in read_lines(tmp_path / "whole" / "metrics.jsonl") if "loss" in line]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.tasks import arithmetic, gsm8k, word_problems
+from experiments.tasks.chats import TEMPLATES
 from tests.experiments.models import smollm2
 from tests.experiments.tasks import gsm8k_files, real_data
 
@@ -52,7 +53,7 @@ def test_word_problems(tokenizer):
     check_demonstrations(task, 512)
 
 
-@pytest.mark.parametrize("template", gsm8k.TEMPLATES)
+@pytest.mark.parametrize("template", TEMPLATES)
 def test_gsm8k(tokenizer, template, tmp_path):
     rows = [("What is 2 and 3?", "2+3=<<2+3=5>>5\n#### 5"), ("And 4?", "Four.\n#### 4")]
     gsm8k_files.write(tmp_path, train=rows, test=[("And 9?", "#### 9")])
