@@ -46,10 +46,10 @@ def make_optimizer(settings: Config, learning_rate: Any) -> optax.GradientTransf
 
     links = []
     if settings.max_gradient_norm:
-        links.append(optax.clip_by_global_norm(settings.max_gradient_norm))
+        links.append(optax.clip_by_global_norm(float(settings.max_gradient_norm)))
     if settings.name == "sgd":  # which has no decay of its own
         if settings.weight_decay:
-            links.append(optax.add_decayed_weights(settings.weight_decay, decays))
+            links.append(optax.add_decayed_weights(float(settings.weight_decay), decays))
         else:
             links.append(optax.add_decayed_weights(0.0))
     function = optimizer_of(settings.name)
@@ -78,7 +78,7 @@ def optimizer_of(name: str) -> Callable[..., Any]:
 def _arguments(function: Callable, settings: Config) -> dict[str, Any]:
     """The arguments of an optimizer from the fields that it has, then from kwargs."""
     taken = inspect.signature(function).parameters
-    given = {name: settings[name] for name in _FIELDS if name in taken}
+    given: dict[str, Any] = {name: float(settings[name]) for name in _FIELDS if name in taken}
     if "momentum" in given:
         given["momentum"] = given["momentum"] or None  # no momentum, not one of 0
     if settings.name == "sgd":
@@ -192,7 +192,7 @@ def check_optimizer(settings: Config) -> None:
     params = {"norm": jnp.ones(4), "kernel": jnp.ones((8, 4))}
     function = optimizer_of(settings.name)
     try:
-        optimizer = make_optimizer(settings, settings.learning_rate)
+        optimizer = make_optimizer(settings, np.float32(settings.learning_rate))
         updates, _ = optimizer.update(params, optimizer.init(params), params)
         jax.tree.map(lambda p, u: p + u, params, updates)
     except ConfigError:
