@@ -124,12 +124,13 @@ def evaluate_suites(values: Any) -> str:
         max_prompt=values.max_prompt,
         system=values.system,
         template=values.template,
-        temperature=values.temperature,
-        top_p=values.top_p,
-        top_k=values.top_k,
+        **{
+            name: config.sampling[name] if getattr(values, name) is None else getattr(values, name)
+            for name in ("temperature", "top_p", "top_k")
+        },
         seed=values.seed,
     )
-    tokens = tokenizer.load(config.model.path)
+    tokens = tokenizer.load(config.model.path).with_end_tokens(config.sampling.end_tokens)
     experiment = suite_experiment(config, tokens, model, settings)
     for suite in suites:  # before the first of them takes hours
         encode_suite(suite, tokens, settings)
@@ -173,9 +174,10 @@ def define_flags() -> None:
     flags.DEFINE_integer("max_prompt", 1024, "Tokens; longer prompts are left out.", lower_bound=1)
     flags.DEFINE_string("system", None, "System message; the suite's own by default.")
     flags.DEFINE_enum("template", "chat", ["chat", "plain"], "Of the prompts.")
-    flags.DEFINE_float("temperature", 1.0, "Of sampling.", lower_bound=1e-6)
-    flags.DEFINE_float("top_p", 1.0, "Of sampling.", lower_bound=1e-6, upper_bound=1.0)
-    flags.DEFINE_integer("top_k", 0, "Of sampling; 0: all.", lower_bound=0)
+    of_config = "Of sampling; by default that of the config."
+    flags.DEFINE_float("temperature", None, of_config, lower_bound=1e-6)
+    flags.DEFINE_float("top_p", None, of_config, lower_bound=1e-6, upper_bound=1.0)
+    flags.DEFINE_integer("top_k", None, of_config, lower_bound=0)
     flags.DEFINE_integer("seed", 0, "Of sampling.", lower_bound=0, upper_bound=2**32 - 1)
     flags.DEFINE_enum("sandbox", "bubblewrap", list(BACKENDS), "Backend for programs.")
     flags.DEFINE_integer("workers", 2, "Processes or sandboxes that score.", lower_bound=1)

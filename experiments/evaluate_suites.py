@@ -6,7 +6,7 @@ Below: experiment, tasks.suites. Above: evaluate.
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -167,6 +167,7 @@ def sample_suite(
         checker = suite.open_checker(verification.workers, verification.timeout_seconds)
         stack.enter_context(closing(checker))
         _claim(directory, suite, settings)
+        _drop_cut_line(path)
         done = {(line["id"], line.get("sample")) for line in read_samples(path, suite)}
         file = stack.enter_context(path.open("a", encoding="utf-8"))
         bar = tqdm(total=len(encoded.problems), desc=suite.name, unit="problem", dynamic_ncols=True)
@@ -278,10 +279,10 @@ def rescore(suite: Suite, directory: Path, workers: int, timeout_seconds: float)
 
 
 def read_samples(path: Path, suite: Suite) -> list[dict[str, Any]]:
-    """Reads samples.jsonl; a last line that a kill cut off is left out and removed.
+    """Reads samples.jsonl.
 
     Raises:
-      ConfigError: for any other damaged line, or a problem that the suite does not have.
+      ConfigError: for a damaged line, or a problem that the suite does not have.
     """
     if not path.exists():
         return []
@@ -289,15 +290,15 @@ def read_samples(path: Path, suite: Suite) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is no UTF-8: {error}") from error
-    whole, cut = text[: text.rfind("\n") + 1], text[text.rfind("\n") + 1 :]
-    with suppress(ValueError, RecursionError):
-        json.loads(cut)
-        whole = f"{text}\n"  # of a program that ends its file without a newline
-    lines = list(_parsed(path, whole, by_id(suite.problems)))
-    if cut:
+    return list(_parsed(path, text, by_id(suite.problems)))
+
+
+def _drop_cut_line(path: Path) -> None:
+    """Removes a last line without its newline, which a kill cut off: it is sampled again."""
+    data = path.read_bytes() if path.exists() else b""
+    if data and not data.endswith(b"\n"):
         with replacing(path) as temporary:
-            temporary.write_text(whole, encoding="utf-8")
-    return lines
+            temporary.write_bytes(data[: data.rfind(b"\n") + 1])
 
 
 def _parsed(path: Path, text: str, problems: dict[str, SuiteProblem]) -> Iterator[dict[str, Any]]:

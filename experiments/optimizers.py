@@ -16,8 +16,8 @@ import optax.contrib
 
 from experiments.config import Config, ConfigError
 
-# Fields of config.optimizer by the names that optimizers have for them.
-_FIELDS = ("b1", "b2", "eps", "weight_decay", "momentum")
+# Fields of config.optimizer that are arguments; other optimizers have their own defaults.
+_FIELDS = {"adamw": ("b1", "b2", "eps", "weight_decay"), "sgd": ("momentum",)}
 _NOT_NAMES = ("norm", "bias")  # of parameters that do not decay
 
 
@@ -78,11 +78,15 @@ def optimizer_of(name: str) -> Callable[..., Any]:
 def _arguments(function: Callable, settings: Config) -> dict[str, Any]:
     """The arguments of an optimizer from the fields that it has, then from kwargs."""
     taken = inspect.signature(function).parameters
-    given: dict[str, Any] = {name: float(settings[name]) for name in _FIELDS if name in taken}
+    fields = _FIELDS.get(settings.name, ("weight_decay",) if "weight_decay" in taken else ())
+    given: dict[str, Any] = {name: float(settings[name]) for name in fields}
+    if settings.weight_decay and "weight_decay" not in given and settings.name != "sgd":
+        raise ConfigError(
+            f"config.optimizer.weight_decay must be 0 for {settings.name}, which has no argument"
+            f" of this name, got {settings.weight_decay}"
+        )
     if "momentum" in given:
         given["momentum"] = given["momentum"] or None  # no momentum, not one of 0
-    if settings.name == "sgd":
-        given.pop("weight_decay", None)
     mask = next((name for name in ("mask", "weight_decay_mask") if name in taken), None)
     if mask and given.get("weight_decay"):  # without it the state is that of earlier versions
         given[mask] = decays
