@@ -21,7 +21,7 @@ from experiments.metric_writer import plain_tree, replacing, write_json
 from experiments.models.config import ModelConfig
 from experiments.sharding import batch_sharding, check_batch, make_mesh, place
 from experiments.tasks.base import Prompts, eos_ids
-from experiments.tasks.chats import Chat
+from experiments.tasks.chats import prompt_style
 from experiments.tasks.suites import Suite, SuiteProblem, by_id
 from experiments.tasks.text_task import decode_completions
 from experiments.tasks.verdict import CUT_OFF, Verdict
@@ -123,11 +123,13 @@ def encode_suite(suite: Suite, tokenizer: Any, settings: Settings) -> Encoded:
     """
     system = suite.system if settings.system is None else settings.system
     try:
-        chat = Chat(tokenizer, system) if settings.template == "chat" else None
+        style = prompt_style(tokenizer, settings.template, system)
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
+    prompts = [style.prompt(problem.prompt) for problem in suite.problems]
     rows = [
-        (p, chat.prompt(p.prompt) if chat else tokenizer.encode(p.prompt)) for p in suite.problems
+        (problem, tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
+        for problem, prompt in zip(suite.problems, prompts)
     ]
     kept = [(problem, row) for problem, row in rows if len(row) <= settings.max_prompt]
     if not kept:

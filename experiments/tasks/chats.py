@@ -1,4 +1,4 @@
-"""Prompts for chat models, by the model's own template.
+"""Prompts of questions: plain, or by the model's own chat template.
 
 Above: gsm8k, problems, programming, suites.
 """
@@ -14,6 +14,26 @@ def check_template(template: str) -> None:
     """Raises ValueError unless `template` is "plain" or "chat"."""
     if template not in TEMPLATES:
         raise ValueError(f"template must be one of {', '.join(TEMPLATES)}, got {template!r}")
+
+
+class Plain:
+    """Makes prompts of questions without a template; an answer ends with the tokenizer's EOS."""
+
+    def __init__(self, tokenizer: Any):
+        self.eos_id: int = tokenizer.eos_id
+
+    def prompt(
+        self, question: str, examples: Sequence[tuple[str, str]] = (), answer_prefix: str = ""
+    ) -> str:
+        """Returns the examples, the question and the answer's beginning, a blank line apart.
+
+        Args:
+          question: to be answered.
+          examples: (question, answer) pairs before it.
+          answer_prefix: how the answer begins, if that is given.
+        """
+        before = "".join(f"{asked}\n\n{answered}\n\n" for asked, answered in examples)
+        return f"{before}{question}" + (f"\n\n{answer_prefix}" if answer_prefix else "")
 
 
 class Chat:
@@ -69,3 +89,15 @@ class Chat:
         messages = [{"role": role, "content": content} for role, content in turns]
         chat = self._tokenizer.encode_chat(messages, **self._variables)
         return [*chat, *(self._tokenizer.encode(answer_prefix) if answer_prefix else ())]
+
+
+def prompt_style(
+    tokenizer: Any, template: str, system: str = "", variables: Mapping = MappingProxyType({})
+) -> Plain | Chat:
+    """Returns what makes prompts; for its arguments see Chat.
+
+    Raises:
+      ValueError: for a template other than "plain" and "chat", or as Chat.
+    """
+    check_template(template)
+    return Plain(tokenizer) if template == "plain" else Chat(tokenizer, system, variables)

@@ -26,7 +26,7 @@ from types import MappingProxyType
 from typing import Any
 
 from experiments.tasks.base import check_at_least, check_fraction, check_seed, eos_ids
-from experiments.tasks.chats import Chat, check_template
+from experiments.tasks.chats import prompt_style
 from experiments.tasks.questions import drop_repeats, json_objects, normalize
 from experiments.tasks.rewards import REWARDS, check_rewards, open_row_checker
 from experiments.tasks.text_task import Problem, TextTask, require_tokenizer, text_task
@@ -41,7 +41,7 @@ def make(
     prompt: str = "{question}",
     answer: str = "answer",
     demonstration: str = "",
-    reward: str = "math",
+    reward: str = "",
     rewards: Mapping[str, float] | Sequence[tuple[str, float]] | None = None,
     solved_at: float = 1.0,
     system: str = BOXED,
@@ -61,7 +61,7 @@ def make(
       prompt: a format string over the fields of a row.
       answer: the field that holds the right answer; "" where no reward reads one.
       demonstration: a field with a completion to imitate in the warm start; "" for none.
-      reward: a reward by name or import path.
+      reward: a reward by name or import path; "math" if there are no `rewards` either.
       rewards: in its place, several: (name, weight) of each. Every one has processes of its own.
       solved_at: the least reward that counts as solved in an evaluation.
       system: the system prompt of a chat; "" for none.
@@ -82,9 +82,10 @@ def make(
     check_at_least("max_completion", max_completion, 2)
     if not 0 < solved_at <= 1:
         raise ValueError(f"solved_at must lie in (0, 1], got {solved_at}")
-    weights = check_rewards({reward: 1.0} if rewards is None else rewards)
-    check_template(template)
-    chat = Chat(tokenizer, system, template_kwargs) if template == "chat" else None
+    if reward and rewards is not None:
+        raise ValueError(f"reward must be empty where there are rewards, got {reward!r}")
+    weights = check_rewards({reward or "math": 1.0} if rewards is None else rewards)
+    style = prompt_style(tokenizer, template, system, template_kwargs)
     compared = [name for name in weights if name in REWARDS]
 
     def read(path: str, argument: str) -> tuple[list[tuple[str, dict[str, Any]]], int]:
@@ -122,7 +123,7 @@ def make(
 
     def problem(text: str, row: dict[str, Any]) -> Problem:
         imitated = str(row[demonstration]) if demonstration else None
-        return Problem(chat.prompt(text) if chat else text, row, imitated)
+        return Problem(style.prompt(text), row, imitated)
 
     return text_task(
         tokenizer,
@@ -130,8 +131,8 @@ def make(
         evaluation=[[problem(*pair) for pair in evaluation]],
         pattern=(0,),
         evaluation_pattern=(0,),
-        checker=functools.partial(open_row_checker, weights, answer, solved_at),
-        eos_id=chat.eos_id if chat else tokenizer.eos_id,
+        open_checker=functools.partial(open_row_checker, weights, answer, solved_at),
+        eos_id=style.eos_id,
         eos_ids=eos_ids(tokenizer),
         max_prompt=max_prompt,
         max_completion=max_completion,

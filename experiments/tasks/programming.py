@@ -20,7 +20,7 @@ from typing import Any
 from experiments.sandbox import Limits
 from experiments.sandbox.backends import BACKENDS
 from experiments.tasks.base import check_at_least, check_fraction, check_seed, eos_ids
-from experiments.tasks.chats import Chat, check_template
+from experiments.tasks.chats import prompt_style
 from experiments.tasks.livecodebench import read_livecodebench
 from experiments.tasks.problems import is_held_out
 from experiments.tasks.program_files import (
@@ -91,12 +91,11 @@ def make(
     check_seed(seed)
     check_fraction("held_out", held_out)
     check_at_least("max_completion", max_completion, 2)
-    check_template(template)
     if format not in READERS:
         raise ValueError(f"format must be one of {', '.join(READERS)}, got {format!r}")
     check_sandbox(sandbox)
     limits = Limits(seconds=seconds, memory_bytes=memory_bytes)
-    chat = Chat(tokenizer, system, template_kwargs) if template == "chat" else None
+    style = prompt_style(tokenizer, template, system, template_kwargs)
     problems = _read(path, "path", format, limits)
     if evaluation_path:
         train, held = problems, _read(evaluation_path, "evaluation_path", format, limits)
@@ -113,7 +112,7 @@ def make(
     def encoded(pairs: Sequence[tuple[str, ProgrammingProblem]]) -> list[Problem]:
         return [
             Problem(
-                chat.prompt(text) if chat else text,
+                style.prompt(text),
                 problem,
                 f"```python\n{problem.solution.strip()}\n```" if problem.solution else None,
             )
@@ -126,8 +125,8 @@ def make(
         evaluation=[encoded(evaluation)],
         pattern=(0,),
         evaluation_pattern=(0,),
-        checker=functools.partial(open_program_checker, sandbox),
-        eos_id=chat.eos_id if chat else tokenizer.eos_id,
+        open_checker=functools.partial(open_program_checker, sandbox),
+        eos_id=style.eos_id,
         eos_ids=eos_ids(tokenizer),
         max_prompt=max_prompt,
         max_completion=max_completion,

@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments.tasks.answers import stated_answer
 from experiments.tasks.base import check_at_least, check_at_most, check_seed, eos_ids
-from experiments.tasks.chats import Chat, check_template
+from experiments.tasks.chats import prompt_style
 from experiments.tasks.problems import BOXED
 from experiments.tasks.text_task import Problem, TextTask, require_tokenizer, text_task
 from experiments.tasks.verdict import Verdict
@@ -70,8 +70,7 @@ def make(
         raise ValueError(f"answer must be one of {', '.join(ANSWERS)}, got {answer!r}")
     if not 0 < solved_at <= 1:
         raise ValueError(f"solved_at must lie in (0, 1], got {solved_at}")
-    check_template(template)
-    chat = Chat(tokenizer, system, template_kwargs) if template == "chat" else None
+    style = prompt_style(tokenizer, template, system, template_kwargs)
     given = _as_text(arguments)
     seen: set[str] = set()
     held_out, repeats = _entries(generator, given, (seed + 2**30) % 2**31, evaluation_size, seen)
@@ -86,7 +85,7 @@ def make(
         right = entry["answer"]
         shown = rf"\boxed{{{right}}}" if answer == "stated" else right
         question = entry["question"]
-        return Problem(chat.prompt(question) if chat else question, entry, right and shown)
+        return Problem(style.prompt(question), entry, right and shown)
 
     return text_task(
         tokenizer,
@@ -95,7 +94,7 @@ def make(
         pattern=(0,),
         evaluation_pattern=(0,),
         score=Score(generator, given, answer),
-        eos_id=chat.eos_id if chat else tokenizer.eos_id,
+        eos_id=style.eos_id,
         eos_ids=eos_ids(tokenizer),
         max_prompt=max_prompt,
         max_completion=max_completion,

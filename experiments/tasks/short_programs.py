@@ -21,7 +21,7 @@ from experiments.tasks.base import (
     check_seed,
     eos_ids,
 )
-from experiments.tasks.chats import Chat, check_template
+from experiments.tasks.chats import prompt_style
 from experiments.tasks.programming import check_sandbox, open_program_checker, split_held_out
 from experiments.tasks.programs import CallTests
 from experiments.tasks.programs import Problem as ProgrammingProblem
@@ -170,7 +170,7 @@ def make(
       tokenizer: encode, decode, eos_id, pad_id, vocab_size; for a chat see chats.Chat.
       held_out: fraction of the kinds that are evaluated and never trained on.
       variants: problems of each kind, which differ in their parameters and the function's name.
-      shots: worked examples in a chat, of kinds of their own; at most 2.
+      shots: worked examples, of kinds of their own; at most 2.
       sandbox: backend, a key of experiments.sandbox.backends.BACKENDS.
       system: the system prompt of a chat; "" for none.
       template: "chat", by the model's own chat template, or "plain".
@@ -189,17 +189,14 @@ def make(
     check_at_least("shots", shots, 0)
     check_at_most("shots", shots, len(EXAMPLES))
     check_at_least("max_completion", max_completion, 2)
-    check_template(template)
     check_sandbox(sandbox)
-    chat = Chat(tokenizer, system, template_kwargs) if template == "chat" else None
+    style = prompt_style(tokenizer, template, system, template_kwargs)
     train, held = split_held_out(make_problems(variants, seed), held_out, "kind")
 
     def encoded(problems: list[ProgrammingProblem]) -> list[Problem]:
         return [
             Problem(
-                chat.prompt(problem.prompt, EXAMPLES[:shots], problem.answer_prefix)
-                if chat
-                else f"{problem.prompt}\n\n{problem.answer_prefix}",
+                style.prompt(problem.prompt, EXAMPLES[:shots], problem.answer_prefix),
                 problem,
                 f"```python\n{problem.solution}\n```".removeprefix(problem.answer_prefix),
             )
@@ -212,8 +209,8 @@ def make(
         evaluation=[encoded(held)],
         pattern=(0,),
         evaluation_pattern=(0,),
-        checker=functools.partial(open_program_checker, sandbox),
-        eos_id=chat.eos_id if chat else tokenizer.eos_id,
+        open_checker=functools.partial(open_program_checker, sandbox),
+        eos_id=style.eos_id,
         eos_ids=eos_ids(tokenizer),
         max_prompt=max_prompt,
         max_completion=max_completion,

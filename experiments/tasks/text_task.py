@@ -13,6 +13,7 @@ from experiments.tasks.base import Demonstrations, Prompts, check_at_most
 from experiments.tasks.check_processes import CheckProcesses, Score
 from experiments.tasks.questions import draws, one_epoch
 from experiments.tasks.verdict import Checker
+from experiments.tasks.verifier import Verifier
 
 # Stream ids: train, eval and demonstration order differ.
 _TRAIN, _EVAL, _DEMONSTRATIONS = 0, 1, 2
@@ -54,7 +55,7 @@ class TextTask:
     tokenizer: encode, decode, eos_id, pad_id, vocab_size.
     train, demonstrated, evaluation: problems by kind.
     pattern: the kinds of consecutive training problems; evaluation_pattern likewise.
-    checker: (workers, timeout_seconds) -> what scores completions.
+    open_checker: (workers, timeout_seconds) -> what scores completions; the caller closes it.
     eos_id: ends a demonstration; a newline for tasks with one-line answers.
     eos_ids: the tokens that end a completion, `eos_id` among them.
     max_prompt: tokens of the longest prompt.
@@ -70,7 +71,7 @@ class TextTask:
     evaluation: tuple[Encoded, ...]
     pattern: tuple[int, ...]
     evaluation_pattern: tuple[int, ...]
-    checker: Callable[[int, float], Checker]
+    open_checker: Callable[[int, float], Checker]
     eos_id: int
     eos_ids: tuple[int, ...]
     max_prompt: int
@@ -162,10 +163,6 @@ class TextTask:
             [text if ok else None for text, ok in zip(*pair)] for pair in zip(texts, ended.tolist())
         ]
 
-    def open_checker(self, workers: int, timeout_seconds: float) -> Checker:
-        """Starts what scores completions; the caller closes it."""
-        return self.checker(workers, timeout_seconds)
-
     def verify(self, verifier_inputs: Any, tokens: Any, token_mask: Any) -> np.ndarray:
         """Scores completions with a checker of its own; see verifier.Verifier.
 
@@ -177,8 +174,6 @@ class TextTask:
         Returns:
           f32 [P, G].
         """
-        from experiments.tasks.verifier import Verifier
-
         with closing(Verifier(self)) as verifier:
             return verifier.verify(verifier_inputs, tokens, token_mask).rewards
 
@@ -196,7 +191,7 @@ def text_task(
     seed: int,
     dropped: dict[str, int],
     score: Score | None = None,
-    checker: Callable[[int, float], Checker] | None = None,
+    open_checker: Callable[[int, float], Checker] | None = None,
     eos_ids: Sequence[int] = (),
     solved_at: float = 1.0,
 ) -> TextTask:
@@ -213,7 +208,7 @@ def text_task(
       evaluation_pattern: the kinds of consecutive evaluation problems.
       score: (text, answer) -> reward in [0, 1] or Verdict, a function of a module, so that
         processes find it.
-      checker: in place of `score`: (workers, timeout_seconds) -> Checker.
+      open_checker: in place of `score`: (workers, timeout_seconds) -> Checker.
       eos_id: ends a demonstration, and a completion.
       max_prompt: tokens of the longest prompt kept.
       max_completion: tokens of the longest completion, EOS included.
@@ -229,7 +224,7 @@ def text_task(
       ValueError: if a kind keeps no problem.
     """
     dropped = dict(dropped)
-    if (score is None) == (checker is None):
+    if (score is None) == (open_checker is None):
         raise ValueError("a text task needs either a score or a checker")
 
     check_at_most("max_completion", max_completion, 2**17)
@@ -277,7 +272,7 @@ def text_task(
         evaluation=tuple(encode(rows, [[]] * len(rows)) for rows in kept_evaluation),
         pattern=pattern,
         evaluation_pattern=evaluation_pattern,
-        checker=checker or partial(_processes, cast("Score", score)),
+        open_checker=open_checker or partial(_processes, cast("Score", score)),
         eos_id=eos_id,
         eos_ids=(*dict.fromkeys((eos_id, *eos_ids)),),
         max_prompt=width,
