@@ -126,12 +126,17 @@ def check_gradient(config: Config) -> None:
 
 
 def check_shaped_rewards(config: Config) -> None:
-    """Checks that the advantage is defined for rewards that are punished for their length.
+    """Checks that the advantage is defined for rewards that something is taken off.
 
     Raises:
       ConfigError: if it is for rewards of 0 and 1 alone, as MaxRL's is.
     """
-    if not config.learner.overlong_buffer:
+    kl = config.learner.kl
+    if config.learner.overlong_buffer:
+        field = f"overlong_buffer must be 0, got {config.learner.overlong_buffer},"
+    elif kl.coefficient and kl.place == "reward":
+        field = "kl.place must be 'loss', got 'reward',"
+    else:
         return
     name, kwargs = method_of(config)
     members = members_of([(name, kwargs)])
@@ -143,8 +148,8 @@ def check_shaped_rewards(config: Config) -> None:
         update(members, choice, shaped, init(members, choice), **statistics)
     except ValueError as error:
         raise ConfigError(
-            f"config.learner.overlong_buffer must be 0 with config.advantage.name = {name!r}, whose"
-            f" {_line(error).split(',')[0]}; got {config.learner.overlong_buffer}"
+            f"config.learner.{field} with config.advantage.name = {name!r}, whose"
+            f" {_line(error).split(',')[0]}"
         ) from error
 
 

@@ -87,9 +87,32 @@ def default_config() -> Config:
     # Gradient accumulation inside a minibatch: saves memory, fits a CPU's cache, and skips the
     # microbatches whose advantages are all 0.
     config.learner.microbatches = 1
-    config.learner.clip_low = 0.2  # the ratio is clipped to [1 - clip_low, 1 + clip_high]
+    # A token loss: clipped_surrogate, sequence_surrogate (one ratio for a sequence), cispo,
+    # policy_gradient, or the import path of a function (objective.loss_function); kwargs are its
+    # arguments, of which a sweep may vary the floating-point ones in one program.
+    config.learner.loss = ConfigDict({"name": "clipped_surrogate", "kwargs": {}})
+    # Of clipped_surrogate: the ratio is clipped to [1 - clip_low, 1 + clip_high].
+    config.learner.clip_low = 0.2
     config.learner.clip_high = 0.2
-    config.learner.reduction = "sequence_sum"  # of the token losses (learner.REDUCTIONS)
+    # Truncated importance sampling: the loss of a token is multiplied by min(π_old / μ, cap), with
+    # π_old computed anew and μ as the sampler has it. 0: ratios are taken to the sampler itself.
+    config.learner.importance_cap = 0.0
+    config.learner.reduction = "sequence_sum"  # of the token losses (objective.REDUCTIONS)
+    config.learner.kl = ConfigDict()  # between the policy and a reference
+    config.learner.kl.coefficient = 0.0
+    config.learner.kl.measured = False  # log it where the coefficient is 0
+    config.learner.kl.estimator = "k3"  # k1 has no expected gradient in the loss (losses.kl)
+    config.learner.kl.place = "loss"  # of each token, or "reward": what the rollout's sum takes off
+    config.learner.kl.reference = (
+        "start"  # the policy that RL starts from, or a model like it by path
+    )
+    config.learner.kl.refresh_every = 0  # steps after which the policy becomes the reference
+    # What a coefficient is multiplied by at each step: a schedule as for the optimizer, a
+    # controller (pi_controller, adaptive_kl of fade_jax.controllers), or an import path.
+    config.learner.kl.schedule = ConfigDict({"name": "constant", "kwargs": {}})
+    config.learner.entropy = ConfigDict()  # a bonus, exact over the vocabulary
+    config.learner.entropy.coefficient = 0.0
+    config.learner.entropy.schedule = ConfigDict({"name": "constant", "kwargs": {}})
     config.learner.staleness = 0  # policy lag of the sampler, in steps
     config.learner.equalize_mass = False  # rescale advantages to the total weight of r - mean(r)
     # Dynamic sampling (DAPO): groups whose rewards are all equal are replaced by groups of further

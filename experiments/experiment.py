@@ -3,6 +3,7 @@
 Below: step_functions, models, tasks, sharding. Above: evaluate, warm_start, train.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,9 +17,10 @@ from jax.sharding import Mesh
 from experiments import advantages, learner, sharding
 from experiments.config import Config, ConfigError
 from experiments.learner import Hyperparameters, TrainState, hyperparameters
-from experiments.models import transformer
+from experiments.models import huggingface, transformer
 from experiments.models.config import ModelConfig
 from experiments.multihost import everywhere, gather, join_rows, rows_of
+from experiments.objective import check_objective, has_kl
 from experiments.optimizers import check_optimizer
 from experiments.step_functions import (
     RLFns,
@@ -47,6 +49,7 @@ class Experiment(NamedTuple):
       task: see experiments.tasks.base.Task.
       model: static sizes of the policy.
       weights: float32 parameters read from config.model.path, or None for fresh ones.
+      reference_weights: the same of the reference of a KL term; None if it has no path.
       methods: all advantages that `rl` can run (experiments.advantages).
       rl: jitted functions of RL.
       sft: jitted functions of the warm start.
@@ -57,6 +60,7 @@ class Experiment(NamedTuple):
     task: Task
     model: ModelConfig
     weights: Any
+    reference_weights: Any
     methods: tuple
     rl: RLFns
     sft: SFTFns
@@ -79,6 +83,7 @@ def build_experiment(config: Config, methods: Sequence[tuple[str, dict]] = ()) -
     advantages.check_gradient(config)
     advantages.check_shaped_rewards(config)
     check_optimizer(config.optimizer)
+    check_objective(config)
     task, model, weights = _task_and_model(config)
     positions = task.max_prompt + task.max_completion
     if positions > model.max_positions:
@@ -105,7 +110,8 @@ def assemble(
     served = advantages.members_of([*methods, advantages.method_of(config)])
     rl = make_rl_fns(config, mesh, task, model, served)
     sft = make_sft_fns(config, mesh, model)
-    return Experiment(config, mesh, task, model, weights, served, rl, sft)
+    reference = _reference(config, model)
+    return Experiment(config, mesh, task, model, weights, reference, served, rl, sft)
 
 
 def with_config(experiment: Experiment, config: Config) -> Experiment:
@@ -126,7 +132,7 @@ def _task_and_model(config: Config) -> tuple[Task, ModelConfig, Any]:
     if not config.model.path:
         task = make(None, **kwargs)
         return task, _fresh_model(config.model, task), None
-    from experiments.models import huggingface, tokenizer
+    from experiments.models import tokenizer
 
     tokens = tokenizer.load(config.model.path).with_end_tokens(config.sampling.end_tokens)
     task = make(tokens, **kwargs)
@@ -160,6 +166,31 @@ def _fresh_model(sizes: Config, task: Task) -> ModelConfig:
         remat_keeps=sizes.remat_keeps,
         max_positions=task.max_prompt + task.max_completion,
     )
+
+
+def _reference(config: Config, policy: ModelConfig):
+    """The weights of the model that a KL term names by path."""
+    path = config.learner.kl.reference
+    if path == "start" or not has_kl(config):
+        return None
+    model, weights = huggingface.load_model(
+        path, dtype=policy.dtype, remat=policy.remat, remat_keeps=policy.remat_keeps
+    )
+    model = dataclasses.replace(model, max_positions=policy.max_positions)
+    if model != policy:
+        raise ConfigError(
+            f"config.learner.kl.reference = {path!r} must be a model of the policy's sizes,"
+            f" {policy}, got {model}"
+        )
+    return weights
+
+
+def reference_params(experiment: Experiment):
+    """Returns the parameters of the reference that is named by path, on the mesh; else None."""
+    weights, mesh = experiment.reference_weights, experiment.mesh
+    if weights is None:
+        return None
+    return sharding.place(weights, parameter_shardings(experiment.model, mesh))
 
 
 def initial_params(experiment: Experiment):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from experiments import objective
 from experiments.advantages import check_gradient
 from experiments.config import Config, ConfigError, conflicts, leaves, read_object
 from experiments.grid import check_runs
@@ -20,6 +21,7 @@ from experiments.validation import validate
 from experiments.warm_start import warm_start_config
 from experiments.workdir import as_json, finished_result
 
+# Beside objective.compiled_fields.
 TRACED = ("seed", "advantage", "optimizer.learning_rate")
 READ_AROUND_PROGRAMS = (
     "steps",
@@ -75,13 +77,16 @@ def run_configs(
     seen = set()
     for name, config in configs.items():
         advantage = (config.advantage.name, repr(config.advantage.kwargs), config.group_size)
+        loss = repr((config.learner.loss, config.learner.kl, config.learner.entropy))
         try:
             validate(config)
             if advantage not in seen:
                 check_gradient(config)
+            if loss not in seen:
+                objective.check_objective(config)
         except ConfigError as error:
             raise ConfigError(f"run {name}: {error}") from error
-        seen.add(advantage)
+        seen |= {advantage, loss}
     _share_warm_starts(configs, workdir / "warm_start")
     return configs
 
@@ -117,13 +122,14 @@ def _share_warm_starts(configs: Mapping[str, Config], directory: Path) -> None:
 def program_key(config: Config) -> str:
     """Returns the part of a config that its programs are compiled for, as text."""
     fields = dict(leaves(as_json(config)))
-    varying = TRACED + READ_AROUND_PROGRAMS
+    as_compiled = objective.compiled_fields(config)
+    varying = TRACED + READ_AROUND_PROGRAMS + tuple(as_compiled)
     compiled = {
         name: value
         for name, value in fields.items()
         if not any(name == v or name.startswith(f"{v}.") for v in varying)
     }
-    return json.dumps(compiled, sort_keys=True)
+    return json.dumps(compiled | as_compiled, sort_keys=True)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -1,44 +1,31 @@
 """The pure part of training: train state, policy update, SFT update.
 
 `policy_update` sits between a sampling loop and optax. It knows the advantage only as a
-transformation, so that every ablation is the same step. Below: rollout, advantages. Above:
-step_functions.
+transformation and the loss only by name, so that every ablation is the same step. Below: rollout,
+advantages, objective, gradients. Above: step_functions.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.typing import ArrayLike
 
-from experiments import advantages
+from experiments import advantages, objective
 from experiments.config import Config
+from experiments.gradients import Batch, Parts, gradient_update, split_rows
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
+from experiments.objective import REDUCTIONS, Coefficients, Compared
 from experiments.optimizers import make_optimizer, sft_optimizer
 from experiments.resampling import overlong_punishment
-from experiments.rollout import Rollouts, completion_log_probs
+from experiments.rollout import Rollouts, completion_log_probs, log_probs_and_entropies
 from fade_jax import losses
 from fade_jax.diagnostics import batch_metrics
-from fade_jax.losses import Total, constant_length_mean, sequence_mean, token_mean
-
-
-def sequence_sum(losses, mask) -> Total:
-    """Sums over tokens and averages over rollouts: (1/PG) Σ_i Σ_t."""
-    return constant_length_mean(losses, mask, length=1)
-
-
-# By config.learner.reduction: (losses, mask) -> (sum, denominator). The two stay apart, so that
-# gradient accumulation and sharding divide once.
-REDUCTIONS = {
-    "sequence_sum": sequence_sum,
-    "token_mean": token_mean,
-    "sequence_mean": sequence_mean,
-}
+from fade_jax.losses import token_mean
 
 
 class TrainState(NamedTuple):
@@ -55,6 +42,9 @@ class TrainState(NamedTuple):
         without learner.head_rank.
       past_params: the parameters of the last k = learner.staleness steps, stacked [k, ...]; those
         of step t at t mod k. Empty where k = 0.
+      reference: parameters of the policy that a KL term compares with, in the dtype of the
+        computation. Empty without one.
+      controllers: of the schedules of the KL and the entropy coefficient.
     """
 
     step: jax.Array
@@ -64,6 +54,8 @@ class TrainState(NamedTuple):
     key: jax.Array
     initial_head: Any
     past_params: Any
+    reference: Any = ()
+    controllers: Any = ()
 
 
 class Hyperparameters(NamedTuple):
@@ -72,6 +64,8 @@ class Hyperparameters(NamedTuple):
     seed: ArrayLike  # uint32 []
     learning_rate: ArrayLike  # float32 []
     advantage: advantages.Choice
+    loss: Mapping[str, ArrayLike]  # float32 [] each; the arguments of the token loss
+    coefficients: Coefficients
 
 
 def hyperparameters(config: Config, members) -> Hyperparameters:
@@ -80,21 +74,17 @@ def hyperparameters(config: Config, members) -> Hyperparameters:
         np.uint32(config.seed),
         np.float32(config.optimizer.learning_rate),
         advantages.choose(members, config.advantage.name, config.advantage.kwargs.to_dict()),
+        objective.traced_arguments(config),
+        Coefficients(
+            np.float32(config.learner.kl.coefficient),
+            np.float32(config.learner.entropy.coefficient),
+        ),
     )
 
 
-class Batch(NamedTuple):
-    """What one gradient update reads; leading axis P."""
-
-    prompts: jax.Array  # int32 [P, S]
-    length: jax.Array  # int32 [P]
-    completions: jax.Array  # int32 [P, G, T]
-    mask: jax.Array  # float32 [P, G, T]
-    old_log_probs: jax.Array  # float32 [P, G, T]
-    advantages: jax.Array  # float32 [P, G]
-
-
-def init_state(model: ModelConfig, settings, members, hyper: Hyperparameters, params) -> TrainState:
+def init_state(
+    model: ModelConfig, settings, members, hyper: Hyperparameters, params, reference=None
+) -> TrainState:
     """Returns the state before the first step.
 
     Args:
@@ -103,6 +93,7 @@ def init_state(model: ModelConfig, settings, members, hyper: Hyperparameters, pa
       members: the advantage members the program is compiled for.
       hyper: traced hyperparameters.
       params: where training starts.
+      reference: parameters that a KL term compares with; `params` if None.
     """
     optimizer = make_optimizer(settings.optimizer, hyper.learning_rate)
     lag = settings.learner.staleness
@@ -116,7 +107,16 @@ def init_state(model: ModelConfig, settings, members, hyper: Hyperparameters, pa
         key=jax.random.key(hyper.seed),
         initial_head=jnp.copy(head) if settings.learner.head_rank else (),
         past_params=jax.tree.map(lambda p: repeat(p[None]), params) if lag else (),
+        reference=_as_reference(model, params if reference is None else reference)
+        if objective.has_kl(settings)
+        else (),
+        controllers=objective.init_controllers(settings),
     )
+
+
+def _as_reference(model: ModelConfig, params):
+    """A copy in the dtype of the computation: a buffer that is donated twice would be an error."""
+    return jax.tree.map(jnp.copy, transformer.cast_for_sampling(model, params))
 
 
 def to_checkpoint(state: TrainState, hyper: Hyperparameters) -> TrainState:
@@ -174,95 +174,168 @@ def policy_update(
     Returns:
       The state after the step, and a dict of float32 metrics.
     """
-    mask, entropies = rollouts.token_mask, rollouts.entropies
-    lengths = jnp.sum(mask, axis=-1)
     statistics = {}
     if known is not None:
-        mask, entropies = mask * known[..., None], entropies * known[..., None]
+        rollouts = rollouts._replace(
+            token_mask=rollouts.token_mask * known[..., None],
+            entropies=rollouts.entropies * known[..., None],
+        )
         rewards = jnp.where(known, rewards, 0)
         statistics["where"] = known
-    tokens = jnp.maximum(jnp.sum(mask), 1)
-    entropy = jnp.sum(entropies) / tokens
-    shaped = rewards
-    if settings.learner.overlong_buffer:
-        punishment = overlong_punishment(
-            lengths, max_tokens=mask.shape[-1], buffer=settings.learner.overlong_buffer
-        )
-        shaped = rewards - settings.learner.overlong_penalty * punishment
+    mask = rollouts.token_mask
+    lengths = jnp.sum(mask, axis=-1)
+    tokens = jnp.maximum(jnp.sum(lengths), 1)
+    entropy = jnp.sum(rollouts.entropies) / tokens
+    compared = _compare(model, settings, state, prompts, rollouts)
+    counted = rewards.size if known is None else jnp.maximum(jnp.sum(known), 1)
+    coefficients, controllers = objective.update_coefficients(
+        settings,
+        hyper.coefficients,
+        state.controllers,
+        entropy=entropy,
+        solve_rate=jnp.sum(rewards) / counted,
+        length=jnp.sum(lengths) / counted,
+        **({"kl": jnp.sum(compared.divergence) / tokens} if objective.has_kl(settings) else {}),
+    )
     weights, advantage_state, readings = advantages.update(
         members,
         hyper.advantage,
-        shaped,
+        _shaped_rewards(settings, rewards, lengths, coefficients, compared),
         state.advantage_state,
         entropy=entropy,
-        lengths=jnp.sum(mask, axis=-1),
+        lengths=lengths,
         **statistics,
     )
     if settings.learner.equalize_mass:
         weights = advantages.equalize_mass(weights, rewards)
     batch = Batch(
-        prompts.tokens, prompts.length, rollouts.tokens, mask, rollouts.log_probs, weights
+        prompts=prompts.tokens,
+        length=prompts.length,
+        completions=rollouts.tokens,
+        mask=mask,
+        sampler_log_probs=rollouts.log_probs,
+        old_log_probs=compared.old_log_probs,
+        advantages=weights,
+        importance=compared.importance,
+        reference_log_probs=compared.reference_log_probs,
     )
-    reduce = REDUCTIONS[settings.learner.reduction]
-    low, high = settings.learner.clip_low, settings.learner.clip_high
+    (params, opt_state), metrics = _update_on(model, settings, state, hyper, coefficients, batch)
+    logged = batch_metrics(rewards, weights, rollouts.entropies, where=mask)._asdict()
+    metrics |= {name: value for name, value in logged.items() if value is not None}
+    metrics |= readings | {"entropy": entropy}
+    metrics |= objective.term_metrics(settings, coefficients, compared, mask)
+    state = state._replace(
+        step=state.step + 1,
+        params=params,
+        opt_state=opt_state,
+        advantage_state=advantage_state,
+        past_params=push_past_params(settings, state),
+        reference=_refreshed(model, settings, state, params),
+        controllers=controllers,
+    )
+    return state, metrics
 
-    def loss(params, batch):
-        log_probs = completion_log_probs(
+
+def _compare(model: ModelConfig, settings, state: TrainState, prompts, rollouts) -> Compared:
+    """Computes what the terms of the objective need from other policies than the one that moves."""
+    old_log_probs, importance, reference, divergence = rollouts.log_probs, (), (), ()
+    log_probs = partial(_log_probs_in_parts, model, settings, prompts, rollouts.tokens)
+    if cap := settings.learner.importance_cap:
+        old_log_probs = log_probs(state.params)
+        importance = objective.truncated_importance(old_log_probs, rollouts.log_probs, cap)
+    if objective.has_kl(settings):
+        reference = log_probs(state.reference)
+        estimator = objective.KL_ESTIMATORS[settings.learner.kl.estimator]
+        divergence = estimator(rollouts.log_probs, reference) * rollouts.token_mask
+    return Compared(old_log_probs, importance, reference, divergence)
+
+
+def _shaped_rewards(settings, rewards, lengths, coefficients, compared: Compared) -> jax.Array:
+    """Takes the punishment of overlong completions and a KL term off the rewards."""
+    if buffer := settings.learner.overlong_buffer:
+        longest = compared.old_log_probs.shape[-1]
+        punishment = overlong_punishment(lengths, max_tokens=longest, buffer=buffer)
+        rewards = rewards - settings.learner.overlong_penalty * punishment
+    if settings.learner.kl.coefficient != 0 and settings.learner.kl.place == "reward":
+        rewards = rewards - coefficients.kl * jnp.sum(compared.divergence, axis=-1)
+    return rewards
+
+
+def _update_on(model, settings, state: TrainState, hyper, coefficients, batch: Batch):
+    """Makes epochs of minibatch updates; returns ((params, opt_state), metrics)."""
+    reduce = REDUCTIONS[settings.learner.reduction]
+
+    def loss(params, part):
+        log_probs, entropies = log_probs_and_entropies(
             model,
             params,
-            batch.prompts,
-            batch.length,
-            batch.completions,
+            part.prompts,
+            part.length,
+            part.completions,
             temperature=settings.sampling.temperature,
             vocabulary_shards=settings.mesh.tensor,
         )
-        arguments = log_probs, batch.old_log_probs, batch.advantages
-        bounds = {"low": low, "high": high, "where": batch.mask}
-        token_losses = losses.clipped_surrogate(*arguments, **bounds)
-        clipped = jnp.sum(losses.is_clipped(*arguments, **bounds), dtype=jnp.float32)
-        return reduce(token_losses, batch.mask)[0], clipped
+        return objective.batch_loss(settings, hyper.loss, coefficients, part, log_probs, entropies)
 
     def update(carry, indices):
-        minibatch = jax.tree.map(lambda x: x[indices], batch) if indices is not None else batch
         params, opt_state = carry
+        minibatch = jax.tree.map(lambda x: x[indices], batch) if indices is not None else batch
+        denominator = reduce(jnp.zeros_like(minibatch.mask), minibatch.mask)[1]
         return gradient_update(
             loss,
             make_optimizer(settings.optimizer, hyper.learning_rate),
             params,
             opt_state,
             minibatch,
-            denominator=_at_least_one(reduce(jnp.zeros_like(minibatch.mask), minibatch.mask)[1]),
+            # A batch in which nothing counts has a loss of 0, not NaN.
+            denominator=jnp.where(denominator > 0, denominator, 1),
             microbatches=settings.learner.microbatches,
+            skip_flat=not objective.counts_all_rollouts(settings),
         )
 
     carry = state.params, state.opt_state
     updates = settings.learner.epochs * settings.learner.minibatches
     if updates == 1:
-        carry, metrics = update(carry, None)
+        carry, (metrics, parts) = update(carry, None)
+        first = parts
     else:
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
-        orders = jax.vmap(lambda k: jax.random.permutation(k, rewards.shape[0]))(
+        orders = jax.vmap(lambda k: jax.random.permutation(k, len(batch.mask)))(
             jax.random.split(key, settings.learner.epochs)
         )
-        carry, metrics = jax.lax.scan(update, carry, orders.reshape(updates, -1))
-        metrics = jax.tree.map(jnp.mean, metrics)
-    clipped = metrics.pop("clipped") * settings.learner.minibatches / tokens
-    logged = batch_metrics(rewards, weights, entropies, where=mask)._asdict()
-    metrics |= {name: value for name, value in logged.items() if value is not None}
-    metrics |= readings | {"entropy": entropy, "clip_fraction": clipped}
-    state = state._replace(
-        step=state.step + 1,
-        params=carry[0],
-        opt_state=carry[1],
-        advantage_state=advantage_state,
-        past_params=push_past_params(settings, state),
-    )
-    return state, metrics
+        carry, (metrics, parts) = jax.lax.scan(update, carry, orders.reshape(updates, -1))
+        first = jax.tree.map(lambda x: x[0], parts)  # before the policy has moved
+        metrics, parts = jax.tree.map(jnp.mean, (metrics, parts))
+    clipped = parts.sums["clipped"] * settings.learner.minibatches
+    metrics["clip_fraction"] = clipped / jnp.maximum(jnp.sum(batch.mask), 1)
+    return carry, metrics | objective.mismatch_metrics(first)
 
 
-def _at_least_one(denominator: jax.Array) -> jax.Array:
-    """A batch in which nothing counts has a loss of 0, not NaN."""
-    return jnp.where(denominator > 0, denominator, 1)
+def _refreshed(model: ModelConfig, settings, state: TrainState, params):
+    """The reference after a step: the policy itself every learner.kl.refresh_every steps."""
+    every = settings.learner.kl.refresh_every
+    if not (every and objective.has_kl(settings)):
+        return state.reference
+    due = (state.step + 1) % every == 0
+    now = transformer.cast_for_sampling(model, params)
+    return jax.tree.map(partial(jnp.where, due), now, state.reference)
+
+
+def _log_probs_in_parts(model: ModelConfig, settings, prompts, completions, params) -> jax.Array:
+    """Log-probabilities [P, G, T] without a gradient, one microbatch in memory after another."""
+
+    def of_part(part):
+        return completion_log_probs(
+            model,
+            params,
+            *part,
+            temperature=settings.sampling.temperature,
+            vocabulary_shards=settings.mesh.tensor,
+        )
+
+    count = settings.learner.minibatches * settings.learner.microbatches
+    parts = split_rows((prompts.tokens, prompts.length, completions), count)
+    return jax.lax.map(of_part, parts).reshape(completions.shape)
 
 
 def sft_update(model: ModelConfig, settings, params, opt_state, demonstrations):
@@ -281,7 +354,8 @@ def sft_update(model: ModelConfig, settings, params, opt_state, demonstrations):
     tokens, mask = demonstrations.tokens[:, None], demonstrations.token_mask[:, None]
     ones = jnp.ones(tokens.shape[:2])
     prompts = demonstrations.prompts
-    batch = Batch(prompts.tokens, prompts.length, tokens, mask, jnp.zeros_like(mask), ones)
+    zeros = jnp.zeros_like(mask)
+    batch = Batch(prompts.tokens, prompts.length, tokens, mask, zeros, zeros, ones)
 
     def loss(params, batch):
         log_probs = completion_log_probs(
@@ -293,9 +367,9 @@ def sft_update(model: ModelConfig, settings, params, opt_state, demonstrations):
             vocabulary_shards=settings.mesh.tensor,
         )
         token_losses = losses.policy_gradient(log_probs, batch.advantages, where=batch.mask)
-        return token_mean(token_losses, batch.mask)[0], jnp.float32(0)
+        return token_mean(token_losses, batch.mask)[0], Parts({}, {})
 
-    carry, metrics = gradient_update(
+    carry, (metrics, _) = gradient_update(
         loss,
         sft_optimizer(settings),
         params,
@@ -304,57 +378,4 @@ def sft_update(model: ModelConfig, settings, params, opt_state, demonstrations):
         denominator=jnp.sum(mask),
         microbatches=1,
     )
-    del metrics["clipped"]
     return carry, metrics
-
-
-def gradient_update(
-    loss: Callable,
-    optimizer: optax.GradientTransformation,
-    params,
-    opt_state,
-    batch: Batch,
-    *,
-    denominator: jax.Array,
-    microbatches: int,
-):
-    """Makes one optimizer update of sum(loss) / denominator, accumulated over microbatches.
-
-    Args:
-      loss: (params, batch) -> (sum over the batch, number of clipped tokens).
-      optimizer: of optax.
-      params: parameters.
-      opt_state: of `optimizer`.
-      batch: leading axis P.
-      denominator: of the whole batch.
-      microbatches: number of equal parts of the batch that are held in memory one after another;
-        from 2 on, parts without a gradient take no time.
-
-    Returns:
-      ((params, opt_state), metrics): loss, clipped (a count) and gradient_norm (before clipping).
-    """
-    value_and_grad = jax.value_and_grad(loss, has_aux=True)
-    if microbatches == 1:
-        (total, clipped), gradient = value_and_grad(params, batch)
-    else:
-        # Groups whose advantages are all 0 add nothing to loss or gradient: they come last, and the
-        # microbatches that hold nothing else are left out.
-        counts = jnp.any(batch.advantages != 0, axis=-1)
-        order = jnp.argsort(~counts, stable=True)
-        parts = jax.tree.map(lambda x: x[order].reshape(microbatches, -1, *x.shape[1:]), batch)
-        needed = -(-jnp.sum(counts) // (counts.size // microbatches))
-
-        def accumulate(index, sums):
-            part = jax.tree.map(lambda x: x[index], parts)
-            return jax.tree.map(jnp.add, sums, value_and_grad(params, part))
-
-        zeros = (jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, params)
-        (total, clipped), gradient = jax.lax.fori_loop(0, needed, accumulate, zeros)
-    gradient = jax.tree.map(lambda g: g / denominator, gradient)
-    updates, opt_state = optimizer.update(gradient, opt_state, params)
-    metrics = {
-        "loss": total / denominator,
-        "clipped": clipped,
-        "gradient_norm": optax.tree_utils.tree_norm(gradient),
-    }
-    return (optax.apply_updates(params, updates), opt_state), metrics

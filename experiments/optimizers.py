@@ -151,12 +151,15 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 }
 
 
-def make_schedule(name: str, kwargs: Mapping[str, Any]) -> optax.Schedule:
+def make_schedule(
+    name: str, kwargs: Mapping[str, Any], field: str = "optimizer.schedule"
+) -> optax.Schedule:
     """Returns what a learning rate or a coefficient is multiplied by, at each update.
 
     Args:
       name: a key of SCHEDULES, or the import path of a function (**kwargs) -> (count -> factor).
       kwargs: its arguments.
+      field: of the config, for error messages.
 
     Raises:
       ConfigError: if there is no such function, or it does not take these arguments.
@@ -169,7 +172,7 @@ def make_schedule(name: str, kwargs: Mapping[str, Any]) -> optax.Schedule:
             function = getattr(importlib.import_module(module), attribute)
         except Exception as error:  # the module's code may raise anything
             raise ConfigError(
-                f"config.optimizer.schedule.name must be one of {', '.join(SCHEDULES)} or the"
+                f"config.{field}.name must be one of {', '.join(SCHEDULES)} or the"
                 f" import path of a function, got {name!r}: {type(error).__name__}: {error}"
             ) from error
     try:
@@ -179,11 +182,11 @@ def make_schedule(name: str, kwargs: Mapping[str, Any]) -> optax.Schedule:
             value = float(np.asarray(schedule(0)))
     except Exception as error:  # a user's function may raise anything
         raise ConfigError(
-            f"config.optimizer.schedule.kwargs do not fit {name}: {error}; it takes"
+            f"config.{field}.kwargs do not fit {name}: {error}; it takes"
             f" {inspect.signature(function)}"
         ) from error
     if not value >= 0:
-        raise ConfigError(f"config.optimizer.schedule must be >= 0, {name} begins with {value}")
+        raise ConfigError(f"config.{field} must be >= 0, {name} begins with {value}")
     return schedule
 
 

@@ -207,9 +207,32 @@ def completion_log_probs(
     temperature: float = 1.0,
     vocabulary_shards: int = 1,
 ) -> jax.Array:
-    """Computes the log-probabilities of the completions' tokens, differentiable in `params`.
+    """Returns the first part of `log_probs_and_entropies`, with the same arguments."""
+    return log_probs_and_entropies(
+        model,
+        params,
+        tokens,
+        length,
+        completions,
+        temperature=temperature,
+        vocabulary_shards=vocabulary_shards,
+    )[0]
 
-    The logits [tokens, vocabulary] are never held, neither here nor in the backward pass.
+
+def log_probs_and_entropies(
+    model: ModelConfig,
+    params,
+    tokens: jax.Array,
+    length: jax.Array,
+    completions: jax.Array,
+    *,
+    temperature: float = 1.0,
+    vocabulary_shards: int = 1,
+) -> tuple[jax.Array, jax.Array]:
+    """Computes the log-probabilities of the completions' tokens, and the policy's entropies there.
+
+    Both are differentiable in `params`. The logits [tokens, vocabulary] are never held, neither
+    here nor in the backward pass.
 
     Args:
       model: static model config.
@@ -221,13 +244,13 @@ def completion_log_probs(
       vocabulary_shards: devices that the head is split over.
 
     Returns:
-      float32 [P, G, T], nats.
+      Two of float32 [P, G, T], nats.
     """
     hidden = completion_hidden(model, params, tokens, length, completions)
     head = transformer.unembedding(model, params)
     return log_prob_and_entropy(
         hidden, head, completions, temperature=temperature, shards=vocabulary_shards
-    )[0]
+    )
 
 
 def completion_hidden(model: ModelConfig, params, tokens, length, completions) -> jax.Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from experiments import learner, sharding
+from experiments import learner, objective, sharding
 from experiments.config import Config
 from experiments.learner import TrainState
 from experiments.models import layers, transformer
@@ -30,7 +30,7 @@ class RLFns(NamedTuple):
 
     Attributes:
       state_shardings: of a TrainState.
-      init: (hyper, params) -> TrainState.
+      init: (hyper, params, reference=None) -> TrainState.
       train_steps: (state, task, hyper, steps) -> (state, metrics [steps, ...]); device tasks.
       train_steps_vmapped: the same for several runs, with states and hypers stacked along a leading
         axis, and metrics [runs, steps, ...]. Each run is laid out over the mesh as it is alone.
@@ -321,4 +321,6 @@ def train_state_shardings(config: Config, mesh: Mesh, model: ModelConfig) -> Tra
         key=replicated,
         initial_head=transformer.unembedding(model, params) if config.learner.head_rank else (),
         past_params=sharding.stacked(params) if config.learner.staleness else (),
+        reference=params if objective.has_kl(config) else (),
+        controllers=replicated,
     )

@@ -24,6 +24,7 @@ from experiments.experiment import (
     from_checkpoint,
     host_rewards,
     initial_params,
+    reference_params,
     with_config,
 )
 from experiments.learner import Hyperparameters, TrainState, hyperparameters, to_checkpoint
@@ -116,7 +117,8 @@ def start_run(experiment: Experiment, writer: RunWriter, progress: Progress) -> 
         params = warm_start(experiment, directory, progress)
     else:
         params = initial_params(experiment)
-    return Run(experiment, hyper, writer, 0, experiment.rl.init(hyper, params))
+    state = experiment.rl.init(hyper, params, reference_params(experiment))
+    return Run(experiment, hyper, writer, 0, state)
 
 
 def rl_stage(run: Run, rewards_of: Any) -> Stage:

@@ -5,14 +5,15 @@ Below: config. Above: experiment, jobs, command.
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from ml_collections import ConfigDict
 
 from experiments.config import Config, ConfigError, shown
 
-REDUCTIONS = ("sequence_sum", "token_mean", "sequence_mean")
+REDUCTIONS = ("sequence_sum", "token_mean", "sequence_mean", "constant_length_mean")
+KL_ESTIMATORS = ("k1", "k2", "k3")
 SWEEP_MODES = ("auto", "processes", "serial", "vmap")
 DTYPES = ("float32", "bfloat16")
 REMAT_KEEPS = ("nothing", "products")
@@ -106,6 +107,20 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "learner.microbatches": _SIZE,
     "learner.clip_low": _FRACTION,
     "learner.clip_high": _NOT_NEGATIVE,
+    "learner.loss.name": _NAME,
+    "learner.loss.kwargs": _KWARGS,
+    "learner.importance_cap": _NOT_NEGATIVE,
+    "learner.kl.coefficient": _NOT_NEGATIVE,
+    "learner.kl.measured": _BOOLEAN,
+    "learner.kl.estimator": _choice(*KL_ESTIMATORS),
+    "learner.kl.place": _choice("loss", "reward"),
+    "learner.kl.reference": _NAME,
+    "learner.kl.refresh_every": _whole(0),
+    "learner.kl.schedule.name": _NAME,
+    "learner.kl.schedule.kwargs": _KWARGS,
+    "learner.entropy.coefficient": _number("a number", lambda x: x >= -3e38),
+    "learner.entropy.schedule.name": _NAME,
+    "learner.entropy.schedule.kwargs": _KWARGS,
     "learner.reduction": _choice(*REDUCTIONS),
     "learner.staleness": _whole(0, 1024),
     "learner.equalize_mass": _BOOLEAN,
@@ -186,13 +201,17 @@ def _check_type(field: str, value: Any, annotation: Any) -> None:
                 _check_type(field, value, float)
 
 
-def check_arguments(function: Callable, kwargs: Mapping, field: str) -> None:
+def check_arguments(
+    function: Callable, kwargs: Mapping, field: str, given: Sequence[str] = ("tokenizer",)
+) -> None:
     """Raises ConfigError when `kwargs` does not fit the signature of `function`.
 
-    Checks names, and the types of parameters that are annotated as numbers, str or bool.
+    Checks names, and the types of parameters that are annotated as numbers, str or bool; those in
+    `given` are not the config's.
     """
     parameters = dict(inspect.signature(function).parameters)
-    parameters.pop("tokenizer", None)
+    for name in given:
+        parameters.pop(name, None)
     try:
         types = get_type_hints(inspect.unwrap(function))
     except Exception:  # annotations of a user's function may name what is not there
@@ -232,6 +251,10 @@ def validate(config: Config) -> None:
     _check_divides(config, "steps_per_call", "evaluation.every")
     _check_divides(config, "steps_per_call", "checkpoint.every")
     _check_divides(config, "evaluation.prompts_per_call", "evaluation.prompts")
+    reference = config.learner.kl.reference
+    exists = reference == "start" or os.path.exists(os.path.expanduser(reference))
+    hint = "'start', or an existing GGUF file or Hugging Face directory"
+    _require(exists, "learner.kl.reference", reference, hint)
     samples, ks = config.evaluation.samples, tuple(config.evaluation.ks)
     allowed = f"numbers in 1..config.evaluation.samples = {samples}"
     _require(all(1 <= k <= samples for k in ks), "evaluation.ks", ks, allowed)

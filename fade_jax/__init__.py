@@ -11,6 +11,7 @@ rate of a prompt, q = 1 - p, and m_S and m_F the gradient masses of successes an
 
 from fade_jax import (
     advantages,
+    controllers,
     decomposition,
     densities,
     diagnostics,
@@ -60,6 +61,7 @@ __all__ = [
     "advantages",
     "asym_grpo",
     "center",
+    "controllers",
     "decomposition",
     "densities",
     "diagnostics",

@@ -70,11 +70,11 @@ def constant(value: ArrayLike) -> Schedule:
     check_finite("value", value)
 
     def init() -> ConstantState:
-        return ConstantState(_scalar(value))
+        return ConstantState(scalar(value))
 
     def update(state: ConstantState, **statistics: Any) -> tuple[jax.Array, ConstantState]:
         del state, statistics
-        return _scalar(value), init()
+        return scalar(value), init()
 
     return Schedule(init, update)
 
@@ -91,11 +91,11 @@ def by_step(schedule: Callable[[jax.Array], ArrayLike]) -> Schedule:
 
     def init() -> ByStepState:
         start = jnp.zeros((), jnp.int32)
-        return ByStepState(_scalar(schedule(start)), start)
+        return ByStepState(scalar(schedule(start)), start)
 
     def update(state: ByStepState, **statistics: Any) -> tuple[jax.Array, ByStepState]:
         del statistics
-        value = _scalar(schedule(state.step))
+        value = scalar(schedule(state.step))
         return value, ByStepState(value, state.step + 1)
 
     return Schedule(init, update)
@@ -157,17 +157,17 @@ def follow_from_start(
         check_finite("initial", initial)
 
     def init() -> FollowState:
-        start = _scalar(0.0 if initial is None else initial)
+        start = scalar(0.0 if initial is None else initial)
         started = jnp.asarray(initial is not None)
         return FollowState(_value(start, start, started), start, start, started)
 
     def update(state: FollowState, **statistics: Any) -> tuple[jax.Array, FollowState]:
-        observed = _read(statistics, statistic)
+        observed = read_statistic(statistics, statistic)
         finite = jnp.isfinite(observed)
         # A where instead of a product with the mask, since NaN times 0 is NaN.
         observed = jnp.where(finite, observed, state.average)
         first = finite & ~state.started
-        moved = state.average + _scalar(rate) * (observed - state.average)
+        moved = state.average + scalar(rate) * (observed - state.average)
         average = jnp.where(first, observed, moved)
         start = jnp.where(first, observed, state.initial)
         started = state.started | finite
@@ -175,7 +175,7 @@ def follow_from_start(
         return value, FollowState(value, average, start, started)
 
     def _value(average: jax.Array, start: jax.Array, started: jax.Array) -> jax.Array:
-        return jnp.where(started, _scalar(fn(average, start)), _scalar(1.0))
+        return jnp.where(started, scalar(fn(average, start)), scalar(1.0))
 
     return Schedule(init, update)
 
@@ -294,15 +294,20 @@ def alpha_from_entropy(
     return follow_from_start("entropy", alpha, rate, initial_entropy)
 
 
-def _scalar(value: ArrayLike) -> jax.Array:
-    """Casts to a float32 scalar without a weak type, so that the second call does not retrace."""
+def scalar(value: ArrayLike) -> jax.Array:
+    """Returns a float32 scalar without a weak type, so that the second call does not retrace."""
     scalar = jnp.asarray(value, dtype=jnp.float32)
     if scalar.ndim:
         raise ValueError(f"a schedule's value must be a scalar, got shape {scalar.shape}")
     return scalar
 
 
-def _read(statistics: dict[str, Any], name: str) -> jax.Array:
+def read_statistic(statistics: dict[str, Any], name: str) -> jax.Array:
+    """Returns the statistic of this name as a float32 scalar.
+
+    Raises:
+      ValueError: if it is missing or no scalar.
+    """
     if name not in statistics or statistics[name] is None:
         given = ", ".join(sorted(k for k, v in statistics.items() if v is not None)) or "none"
         raise ValueError(f"the statistic {name!r} is missing; given: {given}")

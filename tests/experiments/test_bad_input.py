@@ -63,6 +63,15 @@ TAKES = {
     "advantage.kwargs": {"dict"}, "learner.epochs": COUNT, "learner.minibatches": COUNT,
     "learner.microbatches": COUNT, "learner.clip_low": FRACTION,
     "learner.clip_high": POSITIVE | {"zero"}, "learner.reduction": set(),
+    "learner.loss.name": {"string", "word"}, "learner.loss.kwargs": {"dict"},
+    "learner.importance_cap": POSITIVE | {"zero"},
+    "learner.kl.coefficient": POSITIVE | {"zero"}, "learner.kl.measured": {"true"},
+    "learner.kl.estimator": set(), "learner.kl.place": set(), "learner.kl.reference": set(),
+    "learner.kl.refresh_every": INDEX, "learner.kl.schedule.name": {"string", "word"},
+    "learner.kl.schedule.kwargs": {"dict"},
+    "learner.entropy.coefficient": POSITIVE | {"zero", "minus_two"},
+    "learner.entropy.schedule.name": {"string", "word"},
+    "learner.entropy.schedule.kwargs": {"dict"},
     "learner.staleness": INDEX, "learner.equalize_mass": {"true"}, "learner.head_rank": {"true"},
     "learner.resample_rounds": INDEX, "learner.mask_truncated": {"true"},
     "learner.overlong_buffer": INDEX, "learner.overlong_penalty": POSITIVE | {"zero"},
@@ -89,6 +98,9 @@ TAKES = {
 REFUSED_BY_BUILD = (
     "group_size", "task.name", "task.kwargs", "advantage.name", "advantage.kwargs",
     "optimizer.name", "optimizer.kwargs", "optimizer.schedule.name", "optimizer.schedule.kwargs",
+    "learner.loss.name", "learner.loss.kwargs", "learner.kl.schedule.name",
+    "learner.kl.schedule.kwargs", "learner.entropy.schedule.name",
+    "learner.entropy.schedule.kwargs",
 )  # fmt: skip
 
 

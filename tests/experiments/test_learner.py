@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import advantages, learner
+from experiments import advantages, gradients, learner
 from experiments.config import default_config
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
@@ -66,10 +66,10 @@ def settings(**changes):
 
 
 def learn(case, config, name="dr_grpo", kwargs=(), known=None):
+    config.advantage.name, config.advantage.kwargs = name, dict(kwargs)
+    config.optimizer.learning_rate = RATE
     members = advantages.members_of([(name, dict(kwargs))])
-    hyper = learner.Hyperparameters(
-        np.uint32(0), np.float32(RATE), advantages.choose(members, name, dict(kwargs))
-    )
+    hyper = learner.hyperparameters(config, members)
     state = learner.init_state(MODEL, config, members, hyper, case.params)
     step = jax.jit(
         lambda s: learner.policy_update(MODEL, config, members, s, hyper, *case[1:], known)
@@ -144,14 +144,14 @@ def test_microbatches_without_a_gradient_are_left_out():
     """Groups 0, 2 and 3 have no advantage: computing their microbatch would bring in a NaN."""
     advantages = jnp.array([[0.0, 0.0], [3.0, -1.0], [0.0, 0.0], [0.0, 0.0]])
     empty = jnp.zeros((4, 2, 1))
-    batch = learner.Batch(empty, empty, empty, empty, empty, advantages)
+    batch = gradients.Batch(*[empty] * 6, advantages)
 
     def loss(params, part):
         total = params * jnp.sum(part.advantages)
-        return jnp.where(jnp.any(part.advantages), total, jnp.nan), jnp.float32(0)
+        return jnp.where(jnp.any(part.advantages), total, jnp.nan), gradients.Parts({}, {})
 
     def update(advantages):
-        return learner.gradient_update(
+        return gradients.gradient_update(
             loss,
             optax.sgd(0.5),
             jnp.float32(1.0),
@@ -161,10 +161,10 @@ def test_microbatches_without_a_gradient_are_left_out():
             microbatches=2,
         )
 
-    (params, _), metrics = jax.jit(update)(advantages)
+    (params, _), (metrics, _) = jax.jit(update)(advantages)
     assert float(params) == 1.0 - 0.5 * 2.0 / 4.0
     assert float(metrics["loss"]) == 2.0 / 4.0
-    (params, _), metrics = jax.jit(update)(jnp.zeros_like(advantages))
+    (params, _), (metrics, _) = jax.jit(update)(jnp.zeros_like(advantages))
     assert float(params) == 1.0
     assert float(metrics["loss"]) == 0.0
 
@@ -295,10 +295,9 @@ def test_sgd_with_momentum_adds_up_its_gradients():
 @pytest.mark.parametrize("lag", [0, 1, 3])
 def test_behavior_params_lag_by_staleness_steps(case, lag):
     config = settings(learner__staleness=lag)
+    config.advantage.name = "dr_grpo"
     members = advantages.members_of([("dr_grpo", {})])
-    hyper = learner.Hyperparameters(
-        np.uint32(0), np.float32(RATE), advantages.choose(members, "dr_grpo", {})
-    )
+    hyper = learner.hyperparameters(config, members)
     # The parameters are replaced by the number of the step: nothing else need be computed.
     numbers = [jax.tree.map(lambda p, t=t: jnp.full_like(p, t), case.params) for t in range(8)]
     state = learner.init_state(MODEL, config, members, hyper, numbers[0])
