@@ -99,6 +99,13 @@ def _named_shapes(tree) -> dict[str, str]:
     }
 
 
+def _as_tree(restored, like):
+    """The NamedTuple of the fields that were read; those left out are as in `like`, empty."""
+    if isinstance(restored, dict) and hasattr(like, "_replace"):
+        return like._replace(**restored)
+    return restored
+
+
 def _unpack(arrays, like):
     return jax.tree.map(lambda x, t: jax.random.wrap_key_data(x) if _is_key(t) else x, arrays, like)
 
@@ -281,16 +288,28 @@ class Checkpoints:
 
     def _read_whole(self, step: int, like):
         everywhere(lambda: self._check_same_arrays(step, like), DifferentStateError)
-        state = _HashedRestore(_packed_shapes(like))
+        state = _HashedRestore(self._fields_there(step, _packed_shapes(like)))
         folder = self._directory / str(step)
         if (folder / "digest").exists():  # saved before files were hashed
-            return _unpack(self._read_hashed_arrays(step, state), like)
+            return _unpack(self._read_hashed_arrays(step, state, like), like)
         everywhere(lambda: _check_files(folder / "state"), DamagedError)
         args = ocp.args.Composite(state=state)
         restored = everywhere(lambda: self._manager.restore(step, args=args))
-        return _unpack(restored.state, like)
+        return _unpack(_as_tree(restored.state, like), like)
 
-    def _read_hashed_arrays(self, step: int, state: _HashedRestore):
+    def _fields_there(self, step: int, like):
+        """Leaves out the empty fields of a NamedTuple that came after checkpoint `step`."""
+        if not hasattr(like, "_asdict"):
+            return like
+        try:
+            saved = self._manager.item_metadata(step).state
+            names = set(getattr(saved, "tree", saved))
+        except Exception:  # damaged metadata: reading it will say so
+            return like
+        fields = like._asdict()
+        return {n: value for n, value in fields.items() if n in names or jax.tree.leaves(value)}
+
+    def _read_hashed_arrays(self, step: int, state: _HashedRestore, like):
         """Reads a checkpoint that holds one SHA-256 of its arrays, not of its files."""
         args = ocp.args.Composite(state=state, digest=ocp.args.JsonRestore())
 
@@ -305,9 +324,10 @@ class Checkpoints:
                 raise DamagedError(str(error) or repr(error)) from error
 
         restored = everywhere(read, DamagedError)
-        if tree_sha256(restored.state) != restored.digest["sha256"]:
+        tree = _as_tree(restored.state, like)
+        if tree_sha256(tree) != restored.digest["sha256"]:
             raise DamagedError("its bytes do not match their SHA-256")
-        return restored.state
+        return tree
 
     def _set_aside(self, step: int) -> None:
         self._manager.close()

@@ -237,8 +237,11 @@ def abstract_state(experiment: Experiment, hyper: Hyperparameters) -> TrainState
         )
     )
     shardings = train_state_shardings(config, mesh, model)
-    replicated = jax.tree.map(lambda _: shardings.advantage_state, shapes.advantage_state)
-    return _with_shardings(shapes, shardings._replace(advantage_state=replicated))
+    replicated = {
+        name: jax.tree.map(lambda _: shardings.step, getattr(shapes, name))
+        for name in ("advantage_state", "controllers")
+    }
+    return _with_shardings(shapes, shardings._replace(**replicated))
 
 
 def abstract_checkpoint(experiment: Experiment) -> TrainState:

@@ -316,7 +316,7 @@ def train_state_shardings(config: Config, mesh: Mesh, model: ModelConfig) -> Tra
         step=replicated,
         params=params,
         opt_state=_optimizer_shardings(optimizer, model, mesh, params),
-        # A prefix of the pytree: the states of all advantages are small and replicated.
+        # A prefix of the pytree, as for the controllers: all are small and replicated.
         advantage_state=replicated,
         key=replicated,
         initial_head=transformer.unembedding(model, params) if config.learner.head_rank else (),

@@ -21,7 +21,8 @@ METRICS = {
     "step", "reward", "solve_rate", "entropy", "entropy_success", "entropy_failure",
     "mass_success", "mass_failure", "sign_ratio", "alpha", "delta", "zero_variance_fraction",
     "clip_fraction", "truncated_fraction", "gradient_norm", "loss", "length", "length_max", "solve_rate_histogram",
-    "tokens_per_second", "step_seconds",
+    "tokens_per_second", "step_seconds", "mismatch/mean_log_ratio", "mismatch/max_log_ratio",
+    "mismatch/effective_sample_size",
 }  # fmt: skip
 
 
