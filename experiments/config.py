@@ -173,6 +173,9 @@ def default_config() -> Config:
     config.mesh.data = -1  # -1: all remaining devices
     config.mesh.fsdp = 1
     config.mesh.tensor = 1
+    # Further devices that sample for the next steps while those above train; learner.staleness says
+    # how many steps ahead. 0: the same devices take turns.
+    config.mesh.samplers = 0
 
     config.verification = ConfigDict()  # for tasks that are verified on the host
     config.verification.workers = 0  # processes; 0: the main process

@@ -33,10 +33,14 @@ RULES = (
 def make_mesh(sizes, devices=None) -> Mesh:
     """Returns the mesh of `sizes` (a mapping with data, fsdp, tensor; data = -1 takes the rest).
 
+    The last `samplers` devices are left out, if `sizes` has that too.
+
     Raises:
       ConfigError: if the devices cannot be split that way.
     """
     devices = jax.devices() if devices is None else devices
+    if samplers := sizes.get("samplers", 0):
+        devices = _beside_samplers(sizes, devices)
     data, fsdp, tensor = (sizes[axis] for axis in MESH_AXES)
     if data == -1:
         if len(devices) % (fsdp * tensor):
@@ -48,7 +52,7 @@ def make_mesh(sizes, devices=None) -> Mesh:
     count = data * fsdp * tensor
     if count > len(devices):
         raise ConfigError(f"config.mesh needs {count} devices, there are {len(devices)}")
-    if count < len(devices) and jax.process_count() > 1:
+    if count < len(devices) and not samplers and jax.process_count() > 1:
         raise ConfigError(
             f"config.mesh must use all {len(devices)} devices of the {jax.process_count()}"
             f" processes, got {count}"
@@ -56,6 +60,33 @@ def make_mesh(sizes, devices=None) -> Mesh:
     return jax.make_mesh(
         (data, fsdp, tensor), MESH_AXES, (AxisType.Auto,) * 3, devices=devices[:count]
     )
+
+
+def _beside_samplers(sizes, devices) -> list:
+    samplers, tensor = sizes["samplers"], sizes["tensor"]
+    if jax.process_count() > 1:
+        raise ConfigError(
+            f"config.mesh.samplers must be 0 in a run of {jax.process_count()} processes, got"
+            f" {samplers}: one process must see the devices of both sides"
+        )
+    if samplers % tensor or samplers >= len(devices):
+        raise ConfigError(
+            f"config.mesh.samplers must be a multiple of config.mesh.tensor = {tensor} below the"
+            f" number of devices, {len(devices)}, got {samplers}"
+        )
+    return devices[: len(devices) - samplers]
+
+
+def sampler_mesh(sizes, devices=None) -> Mesh:
+    """Returns the mesh of the last `sizes.samplers` devices; parameters are not split over fsdp.
+
+    Raises:
+      ConfigError: if the devices cannot be split that way.
+    """
+    devices = jax.devices() if devices is None else devices
+    devices = devices[len(_beside_samplers(sizes, devices)) :]
+    shape = len(devices) // sizes["tensor"], 1, sizes["tensor"]
+    return jax.make_mesh(shape, MESH_AXES, (AxisType.Auto,) * 3, devices=devices)
 
 
 @contextlib.contextmanager
@@ -120,6 +151,13 @@ def check_batch(mesh: Mesh, field: str, size: int) -> None:
 def check_batches(mesh: Mesh, config) -> None:
     """Raises ConfigError if a batch of the run cannot be split evenly over the mesh."""
     check_batch(mesh, "config.prompts", config.prompts)
+    if config.mesh.samplers:
+        parts = sampler_mesh(config.mesh).shape["data"]
+        if config.prompts % parts:
+            raise ConfigError(
+                f"config.prompts must be a multiple of config.mesh.samplers / config.mesh.tensor ="
+                f" {parts}, got {config.prompts}"
+            )
     per_update = config.prompts // (config.learner.minibatches * config.learner.microbatches)
     check_batch(mesh, "the prompts of a microbatch", per_update)
     check_batch(mesh, "config.evaluation.prompts_per_call", config.evaluation.prompts_per_call)

@@ -69,40 +69,13 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
     replicated = sharding.replicated(mesh)
     by_prompt = sharding.batch_sharding(mesh)
     state_shardings = train_state_shardings(config, mesh, model)
-    # Sampling reads every parameter once per token: gathering them per token would take as long as
-    # the all-gather each time.
-    sampling_shardings = sharding.whole_over_fsdp(state_shardings.params)
+    sample_prompts = make_sample_fn(config, mesh, task, model)
 
     def shard_prompts(tree):
         return jax.lax.with_sharding_constraint(tree, by_prompt)
 
-    def sample_prompts(params, prompts, key, group_size):
-        params = transformer.cast_for_sampling(model, params)
-        # Cast first, then gathered: without the first line XLA gathers float32.
-        params = jax.lax.with_sharding_constraint(params, state_shardings.params)
-        params = jax.lax.with_sharding_constraint(params, sampling_shardings)
-        with sharding.layout(mesh):
-            rollouts = sample(
-                model,
-                params,
-                prompts.tokens,
-                prompts.length,
-                key,
-                group_size=group_size,
-                max_tokens=task.max_completion,
-                eos_id=eos_ids(task),
-                pad_id=task.pad_id,
-                temperature=config.sampling.temperature,
-                top_p=config.sampling.top_p,
-                top_k=config.sampling.top_k,
-                vocab_size=task.vocab_size,
-            )
-        return shard_prompts(rollouts)
-
     def sample_step(state: TrainState, prompts, index=0) -> Rollouts:
-        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0)
-        if config.learner.resample_rounds:
-            key = jax.random.fold_in(key, index)
+        key = sampling_key(config, state.key, state.step, index)
         params = learner.behavior_params(config, state)
         return sample_prompts(params, prompts, key, config.group_size)
 
@@ -220,6 +193,46 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
             out_shardings=replicated,
         ),
     )
+
+
+def sampling_key(config: Config, key: jax.Array, step, index) -> jax.Array:
+    """Returns the key of round `index` of a step's rollouts."""
+    key = jax.random.fold_in(jax.random.fold_in(key, step), 0)
+    return jax.random.fold_in(key, index) if config.learner.resample_rounds else key
+
+
+def make_sample_fn(config: Config, mesh: Mesh, task: Task, model: ModelConfig) -> Callable:
+    """Returns (params, prompts, key, group_size) -> Rollouts, laid out over a mesh."""
+    by_prompt = sharding.batch_sharding(mesh)
+    shardings = parameter_shardings(model, mesh)
+    # Sampling reads every parameter once per token: gathering them per token would take as long as
+    # the all-gather each time.
+    sampling_shardings = sharding.whole_over_fsdp(shardings)
+
+    def sample_prompts(params, prompts, key, group_size):
+        params = transformer.cast_for_sampling(model, params)
+        # Cast first, then gathered: without the first line XLA gathers float32.
+        params = jax.lax.with_sharding_constraint(params, shardings)
+        params = jax.lax.with_sharding_constraint(params, sampling_shardings)
+        with sharding.layout(mesh):
+            rollouts = sample(
+                model,
+                params,
+                prompts.tokens,
+                prompts.length,
+                key,
+                group_size=group_size,
+                max_tokens=task.max_completion,
+                eos_id=eos_ids(task),
+                pad_id=task.pad_id,
+                temperature=config.sampling.temperature,
+                top_p=config.sampling.top_p,
+                top_k=config.sampling.top_k,
+                vocab_size=task.vocab_size,
+            )
+        return jax.lax.with_sharding_constraint(rollouts, by_prompt)
+
+    return sample_prompts
 
 
 class SFTFns(NamedTuple):

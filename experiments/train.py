@@ -5,7 +5,8 @@ workdir. Above: sweep, run.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from experiments import workdir as workdirs
 from experiments.checkpoints import tree_sha256
+from experiments.collect import Source, collect
 from experiments.config import Config, ConfigError
 from experiments.evaluation import evaluation_metrics
 from experiments.experiment import (
@@ -31,7 +33,7 @@ from experiments.learner import Hyperparameters, TrainState, hyperparameters, to
 from experiments.loop import NonFiniteError, RunWriter, Stage, per_step, run_loop
 from experiments.metric_writer import Bar, Progress, Silent
 from experiments.multihost import everywhere, is_first
-from experiments.resampling import is_flat, resampling_metrics
+from experiments.samplers import Samplers
 from experiments.sharding import batch_sharding, place, stacked
 from experiments.warm_start import warm_start
 
@@ -89,8 +91,19 @@ def train(
         workdirs.claim(config, workdir)
         with closing(RunWriter(workdir, config.checkpoint.keep, progress)) as writer:
             run = start_run(experiment, writer, progress)
-            state = run_loop(rl_stage(run, rewards_of), [writer], run.step, run.state)
+            with sampling_beside(experiment, rewards_of) as samplers:
+                stage = rl_stage(run, rewards_of, samplers)
+                state = run_loop(stage, [writer], run.step, run.state)
         return workdirs.write_result(config, workdir, tree_sha256(state.params))
+
+
+def sampling_beside(
+    experiment: Experiment, rewards_of: Any
+) -> AbstractContextManager[Samplers | None]:
+    """Returns the samplers of a run that has devices for them."""
+    if experiment.config.mesh.samplers:
+        return Samplers(experiment, rewards_of)
+    return nullcontext()
 
 
 def _build(config: Config, progress: Progress) -> Experiment:
@@ -121,58 +134,44 @@ def start_run(experiment: Experiment, writer: RunWriter, progress: Progress) -> 
     return Run(experiment, hyper, writer, 0, state)
 
 
-def rl_stage(run: Run, rewards_of: Any) -> Stage:
+def rl_stage(run: Run, rewards_of: Any, samplers: Samplers | None = None) -> Stage:
     """Returns the RL stage of one run.
 
     Args:
       run: where it starts.
       rewards_of: verification on the host for a host task, otherwise None.
+      samplers: devices of their own that sample; None where the same devices take turns.
     """
     experiment, hyper, directory = run.experiment, run.hyper, run.writer.directory
     config, task, rl = experiment.config, experiment.task, experiment.rl
     by_prompt = batch_sharding(experiment.mesh)
+    scanned = task.on_device and samplers is None
 
     def on_device(state, step, count):
         state, metrics = rl.train_steps(state, task, hyper, count)
         return state, [_lines(metrics, config)]
 
-    rounds = config.learner.resample_rounds
-
-    def collect(state, step, index):
-        """The prompts, rollouts and rewards of one round of a step, and counts of verdicts."""
-        prompts = task.train_prompts(config.seed, step * (rounds + 1) + index, config.prompts)
+    def read_prompts(position):
+        prompts = task.train_prompts(config.seed, position, config.prompts)
         placed = place(prompts._replace(verifier_inputs=()), by_prompt)
-        rollouts = rl.sample(state, placed, index)
-        rewards, counts, _ = rewards_of(prompts.verifier_inputs, rollouts)
-        return (placed, rollouts), rewards, counts
+        return placed, prompts.verifier_inputs
 
-    def collect_varied(state, step):
-        """A batch whose flat groups are replaced, and metrics of the rounds that it took."""
-        batch, rewards, counts = collect(state, step, 0)
-        if not rounds:
-            return batch, rewards, counts
-        first, index = float(np.nanmean(rewards)), 0
-        while index < rounds and np.any(is_flat(rewards)):
-            index += 1
-            more, more_rewards, more_counts = collect(state, step, index)
-            batch, rewards = rl.replace_flat(batch, rewards, more, more_rewards)
-            rewards = np.asarray(rewards)
-            for name, count in more_counts.items():
-                if name.startswith("verification/"):
-                    counts[name] += count
-        extra = resampling_metrics(first, index, rewards)
-        return batch, rewards, counts | {name: float(value) for name, value in extra.items()}
+    def in_turn(state, step):
+        """The batch of a step, by the devices that train."""
+        sample = partial(rl.sample, state)
+        return collect(config, step, Source(read_prompts, sample, rewards_of, rl.replace_flat))
 
     def on_host(state, step, count):
         lines = []
         for index in range(step, step + count):
-            (prompts, rollouts), rewards, extra = collect_varied(state, index)
+            batch = (samplers.take if samplers else in_turn)(state, index)
             # Of two compiled programs, the one without a mask is the usual one.
-            known = () if (known := ~np.isnan(rewards)).all() else (place(known, by_prompt),)
-            rewards = place(np.nan_to_num(rewards), by_prompt)
-            state, metrics = rl.update(state, hyper, prompts, rollouts, rewards, *known)
+            known = ~np.isnan(batch.rewards)
+            masks = () if known.all() else (place(known, by_prompt),)
+            rewards = place(np.nan_to_num(batch.rewards), by_prompt)
+            state, metrics = rl.update(state, hyper, batch.prompts, batch.rollouts, rewards, *masks)
             lines += _lines(metrics, config)
-            lines[-1] |= extra
+            lines[-1] |= batch.metrics
         return state, [lines]
 
     def evaluate(state, step):
@@ -182,8 +181,8 @@ def rl_stage(run: Run, rewards_of: Any) -> Stage:
     return _stage(
         config,
         directory.name,
-        config.steps_per_call if task.on_device else 1,
-        on_device if task.on_device else on_host,
+        config.steps_per_call if scanned else 1,
+        on_device if scanned else on_host,
         evaluate,
         lambda state: [to_checkpoint(state, hyper)],
     )
@@ -281,6 +280,11 @@ def train_many(
         raise ConfigError(
             "config.sweep.mode = 'vmap' needs a task that is verified on the device, got"
             f" config.task.name = {experiment.config.task.name!r}: use processes or serial"
+        )
+    if experiment.config.mesh.samplers:
+        raise ConfigError(
+            "config.sweep.mode = 'vmap' needs config.mesh.samplers = 0, got"
+            f" {experiment.config.mesh.samplers}: use processes or serial"
         )
     for workdir, config in configs.items():
         workdirs.check(config, workdir)

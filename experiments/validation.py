@@ -168,6 +168,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "mesh.data": (Check("-1 or >= 1", lambda x: type(x) is int and (x == -1 or 1 <= x < 2**31)),),
     "mesh.fsdp": _STEPS,
     "mesh.tensor": _STEPS,
+    "mesh.samplers": _whole(0, 2**20),
     "verification.workers": _whole(0, 4096),
     "verification.timeout_seconds": _number("> 0", lambda x: x > 0, 86400),
     "sweep.mode": _choice(*SWEEP_MODES),
@@ -251,6 +252,10 @@ def validate(config: Config) -> None:
     _check_divides(config, "steps_per_call", "evaluation.every")
     _check_divides(config, "steps_per_call", "checkpoint.every")
     _check_divides(config, "evaluation.prompts_per_call", "evaluation.prompts")
+    samplers = config.mesh.samplers
+    allowed = "at least 1 with config.mesh.samplers: step t is sampled while earlier ones train"
+    ahead = config.learner.staleness
+    _require(not samplers or ahead > 0, "learner.staleness", ahead, allowed)
     reference = config.learner.kl.reference
     exists = reference == "start" or os.path.exists(os.path.expanduser(reference))
     hint = "'start', or an existing GGUF file or Hugging Face directory"

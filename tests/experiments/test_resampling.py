@@ -131,7 +131,9 @@ def test_overlong_punishment_needs_an_advantage_of_any_rewards(tiny, name, kwarg
     if fits:
         check_shaped_rewards(tiny)
         return
-    with pytest.raises(ConfigError, match=rf"overlong_buffer must be 0, got 2, with .*'{name}', whose"):
+    with pytest.raises(
+        ConfigError, match=rf"overlong_buffer must be 0, got 2, with .*'{name}', whose"
+    ):
         check_shaped_rewards(tiny)
 
 

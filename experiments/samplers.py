@@ -1,0 +1,115 @@
+"""Samplers beside the trainer: some devices sample while the others update the policy.
+
+The rollouts of step t are those of the policy of step t - k, k = config.learner.staleness, whether
+the two take turns or not. So the batches of k further steps are under way while the trainer is at
+one, no batch is older than k steps, and a run is the same bit for bit as in lock step on the same
+meshes. Below: collect, step_functions, sharding. Above: train.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import jax
+
+from experiments import sharding
+from experiments.collect import Collected, Source, collect
+from experiments.experiment import Experiment
+from experiments.learner import TrainState
+from experiments.models import transformer
+from experiments.resampling import replace_flat
+from experiments.step_functions import make_sample_fn, parameter_shardings, sampling_key
+
+
+class Samplers:
+    """The batches that the sampling devices have under way.
+
+    A thread of its own waits for rollouts and has them scored, so that the trainer's programs are
+    dispatched meanwhile. Use it as a context: what is under way is given up at its end.
+    """
+
+    def __init__(self, experiment: Experiment, rewards_of: Callable[..., Any] | None):
+        """Builds the programs of the sampling devices.
+
+        Args:
+          experiment: with config.mesh.samplers > 0.
+          rewards_of: verification on the host; None for a task that is verified on the device.
+        """
+        config, task, model = experiment.config, experiment.task, experiment.model
+        mesh = sharding.sampler_mesh(config.mesh)
+        by_prompt, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+        sample = make_sample_fn(config, mesh, task, model)
+        cast = partial(transformer.cast_for_sampling, model)
+
+        def sample_step(params, key, prompts, step, index):
+            key = sampling_key(config, key, step, index)
+            return sample(params, prompts, key, config.group_size)
+
+        self._experiment, self._rewards_of = experiment, rewards_of
+        self._lag, self._whole = config.learner.staleness, whole
+        self._cast = jax.jit(cast, out_shardings=parameter_shardings(model, experiment.mesh))
+        self._shardings = parameter_shardings(model, mesh)
+        self._sample = jax.jit(sample_step, out_shardings=by_prompt)
+        self._replace_flat = jax.jit(replace_flat, out_shardings=(by_prompt, whole))
+        self._train_prompts = jax.jit(
+            lambda seed, position: task.train_prompts(seed, position, config.prompts),
+            out_shardings=by_prompt,
+        )
+        self._verify = jax.jit(task.verify)  # of a device task alone
+        self._by_prompt = by_prompt
+        self._under_way: dict[int, Future[Collected]] = {}
+        self._thread = ThreadPoolExecutor(1, "samplers")
+
+    def __enter__(self) -> "Samplers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def take(self, state: TrainState, step: int) -> Collected:
+        """Sends for the batch that `state` can sample, and returns that of `step`.
+
+        Args:
+          state: before `step`; its parameters are copied before anything can overwrite them.
+          step: of the batch, which is on the trainer's devices.
+        """
+        if step not in self._under_way:  # at the start, or after a resume
+            self._under_way.clear()
+            for later in range(step, step + self._lag):
+                past = jax.tree.map(lambda p, s=later: p[s % self._lag], state.past_params)
+                self._send_for(later, past, state.key)
+        self._send_for(step + self._lag, state.params, state.key)
+        batch = self._under_way.pop(step).result()
+        prompts, rollouts = jax.device_put(
+            (batch.prompts, batch.rollouts), sharding.batch_sharding(self._experiment.mesh)
+        )
+        return batch._replace(prompts=prompts, rollouts=rollouts)
+
+    def _send_for(self, step: int, params: Any, key: jax.Array) -> None:
+        if step < self._experiment.config.steps:
+            sent = jax.device_put(self._cast(params), self._shardings)
+            key = jax.device_put(key, self._whole)
+            self._under_way[step] = self._thread.submit(self._collect, step, sent, key)
+
+    def _collect(self, step: int, params: Any, key: jax.Array) -> Collected:
+        config, task = self._experiment.config, self._experiment.task
+
+        def prompts(position):
+            if task.on_device:
+                made = self._train_prompts(config.seed, position)
+                return made._replace(verifier_inputs=()), made.verifier_inputs
+            read = task.train_prompts(config.seed, position, config.prompts)
+            placed = sharding.place(read._replace(verifier_inputs=()), self._by_prompt)
+            return placed, read.verifier_inputs
+
+        def verified(inputs, rollouts):
+            return self._verify(inputs, rollouts.tokens, rollouts.token_mask), {}, {}
+
+        source = Source(
+            prompts,
+            lambda placed, index: self._sample(params, key, placed, step, index),
+            self._rewards_of or verified,
+            self._replace_flat,
+        )
+        return collect(config, step, source)
