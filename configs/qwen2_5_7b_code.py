@@ -2,15 +2,18 @@
 
 Known of the paper's run (arXiv 2607.01490) and set here: contest problems with unit tests, reward
 1 or 0, 8k tokens, temperature 1, top-p 1, clipped ratios, FADE with H* = 1 nat. Not known, and
-chosen here: group size, prompts per step, learning rate, clipping range, no KL penalty, steps. Not
-the same: the paper starts from its own SFT on reasoning, trains on 25 thousand problems and samples
-with an older policy; here samples are of the newest one, and the start is a public model.
+chosen here: group size, prompts per step, learning rate, clipping range, no KL penalty, steps, and
+that rollouts are one step old. Not the same: the paper starts from its own SFT on reasoning and
+trains on 25 thousand problems; here the start is a public model. The paper's layout, one node that
+trains and seven that sample, is the second plan; the run takes it where one process sees all 64
+devices.
 
 The problems are $FADE_JAX_DATA/programming/code_contests.jsonl; a tenth of them is held out. For a
 file of LiveCodeBench's format set `path` and `format` of `config.task.kwargs`. The plan needs
 neither weights nor data; the run needs bubblewrap.
 
-    python -m experiments.perf.plan --config=configs/qwen2_5_7b_code.py --mesh=fsdp=8
+    python -m experiments.perf.plan --config=configs/qwen2_5_7b_code.py --mesh=fsdp=8 \
+        --mesh=fsdp=8,samplers=56
     python -m experiments.run --config=configs/qwen2_5_7b_code.py --config.mesh.fsdp=8 \
         --config.model.path=DIR --workdir=runs/qwen2_5_7b_code
     python -m experiments.evaluate --workdir=runs/qwen2_5_7b_code --samples=100 --max_tokens=8192 \
@@ -39,6 +42,9 @@ def get_config(mode: str = ""):
     }
     config.model.path = "~/models/Qwen2.5-7B-Instruct"
     config.advantage.kwargs = {"target_entropy": 1.0}
+    config.prompts = 56  # one for each sampling device of the paper's layout
+    config.learner.microbatches = 7  # one prompt and its group on each of 8 devices
+    config.learner.staleness = 1
     config.steps = 1000
     config.evaluation.every = 50
     config.evaluation.prompts = 64

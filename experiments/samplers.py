@@ -9,9 +9,10 @@ meshes. Below: collect, step_functions, sharding. Above: train.
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from experiments import sharding
 from experiments.collect import Collected, Source, collect
@@ -20,6 +21,52 @@ from experiments.learner import TrainState
 from experiments.models import transformer
 from experiments.resampling import replace_flat
 from experiments.step_functions import make_sample_fn, parameter_shardings, sampling_key
+
+
+class SamplerFns(NamedTuple):
+    """The jitted functions of the sampling devices.
+
+    Attributes:
+      shardings: of the parameters that they get.
+      cast: parameters of the trainer -> what is sent; on the trainer's devices.
+      sample: (params, key, prompts, step, round) -> Rollouts.
+      train_prompts: (seed, position) -> Prompts; device tasks.
+      verify: (verifier inputs, tokens, mask) -> rewards; device tasks.
+      replace_flat: see resampling.replace_flat.
+    """
+
+    shardings: Any
+    cast: Callable
+    sample: Callable
+    train_prompts: Callable
+    verify: Callable
+    replace_flat: Callable
+
+
+def make_sampler_fns(experiment: Experiment, mesh: Mesh) -> SamplerFns:
+    """Builds the functions of the devices of `mesh`; nothing is compiled before its first call."""
+    config, task, model = experiment.config, experiment.task, experiment.model
+    by_prompt, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    sample = make_sample_fn(config, mesh, task, model)
+
+    def sample_step(params, key, prompts, step, index):
+        key = sampling_key(config, key, step, index)
+        return sample(params, prompts, key, config.group_size)
+
+    return SamplerFns(
+        shardings=parameter_shardings(model, mesh),
+        cast=jax.jit(
+            partial(transformer.cast_for_sampling, model),
+            out_shardings=parameter_shardings(model, experiment.mesh),
+        ),
+        sample=jax.jit(sample_step, out_shardings=by_prompt),
+        train_prompts=jax.jit(
+            lambda seed, position: task.train_prompts(seed, position, config.prompts),
+            out_shardings=by_prompt,
+        ),
+        verify=jax.jit(lambda *rollouts: task.verify(*rollouts)),
+        replace_flat=jax.jit(replace_flat, out_shardings=(by_prompt, whole)),
+    )
 
 
 class Samplers:
@@ -36,28 +83,10 @@ class Samplers:
           experiment: with config.mesh.samplers > 0.
           rewards_of: verification on the host; None for a task that is verified on the device.
         """
-        config, task, model = experiment.config, experiment.task, experiment.model
-        mesh = sharding.sampler_mesh(config.mesh)
-        by_prompt, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-        sample = make_sample_fn(config, mesh, task, model)
-        cast = partial(transformer.cast_for_sampling, model)
-
-        def sample_step(params, key, prompts, step, index):
-            key = sampling_key(config, key, step, index)
-            return sample(params, prompts, key, config.group_size)
-
         self._experiment, self._rewards_of = experiment, rewards_of
-        self._lag, self._whole = config.learner.staleness, whole
-        self._cast = jax.jit(cast, out_shardings=parameter_shardings(model, experiment.mesh))
-        self._shardings = parameter_shardings(model, mesh)
-        self._sample = jax.jit(sample_step, out_shardings=by_prompt)
-        self._replace_flat = jax.jit(replace_flat, out_shardings=(by_prompt, whole))
-        self._train_prompts = jax.jit(
-            lambda seed, position: task.train_prompts(seed, position, config.prompts),
-            out_shardings=by_prompt,
-        )
-        self._verify = jax.jit(task.verify)  # of a device task alone
-        self._by_prompt = by_prompt
+        self._mesh = sharding.sampler_mesh(experiment.config.mesh)
+        self._fns = make_sampler_fns(experiment, self._mesh)
+        self._lag = experiment.config.learner.staleness
         self._under_way: dict[int, Future[Collected]] = {}
         self._thread = ThreadPoolExecutor(1, "samplers")
 
@@ -88,8 +117,8 @@ class Samplers:
 
     def _send_for(self, step: int, params: Any, key: jax.Array) -> None:
         if step < self._experiment.config.steps:
-            sent = jax.device_put(self._cast(params), self._shardings)
-            key = jax.device_put(key, self._whole)
+            sent = jax.device_put(self._fns.cast(params), self._fns.shardings)
+            key = jax.device_put(key, sharding.replicated(self._mesh))
             self._under_way[step] = self._thread.submit(self._collect, step, sent, key)
 
     def _collect(self, step: int, params: Any, key: jax.Array) -> Collected:
@@ -97,19 +126,20 @@ class Samplers:
 
         def prompts(position):
             if task.on_device:
-                made = self._train_prompts(config.seed, position)
+                made = self._fns.train_prompts(config.seed, position)
                 return made._replace(verifier_inputs=()), made.verifier_inputs
             read = task.train_prompts(config.seed, position, config.prompts)
-            placed = sharding.place(read._replace(verifier_inputs=()), self._by_prompt)
+            by_prompt = sharding.batch_sharding(self._mesh)
+            placed = sharding.place(read._replace(verifier_inputs=()), by_prompt)
             return placed, read.verifier_inputs
 
         def verified(inputs, rollouts):
-            return self._verify(inputs, rollouts.tokens, rollouts.token_mask), {}, {}
+            return self._fns.verify(inputs, rollouts.tokens, rollouts.token_mask), {}, {}
 
         source = Source(
             prompts,
-            lambda placed, index: self._sample(params, key, placed, step, index),
+            lambda placed, index: self._fns.sample(params, key, placed, step, index),
             self._rewards_of or verified,
-            self._replace_flat,
+            self._fns.replace_flat,
         )
         return collect(config, step, source)

@@ -18,6 +18,7 @@ import math
 from typing import NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from experiments.experiment import Experiment
 from experiments.learner import TrainState
@@ -57,9 +58,9 @@ class Work(NamedTuple):
     item: int
 
 
-def work_of(experiment: Experiment) -> Work:
-    """Returns the work of one device of a run."""
-    config, mesh = experiment.config, experiment.mesh
+def work_of(experiment: Experiment, mesh: Mesh | None = None) -> Work:
+    """Returns the work of one device of a run, or of one of its sampling devices, of `mesh`."""
+    config, mesh = experiment.config, mesh or experiment.mesh
     return Work(
         experiment.model,
         prompts=config.prompts // (mesh.shape["data"] * mesh.shape["fsdp"]),
@@ -162,9 +163,9 @@ def shard_bytes(tree) -> int:
 def state_bytes(state: TrainState) -> dict[str, int]:
     """Bytes of the train state on one device, without PRNG keys.
 
-    "rest" is the head before RL, past parameters and the state of the advantage.
+    "rest" is the head before RL, past parameters, the reference and the small states.
     """
-    rest = state.step, state.advantage_state, state.initial_head, state.past_params
+    rest = state._replace(key=(), params=(), opt_state=())
     parts = {"weights": state.params, "optimizer": state.opt_state, "rest": rest}
     return {name: shard_bytes(tree) for name, tree in parts.items()}
 
@@ -295,8 +296,27 @@ LATENCY = 10e-6  # seconds of each collective beside its bytes
 _FORWARD_PASSES, _BACKWARD_PASSES = 4, 8
 
 
+def handover_bytes(sent, trainers: int, mesh: Mesh | None) -> dict[str, float]:
+    """Bytes of the weights' way to the sampling devices after one step, without a multicast.
+
+    Args:
+      sent: abstract parameters as the sampling devices get them, with their shardings.
+      trainers: devices that train, which share the sending.
+      mesh: of the sampling devices; None without any.
+    """
+    if mesh is None:
+        return {"received": 0, "sent": 0}
+    received = shard_bytes(sent)
+    return {"received": received, "sent": received * mesh.size / trainers}
+
+
 def step_seconds(
-    device: Device, work: Work, sample: list[Collective], learn: list[Collective]
+    device: Device,
+    work: Work,
+    sample: list[Collective],
+    learn: list[Collective],
+    sampling: Work,
+    handover: dict[str, float],
 ) -> dict[str, float]:
     """Predicts the seconds of one step.
 
@@ -306,31 +326,40 @@ def step_seconds(
     decode       per token the larger of its products and its reads: the weights and the cache once
     collectives  bytes / (link rate x OF_LINK_RATE) + LATENCY each
 
+    handover     the larger of what a device receives and sends of the weights / its outer rate
+
     "learn" adds all of the train step; "learn_overlapped" hides the smaller of collectives and
     products behind the larger.
 
     Args:
       device: one of DEVICES.
-      work: of one device.
+      work: of one device that trains.
       sample: collectives of the rollout step.
       learn: collectives of the train step.
+      sampling: work of one device that samples.
+      handover: see `handover_bytes`.
     """
     speed, reading = device.flops * OF_FLOPS, device.memory_rate * OF_MEMORY_RATE
-    prefill = sample_flops(work._replace(completion=1)).total
-    bytes_read = (work.completion - 1) * (copy_bytes(work) + cache_bytes(work))
+    prefill = sample_flops(sampling._replace(completion=1)).total
+    bytes_read = (sampling.completion - 1) * (copy_bytes(sampling) + cache_bytes(sampling))
     parts = {
         "prefill": prefill / speed,
-        "decode": max((sample_flops(work).total - prefill) / speed, bytes_read / reading),
+        "decode": max((sample_flops(sampling).total - prefill) / speed, bytes_read / reading),
         "sample_collectives": transfer_seconds(device, sample),
         "products": learn_flops(work).total / speed,
         "scores": score_bytes(work) / reading,
         "learn_collectives": transfer_seconds(device, learn),
+        "handover": max(handover.values()) / (device.outer_rate * OF_LINK_RATE),
     }
     products, transfers = parts["products"], parts["learn_collectives"]
+    rollout = parts["prefill"] + parts["decode"] + parts["sample_collectives"]
+    update = max(products, transfers) + parts["scores"]
+    beside = parts["handover"] > 0
     return parts | {
-        "rollout": parts["prefill"] + parts["decode"] + parts["sample_collectives"],
+        "step": max(rollout, update) + parts["handover"] if beside else rollout + update,
+        "rollout": rollout,
         "learn": products + parts["scores"] + transfers,
-        "learn_overlapped": max(products, transfers) + parts["scores"],
+        "learn_overlapped": update,
     }
 
 

@@ -19,6 +19,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,10 +34,13 @@ from experiments.command import config_module, one_line_errors
 from experiments.config import Config, ConfigError
 from experiments.experiment import Experiment, abstract_state, assemble, build_experiment
 from experiments.learner import hyperparameters
+from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.perf import flops
 from experiments.perf.hlo import CompiledStep, bytes_by_kind, collectives, compile_step
 from experiments.rollout import Rollouts
+from experiments.samplers import make_sampler_fns
+from experiments.step_functions import parameter_shapes, parameter_shardings
 from experiments.tasks.base import Prompts
 from experiments.validation import validate
 
@@ -73,9 +77,14 @@ def with_mesh(config: Config, text: str) -> Config:
         size = config.mesh[axis]
         if type(size) is not int or not 1 <= size <= 2**16:
             raise ConfigError(f"--mesh: {axis} must be a whole number in 1..65536, got {size!r}")
-    if (count := math.prod(config.mesh.values())) > 2**16:
+    if (count := _devices(config)) > 2**16:
         raise ConfigError(f"--mesh must have at most 65536 devices, got {count}: {text}")
     return config
+
+
+def _devices(config: Config) -> int:
+    axes = math.prod(config.mesh[axis] for axis in sharding.MESH_AXES)
+    return axes + config.mesh.samplers
 
 
 class TaskSizes(NamedTuple):
@@ -112,8 +121,25 @@ def abstract_experiment(config: Config, architecture: ModelConfig | None) -> Exp
     return assemble(config, mesh, task, model)
 
 
+def sent_params(experiment: Experiment) -> Any:
+    """Returns the abstract parameters that a sampling device holds; None without any."""
+    config, model = experiment.config, experiment.model
+    if not config.mesh.samplers:
+        return None
+    shardings = parameter_shardings(model, sharding.sampler_mesh(config.mesh))
+    cast = partial(transformer.cast_for_sampling, model)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        jax.eval_shape(cast, parameter_shapes(model)),
+        shardings,
+    )
+
+
 def compile_steps(experiment: Experiment) -> dict[str, CompiledStep]:
-    """Compiles the rollout step, "sample", and the train step, "learn", of abstract arrays."""
+    """Compiles the rollout step, "sample", and the train step, "learn", of abstract arrays.
+
+    With config.mesh.samplers the rollout step is that of the sampling devices.
+    """
     hyper = hyperparameters(experiment.config, experiment.methods)
     state = abstract_state(experiment, hyper)
     place = sharding.batch_sharding(experiment.mesh)
@@ -129,8 +155,24 @@ def compile_steps(experiment: Experiment) -> dict[str, CompiledStep]:
     floats = array(jnp.float32, count, group, tokens)
     rollouts = Rollouts(array(jnp.int32, count, group, tokens), floats, floats, floats)
     rewards = array(jnp.float32, count, group)
+    if config.mesh.samplers:
+        mesh = sharding.sampler_mesh(config.mesh)
+        whole = sharding.replicated(mesh)
+        key = jax.ShapeDtypeStruct(state.key.shape, state.key.dtype, sharding=whole)
+        number = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+        there = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(
+                x.shape, x.dtype, sharding=sharding.batch_sharding(mesh)
+            ),
+            prompts,
+        )
+        params = sent_params(experiment)
+        fns = make_sampler_fns(experiment, mesh)
+        sample = compile_step(fns.sample, params, key, there, number, number)
+    else:
+        sample = compile_step(experiment.rl.sample, state, prompts)
     return {
-        "sample": compile_step(experiment.rl.sample, state, prompts),
+        "sample": sample,
         "learn": compile_step(experiment.rl.update, state, hyper, prompts, rollouts, rewards),
     }
 
@@ -142,17 +184,20 @@ class Plan(NamedTuple):
       name: of the config.
       mesh: sizes of the axes.
       options: settings that the memory depends on.
+      samplers: devices beside the mesh that sample; 0 where the same devices take turns.
       resident: bytes of the train state (exact).
       learning: bytes of the train step beside it (estimated).
       sampling: bytes of the rollout step beside it (estimated).
       flops: of "sample" and "learn" (formula).
       collectives: bytes of "sample" and "learn" by kind (counted in the partitioned program).
       compiled: CompiledStep of "sample" and "learn" without the text (measured, CPU).
+      handover: bytes of the weights' way to the sampling devices (exact).
       seconds: by device name (estimated).
     """
 
     name: str
     mesh: dict
+    samplers: int
     options: dict
     resident: dict
     learning: dict
@@ -160,11 +205,18 @@ class Plan(NamedTuple):
     flops: dict
     collectives: dict
     compiled: dict
+    handover: dict
     seconds: dict
 
     @property
     def peak_bytes(self) -> float:
-        """Bytes of the state and of the larger of the rollout step and the train step."""
+        """Bytes of the state and of the larger of the rollout step and the train step.
+
+        With samplers, of a device that trains, or of one that samples if that is more.
+        """
+        if self.samplers:
+            trains = sum(self.resident.values()) + sum(self.learning.values())
+            return max(trains, sum(self.sampling.values()))
         step = max(sum(self.learning.values()), sum(self.sampling.values()))
         return sum(self.resident.values()) + step
 
@@ -173,7 +225,8 @@ class Plan(NamedTuple):
         """`64 devices: data 1, fsdp 16, tensor 4; 4 microbatches`."""
         axes = ", ".join(f"{axis} {size}" for axis, size in self.mesh.items())
         count = math.prod(self.mesh.values())
-        return f"{count} devices: {axes}; {self.options['microbatches']} microbatches"
+        beside = f" and {self.samplers} samplers" if self.samplers else ""
+        return f"{count} devices{beside}: {axes}; {self.options['microbatches']} microbatches"
 
 
 def make_plan(name: str, config: Config, architecture: ModelConfig | None) -> Plan:
@@ -185,7 +238,11 @@ def make_plan(name: str, config: Config, architecture: ModelConfig | None) -> Pl
       architecture: see `abstract_experiment`.
     """
     experiment = abstract_experiment(config, architecture)
-    work = flops.work_of(experiment)
+    work = sampling = flops.work_of(experiment)
+    samplers = sharding.sampler_mesh(config.mesh) if config.mesh.samplers else None
+    if samplers is not None:
+        sampling = flops.work_of(experiment, samplers)
+    handover = flops.handover_bytes(sent_params(experiment), experiment.mesh.size, samplers)
     state = abstract_state(experiment, hyperparameters(config, experiment.methods))
     compiled = compile_steps(experiment)
     found = {
@@ -193,13 +250,14 @@ def make_plan(name: str, config: Config, architecture: ModelConfig | None) -> Pl
         # The loop over microbatches ends early where all advantages are 0: counted in full.
         "learn": collectives(compiled["learn"].partitioned, unknown_trips=work.microbatches),
     }
-    counts = {"sample": flops.sample_flops(work), "learn": flops.learn_flops(work)}
+    counts = {"sample": flops.sample_flops(sampling), "learn": flops.learn_flops(work)}
     reports = {step: report._asdict() for step, report in compiled.items()}
     for report in reports.values():
         del report["partitioned"]
     return Plan(
         name,
         mesh=dict(experiment.mesh.shape),
+        samplers=config.mesh.samplers,
         options={
             "prompts": config.prompts,
             "group_size": config.group_size,
@@ -212,12 +270,15 @@ def make_plan(name: str, config: Config, architecture: ModelConfig | None) -> Pl
         },
         resident=flops.state_bytes(state),
         learning=flops.learn_bytes(work, state),
-        sampling=flops.sample_bytes(work),
+        sampling=flops.sample_bytes(sampling),
         flops={step: count._asdict() for step, count in counts.items()},
         collectives={step: bytes_by_kind(found[step]) for step in found},
         compiled=reports,
+        handover=handover,
         seconds={
-            device.name: flops.step_seconds(device, work, found["sample"], found["learn"])
+            device.name: flops.step_seconds(
+                device, work, found["sample"], found["learn"], sampling, handover
+            )
             for device in flops.DEVICES
         },
     )
@@ -243,6 +304,10 @@ _SAMPLING = {
     "cache": "rollout step: cache of keys and values",
     "logits": "rollout step: logits",
 }
+_HANDOVER = {
+    "received": "weights that a sampling device receives (exact)",
+    "sent": "weights that a training device sends (exact)",
+}
 _SECONDS = {
     "prefill": "rollout: prompts",
     "decode": "rollout: decoding",
@@ -250,9 +315,11 @@ _SECONDS = {
     "products": "train: products",
     "scores": "train: attention scores through memory",
     "learn_collectives": "train: collectives",
+    "handover": "weights to the samplers",
     "rollout": "**rollout step**",
     "learn": "**train step**, nothing overlapped",
     "learn_overlapped": "**train step**, collectives overlapped",
+    "step": "**whole step**: in turn, or the longer beside the other and the weights' way",
 }
 
 
@@ -298,9 +365,10 @@ def plan_tables(plans: Sequence[Plan]) -> str:
             *rows(products, lambda p, key: p.flops[key[0]][key[1]], _TERA),
             *rows(by_step("seconds to compile"), lambda p, step: p.compiled[step]["seconds"], 1),
         ],
-        "Bytes that one device sends in one step, GB": rows(
-            kinds, lambda p, key: p.collectives[key[0]][key[1]]
-        ),
+        "Bytes that one device sends in one step, GB": [
+            *rows(kinds, lambda p, key: p.collectives[key[0]][key[1]]),
+            *rows(_HANDOVER if any(p.samplers for p in plans) else {}, lambda p, k: p.handover[k]),
+        ],
         "Estimated seconds of one step": rows(seconds, lambda p, key: p.seconds[key[0]][key[1]], 1),
     }
     columns = ["", *(plan.title for plan in plans)]
@@ -327,7 +395,7 @@ def main(argv):
     configs = [with_mesh(FLAGS.config, mesh) for mesh in FLAGS.mesh]
     # Before the first use of a device, which starts the backend.
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", max(math.prod(c.mesh.values()) for c in configs))
+    jax.config.update("jax_num_cpu_devices", max(_devices(config) for config in configs))
     architecture = getattr(config_module(), "architecture", None)
     if architecture is None and FLAGS.config.model.path:
         raise ConfigError(

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.config import ConfigError
-from experiments.experiment import abstract_state
+from experiments.experiment import abstract_state, build_experiment
 from experiments.learner import hyperparameters
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.perf import flops, plan
 from experiments.perf.hlo import collectives
 from experiments.rollout import BLOCKS
+from tests.experiments.tiny_config import get_config as tiny_config
 
 L, D, HEADS, KV_HEADS, HEAD, F, V = 3, 64, 4, 2, 16, 128, 256
 MODEL = ModelConfig(
@@ -145,7 +146,7 @@ def test_with_mesh_rejects_bad_meshes(mesh, message):
 
 def test_with_mesh_sets_axes_and_fields():
     planned = config("fsdp=4, tensor=2,learner.microbatches=4")
-    assert planned.mesh.to_dict() == {"data": 1, "fsdp": 4, "tensor": 2}
+    assert planned.mesh.to_dict() == {"data": 1, "fsdp": 4, "tensor": 2, "samplers": 0}
     assert planned.learner.microbatches == 4
 
 
@@ -167,17 +168,24 @@ def test_architecture_has_published_parameter_count(name, count):
 
 
 @pytest.mark.parametrize(
-    ("name", "group", "completion"),
-    [("qwen2_5_7b_code", 8, 8192), ("qwen2_5_32b_code", 4, 30_720), ("qwen2_5_math", 8, 4096)],
+    ("name", "mesh", "prompts", "group", "completion"),
+    [
+        ("qwen2_5_7b_code", "fsdp=8", 56, 8, 8192),
+        ("qwen2_5_32b_code", "fsdp=4", 60, 4, 30_720),
+        ("qwen2_5_math", "fsdp=8", 64, 8, 4096),
+    ],
 )
-def test_abstract_experiment_of_a_recipe_reads_no_file(name, group, completion, monkeypatch):
+def test_abstract_experiment_of_a_recipe_reads_no_file(
+    name, mesh, prompts, group, completion, monkeypatch
+):
     monkeypatch.setenv("FADE_JAX_DATA", "/nowhere")
     module = importlib.import_module(f"configs.{name}")
-    planned = plan.with_mesh(module.get_config(), "fsdp=8")
+    planned = plan.with_mesh(module.get_config(), mesh)
     experiment = plan.abstract_experiment(planned, module.architecture())
     work = flops.work_of(experiment)
     assert (work.prompt, work.completion) == (1024, completion)
-    assert (work.prompts, work.group, work.item) == (8, group, 2)  # 64 prompts over 8, bfloat16
+    rows = planned.mesh.fsdp
+    assert (work.prompts, work.group, work.item) == (prompts // rows, group, 2)  # bfloat16
 
 
 @pytest.mark.slow
@@ -205,11 +213,13 @@ def test_command_prints_plan_or_one_line_error(command, tmp_path):
 def test_plan_tables_values():
     work = {"projections": 1e12, "attention": 2e12, "head": 3e12}
     keys = ["prefill", "decode", "sample_collectives", "products", "scores", "learn_collectives"]
-    seconds = dict.fromkeys([*keys, "rollout", "learn", "learn_overlapped"], 4.25)
+    keys += ["handover", "rollout", "learn", "learn_overlapped", "step"]
+    seconds = dict.fromkeys(keys, 4.25)
     compiled = {"arguments": 3e9, "outputs": 0, "temporary": 1e9, "seconds": 12.0}
     toy = plan.Plan(
         "toy",
         mesh={"data": 1, "fsdp": 8, "tensor": 2},
+        samplers=0,
         options={"microbatches": 2},
         resident={"weights": 1e9, "optimizer": 2e9, "rest": 0},
         learning=dict.fromkeys(["gradients", "residuals", "layer", "attention", "head"], 2.2e9),
@@ -217,6 +227,7 @@ def test_plan_tables_values():
         flops={"sample": work, "learn": work},
         collectives={"sample": {"all-gather": 7e9}, "learn": {"all-gather": 9.5e9}},
         compiled={"sample": compiled, "learn": compiled},
+        handover={"received": 0, "sent": 0},
         seconds={device.name: seconds for device in flops.DEVICES},
     )
     assert toy.peak_bytes == pytest.approx(14e9)
@@ -229,3 +240,26 @@ def test_plan_tables_values():
     assert ["rollout step: projections, TFLOP", "1"] in rows
     assert ["train step: seconds to compile", "12.0"] in rows
     assert ["H100 SXM, **train step**, nothing overlapped", "4.2"] in rows
+    beside = toy._replace(samplers=48, handover={"received": 1.5e9, "sent": 4.5e9})
+    assert beside.peak_bytes == pytest.approx(14e9)  # 3 + 11 of a device that trains
+    text = plan.plan_tables([beside])
+    assert "16 devices and 48 samplers: data 1, fsdp 8, tensor 2; 2 microbatches" in text
+    assert "weights that a training device sends (exact)" in text
+
+
+def test_plan_with_samplers_counts_the_weights_way():
+    """One layer of width 16 in bfloat16 but norms and head, to each of two sampling devices."""
+    planned = tiny_config()
+    planned.learner.staleness, planned.model.dtype = 1, "bfloat16"
+    planned = plan.with_mesh(planned, "fsdp=4,samplers=2")
+    made = plan.make_plan("tiny", planned, None)
+    vocabulary = build_experiment(tiny_config()).model.vocab_size
+    head_dim = 8
+    layer = 16 * 16 * 2 + 2 * 16 * head_dim + 3 * 16 * 32  # query, output; key, value; SwiGLU
+    norms = 3 * 16
+    whole = 2 * (layer + vocabulary * 16) + 4 * (norms + vocabulary * 16)
+    assert made.handover == {"received": whole, "sent": whole * 2 / 4}
+    seconds = made.seconds["H100 SXM"]
+    assert seconds["handover"] == pytest.approx(whole / (50e9 * 0.8))
+    longer = max(seconds["rollout"], seconds["learn_overlapped"])
+    assert seconds["step"] == pytest.approx(longer + seconds["handover"])
