@@ -30,6 +30,7 @@ READ_AROUND_PROGRAMS = (
     "evaluation.seed",
     "checkpoint",
     "sweep",
+    "launcher",
 )
 
 

@@ -68,6 +68,12 @@ _SEED = _whole(0, 2**32 - 1)
 _STEPS = _whole(1)
 _SIZE = _whole(1, 2**24)  # of what is in memory at one time
 _NAME = (Check("a name", lambda x: isinstance(x, str) and 0 < len(x) <= 1000 and "\0" not in x),)
+_WORD = (
+    Check(
+        "a word of at most 1000 characters, or empty",
+        lambda x: isinstance(x, str) and len(x) <= 1000 and x.isprintable() and " " not in x,
+    ),
+)
 _PATH = (Check("a path", lambda x: isinstance(x, str) and "\0" not in x and len(x) <= 4096),)
 _KWARGS = (Check("a dict of keyword arguments", lambda x: isinstance(x, (ConfigDict, Mapping))),)
 
@@ -160,6 +166,16 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "sweep.runs_together": _whole(0),
     "sweep.seeds": _whole(1, 2**20),
     "sweep.reuse": _PATH,
+    "launcher.jobs": _whole(0, 2**20),
+    "launcher.at_once": _whole(0, 2**20),
+    "launcher.partition": _WORD,
+    "launcher.account": _WORD,
+    "launcher.gpus": _whole(0, 1024),
+    "launcher.cpus": _whole(0, 2**16),
+    "launcher.memory_gb": _whole(0, 2**20),
+    "launcher.minutes": _whole(1, 2**20),
+    "launcher.requeues": _whole(0, 2**20),
+    "launcher.parameters": _KWARGS,
 }
 
 

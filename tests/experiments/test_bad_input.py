@@ -82,6 +82,10 @@ TAKES = {
     "mesh.tensor": COUNT, "verification.workers": INDEX,
     "verification.timeout_seconds": FRACTION, "sweep.mode": set(), "sweep.workers": INDEX,
     "sweep.runs_together": INDEX, "sweep.seeds": COUNT, "sweep.reuse": TEXT,
+    "launcher.jobs": INDEX, "launcher.at_once": INDEX, "launcher.partition": TEXT,
+    "launcher.account": TEXT, "launcher.gpus": INDEX, "launcher.cpus": INDEX,
+    "launcher.memory_gb": INDEX, "launcher.minutes": COUNT, "launcher.requeues": INDEX,
+    "launcher.parameters": {"dict"},
 }  # fmt: skip
 
 
