@@ -218,7 +218,7 @@ def update(members: Sequence[Member], choice: Choice, rewards, states: tuple, **
 
 
 # What fade_jax.transforms exports beside factories that a config can call.
-NOT_A_METHOD = ("chain", "lift", "stateless")
+NOT_A_METHOD = ("chain", "init_prompts", "lift", "solve_rates", "stateless", "update_prompts")
 _FIRST = "rewards"  # the first parameter of a plain advantage, here as in fade_jax
 
 
