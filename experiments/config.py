@@ -161,6 +161,14 @@ def default_config() -> Config:
     config.mesh.fsdp = 1
     config.mesh.tensor = 1
 
+    # Training prompts drawn among those with a running solve rate in [low, high], or unseen; [0, 1]
+    # draws all in epochs. For tasks with a finite set of prompts, verified on the host.
+    config.curriculum = ConfigDict()
+    config.curriculum.low = 0.0
+    config.curriculum.high = 1.0
+    config.curriculum.explore = 0.1  # share of each step's prompts that is drawn from all
+    config.curriculum.decay = 0.5  # weight of the rollouts of earlier visits in a solve rate
+
     config.verification = ConfigDict()  # for tasks that are verified on the host
     config.verification.workers = 0  # processes; 0: the main process
     config.verification.timeout_seconds = 5.0  # a rollout that takes longer counts as failed

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from experiments import advantages, learner, sharding
 from experiments.config import Config, ConfigError
+from experiments.curriculum import check_curriculum, table_size
 from experiments.learner import Hyperparameters, TrainState, hyperparameters
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
@@ -80,6 +81,8 @@ def build_experiment(config: Config, methods: Sequence[tuple[str, dict]] = ()) -
     advantages.check_shaped_rewards(config)
     check_optimizer(config.optimizer)
     task, model, weights = _task_and_model(config)
+    advantages.check_prompts([advantages.method_of(config), *methods], config, task)
+    check_curriculum(config, task)
     positions = task.max_prompt + task.max_completion
     if positions > model.max_positions:
         raise ConfigError(
@@ -203,11 +206,15 @@ def abstract_state(experiment: Experiment, hyper: Hyperparameters) -> TrainState
             experiment.methods,
             hyper,
             transformer.init_params(model, jax.random.key(0)),
+            table_size(config, experiment.task),
         )
     )
     shardings = train_state_shardings(config, mesh, model)
-    replicated = jax.tree.map(lambda _: shardings.advantage_state, shapes.advantage_state)
-    return _with_shardings(shapes, shardings._replace(advantage_state=replicated))
+    whole = {
+        name: jax.tree.map(lambda _, name=name: getattr(shardings, name), getattr(shapes, name))
+        for name in ("advantage_state", "solve_rates")
+    }
+    return _with_shardings(shapes, shardings._replace(**whole))
 
 
 def abstract_checkpoint(experiment: Experiment) -> TrainState:

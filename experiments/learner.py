@@ -25,6 +25,7 @@ from experiments.rollout import Rollouts, completion_log_probs
 from fade_jax import losses
 from fade_jax.diagnostics import batch_metrics
 from fade_jax.losses import Total, constant_length_mean, sequence_mean, token_mean
+from fade_jax.transforms import init_prompts
 
 
 def sequence_sum(losses, mask) -> Total:
@@ -55,6 +56,7 @@ class TrainState(NamedTuple):
         without learner.head_rank.
       past_params: the parameters of the last k = learner.staleness steps, stacked [k, ...]; those
         of step t at t mod k. Empty where k = 0.
+      solve_rates: PromptState of the training prompts; empty without a curriculum.
     """
 
     step: jax.Array
@@ -64,6 +66,7 @@ class TrainState(NamedTuple):
     key: jax.Array
     initial_head: Any
     past_params: Any
+    solve_rates: Any = ()
 
 
 class Hyperparameters(NamedTuple):
@@ -94,7 +97,9 @@ class Batch(NamedTuple):
     advantages: jax.Array  # float32 [P, G]
 
 
-def init_state(model: ModelConfig, settings, members, hyper: Hyperparameters, params) -> TrainState:
+def init_state(
+    model: ModelConfig, settings, members, hyper: Hyperparameters, params, num_prompts: int = 0
+) -> TrainState:
     """Returns the state before the first step.
 
     Args:
@@ -103,6 +108,7 @@ def init_state(model: ModelConfig, settings, members, hyper: Hyperparameters, pa
       members: the advantage members the program is compiled for.
       hyper: traced hyperparameters.
       params: where training starts.
+      num_prompts: whose solve rates the state keeps.
     """
     optimizer = make_optimizer(settings.optimizer, hyper.learning_rate)
     lag = settings.learner.staleness
@@ -116,6 +122,7 @@ def init_state(model: ModelConfig, settings, members, hyper: Hyperparameters, pa
         key=jax.random.key(hyper.seed),
         initial_head=jnp.copy(head) if settings.learner.head_rank else (),
         past_params=jax.tree.map(lambda p: repeat(p[None]), params) if lag else (),
+        solve_rates=init_prompts(num_prompts) if num_prompts else (),
     )
 
 
@@ -176,7 +183,7 @@ def policy_update(
     """
     mask, entropies = rollouts.token_mask, rollouts.entropies
     lengths = jnp.sum(mask, axis=-1)
-    statistics = {}
+    statistics = {} if isinstance(prompts.index, tuple) else {"prompt": prompts.index}
     if known is not None:
         mask, entropies = mask * known[..., None], entropies * known[..., None]
         rewards = jnp.where(known, rewards, 0)

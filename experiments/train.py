@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import curriculum
 from experiments import workdir as workdirs
 from experiments.checkpoints import tree_sha256
 from experiments.config import Config, ConfigError
@@ -135,13 +136,21 @@ def rl_stage(run: Run, rewards_of: Any) -> Stage:
         return state, [_lines(metrics, config)]
 
     rounds = config.learner.resample_rounds
+    seen: list[tuple[Any, Any]] = []  # of a step: index and rewards of all prompts sampled
+
+    def draw_prompts(state, position):
+        if curriculum.is_on(config):
+            finite: Any = task  # see curriculum.check_curriculum
+            return finite.prompts_at(curriculum.draw(config, state.solve_rates, position))
+        return task.train_prompts(config.seed, position, config.prompts)
 
     def collect(state, step, index):
         """The prompts, rollouts and rewards of one round of a step, and counts of verdicts."""
-        prompts = task.train_prompts(config.seed, step * (rounds + 1) + index, config.prompts)
+        prompts = draw_prompts(state, step * (rounds + 1) + index)
         placed = place(prompts._replace(verifier_inputs=()), by_prompt)
         rollouts = rl.sample(state, placed, index)
         rewards, counts, _ = rewards_of(prompts.verifier_inputs, rollouts)
+        seen.append((prompts.index, rewards))
         return (placed, rollouts), rewards, counts
 
     def collect_varied(state, step):
@@ -164,7 +173,12 @@ def rl_stage(run: Run, rewards_of: Any) -> Stage:
     def on_host(state, step, count):
         lines = []
         for index in range(step, step + count):
+            seen.clear()
             (prompts, rollouts), rewards, extra = collect_varied(state, index)
+            if curriculum.is_on(config):
+                extra = extra | curriculum.curriculum_metrics(config, state.solve_rates)
+                for visit in seen:
+                    state = state._replace(solve_rates=rl.observe(state.solve_rates, *visit))
             # Of two compiled programs, the one without a mask is the usual one.
             known = () if (known := ~np.isnan(rewards)).all() else (place(known, by_prompt),)
             rewards = place(np.nan_to_num(rewards), by_prompt)

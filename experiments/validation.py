@@ -62,6 +62,7 @@ def _choice(*choices: Any) -> tuple[Check, ...]:
 _POSITIVE = _number("> 0", lambda x: x > 0)
 _NOT_NEGATIVE = _number(">= 0", lambda x: x >= 0)
 _BELOW_1 = _number("in [0, 1)", lambda x: 0 <= x < 1)
+_PROBABILITY = _number("in [0, 1]", lambda x: 0 <= x <= 1)
 _FRACTION = _number("in (0, 1]", lambda x: 0 < x <= 1)
 _BOOLEAN = _choice(True, False)
 _SEED = _whole(0, 2**32 - 1)
@@ -159,6 +160,10 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "mesh.data": (Check("-1 or >= 1", lambda x: type(x) is int and (x == -1 or 1 <= x < 2**31)),),
     "mesh.fsdp": _STEPS,
     "mesh.tensor": _STEPS,
+    "curriculum.low": _PROBABILITY,
+    "curriculum.high": _PROBABILITY,
+    "curriculum.explore": _PROBABILITY,
+    "curriculum.decay": _PROBABILITY,
     "verification.workers": _whole(0, 4096),
     "verification.timeout_seconds": _number("> 0", lambda x: x > 0, 86400),
     "sweep.mode": _choice(*SWEEP_MODES),
@@ -248,6 +253,9 @@ def validate(config: Config) -> None:
     _check_divides(config, "steps_per_call", "evaluation.every")
     _check_divides(config, "steps_per_call", "checkpoint.every")
     _check_divides(config, "evaluation.prompts_per_call", "evaluation.prompts")
+    low, high = config.curriculum.low, config.curriculum.high
+    allowed = f"at least config.curriculum.low = {low}"
+    _require(low <= high, "curriculum.high", high, allowed)
     samples, ks = config.evaluation.samples, tuple(config.evaluation.ks)
     allowed = f"numbers in 1..config.evaluation.samples = {samples}"
     _require(all(1 <= k <= samples for k in ks), "evaluation.ks", ks, allowed)
