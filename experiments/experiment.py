@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from experiments import advantages, learner, sharding
 from experiments.config import Config, ConfigError
 from experiments.curriculum import check_curriculum, table_size
-from experiments.learner import Hyperparameters, TrainState, hyperparameters
+from experiments.learner import Hyperparameters, PlainState, TrainState, hyperparameters
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.multihost import everywhere, gather, join_rows, rows_of
@@ -217,20 +217,20 @@ def abstract_state(experiment: Experiment, hyper: Hyperparameters) -> TrainState
     return _with_shardings(shapes, shardings._replace(**whole))
 
 
-def abstract_checkpoint(experiment: Experiment) -> TrainState:
+def abstract_checkpoint(experiment: Experiment) -> TrainState | PlainState:
     """Returns shapes, dtypes and shardings of what a run's checkpoint holds."""
     hyper = hyperparameters(experiment.config, experiment.methods)
     return learner.to_checkpoint(abstract_state(experiment, hyper), hyper)
 
 
 def from_checkpoint(
-    experiment: Experiment, hyper: Hyperparameters, restored: TrainState
+    experiment: Experiment, hyper: Hyperparameters, restored: TrainState | PlainState
 ) -> TrainState:
     """Returns the train state of a restored checkpoint: the inverse of `learner.to_checkpoint`."""
     states = advantages.all_states(experiment.methods, hyper.advantage, restored.advantage_state)
     # Copied, since leaves of a first state may be one buffer, which cannot be donated twice.
     states = jax.device_put(jax.tree.map(jnp.copy, states), sharding.replicated(experiment.mesh))
-    return restored._replace(advantage_state=states)
+    return TrainState(*restored)._replace(advantage_state=states)
 
 
 class Scored(NamedTuple):

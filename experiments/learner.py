@@ -69,6 +69,18 @@ class TrainState(NamedTuple):
     solve_rates: Any = ()
 
 
+class PlainState(NamedTuple):
+    """A TrainState without solve rates, as checkpoints have held it since before there were any."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    advantage_state: Any
+    key: jax.Array
+    initial_head: Any
+    past_params: Any
+
+
 class Hyperparameters(NamedTuple):
     """What a compiled program takes as traced values."""
 
@@ -126,10 +138,11 @@ def init_state(
     )
 
 
-def to_checkpoint(state: TrainState, hyper: Hyperparameters) -> TrainState:
+def to_checkpoint(state: TrainState, hyper: Hyperparameters) -> TrainState | PlainState:
     """Returns what a checkpoint holds: nothing that depends on the other runs of a sweep."""
     own = advantages.own_state(hyper.advantage, state.advantage_state)
-    return state._replace(advantage_state=own)
+    state = state._replace(advantage_state=own)
+    return state if state.solve_rates else PlainState(*state[:-1])
 
 
 def behavior_params(settings, state: TrainState):
