@@ -182,7 +182,7 @@ def default_config() -> Config:
 
     config.launcher = ConfigDict()  # for sweeps with --launcher=slurm or local
     config.launcher.jobs = 0  # parts of the sweep; 0: one for each run (slurm), one in all (local)
-    config.launcher.at_once = 0  # jobs that may run at the same time; 0: all
+    config.launcher.at_once = 0  # SLURM jobs that may run at the same time; 0: all
     config.launcher.partition = ""  # empty, and 0 for gpus, cpus and memory_gb: the cluster's own
     config.launcher.account = ""
     config.launcher.gpus = 0  # of each job, as cpus and memory_gb

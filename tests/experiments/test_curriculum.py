@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import curriculum
-from experiments.checkpoints import Checkpoints
+from experiments.checkpoints import Checkpoints, tree_sha256
 from experiments.config import ConfigError, default_config
+from experiments.evaluation import restore_params
 from experiments.experiment import abstract_checkpoint, build_experiment
 from experiments.metric_writer import Silent, read_lines
 from experiments.train import train
@@ -91,6 +92,12 @@ def test_train_resumes_solve_rates_to_the_same_bits(run, tmp_path):
         [line for line in metrics(directory) if "loss" in line] for directory in (tmp_path, workdir)
     )
     assert steps == whole_steps
+
+
+def test_restore_params_of_a_run_with_solve_rates(run):
+    _, experiment, workdir, whole = run
+    step, params = restore_params(experiment, workdir)
+    assert (step, tree_sha256(params)) == (4, whole["params_sha256"])
 
 
 def test_train_goes_another_way_without_the_solve_rates(run, tmp_path):
