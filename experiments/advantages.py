@@ -14,7 +14,7 @@ import optax
 from experiments.config import Config, ConfigError
 from experiments.validation import check_arguments
 from fade_jax import center, transforms
-from fade_jax.transforms import AdvantageTransformation, lift
+from fade_jax.transforms import AdvantageTransformation, PromptState, lift
 
 
 class Member(NamedTuple):
@@ -94,7 +94,7 @@ def check_gradient(config: Config) -> None:
     size = config.group_size
     successes = np.unique(np.linspace(0, size, min(size + 1, 257)).astype(int))
     rewards = (np.arange(size) < successes[:, None]).astype(np.float32)
-    statistics = {"entropy": np.float32(1.0), "lengths": np.ones_like(rewards)}
+    statistics = _statistics(rewards)
 
     @jax.jit  # as programs will
     def weigh(choice, rewards, statistics):
@@ -125,6 +125,40 @@ def check_gradient(config: Config) -> None:
         )
 
 
+def _statistics(rewards: np.ndarray) -> dict[str, Any]:
+    """Some value of every statistic that `update` gets, of prompts without an index."""
+    prompt = np.full(len(rewards), -1, np.int32)
+    return {"entropy": np.float32(1.0), "lengths": np.ones_like(rewards), "prompt": prompt}
+
+
+def check_prompts(methods: Sequence[tuple[str, Mapping[str, Any]]], config: Config, task) -> None:
+    """Checks that tables of solve rates have a row for every training prompt.
+
+    Args:
+      methods: (name, kwargs) of advantages.
+      config: names the task.
+      task: with `num_prompts` if its training prompts have an index.
+
+    Raises:
+      ConfigError: if a table is too small, or the task's prompts have no index.
+    """
+    size = getattr(task, "num_prompts", None)
+    for name, kwargs in methods:
+        state = factory_of(name)(**kwargs).init()
+        nodes = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, PromptState))
+        for rows in (node.samples.size for node in nodes if isinstance(node, PromptState)):
+            if size is None:
+                raise ConfigError(
+                    f"config.advantage.name = {name!r} needs a task with a finite set of training"
+                    f" prompts, got config.task.name = {config.task.name!r}"
+                )
+            if rows < size:
+                raise ConfigError(
+                    f"config.advantage.kwargs.num_prompts must be at least {size}, the number of"
+                    f" training prompts of config.task.name = {config.task.name!r}, got {rows}"
+                )
+
+
 def check_shaped_rewards(config: Config) -> None:
     """Checks that the advantage is defined for rewards that something is taken off.
 
@@ -143,7 +177,7 @@ def check_shaped_rewards(config: Config) -> None:
     choice = choose(members, name, kwargs)
     size = config.group_size
     shaped = np.linspace(-config.learner.overlong_penalty, 1, size + 1, dtype=np.float32)[None, 1:]
-    statistics = {"entropy": np.float32(1.0), "lengths": np.ones_like(shaped)}
+    statistics = _statistics(shaped)
     try:
         update(members, choice, shaped, init(members, choice), **statistics)
     except ValueError as error:
@@ -223,7 +257,7 @@ def update(members: Sequence[Member], choice: Choice, rewards, states: tuple, **
 
 
 # What fade_jax.transforms exports beside factories that a config can call.
-NOT_A_METHOD = ("chain", "lift", "stateless")
+NOT_A_METHOD = ("chain", "init_prompts", "lift", "solve_rates", "stateless", "update_prompts")
 _FIRST = "rewards"  # the first parameter of a plain advantage, here as in fade_jax
 
 

@@ -39,28 +39,33 @@ class Collected(NamedTuple):
       rollouts: [P, G, T].
       rewards: float32 [P, G] on the host; NaN where unknown.
       metrics: counts of verdicts, and what dynamic sampling did.
+      visits: of every round, the index of the prompts and their rewards.
     """
 
     prompts: Any
     rollouts: Rollouts
     rewards: np.ndarray
     metrics: dict[str, float]
+    visits: list[tuple[Any, np.ndarray]]
 
 
 def collect(config: Config, step: int, source: Source) -> Collected:
     """Samples and scores the batch of a step; flat groups are replaced in further rounds."""
     rounds = config.learner.resample_rounds
+    visits = []
 
     def one(index):
         prompts, inputs = source.prompts(step * (rounds + 1) + index)
         rollouts = source.sample(prompts, index)
         rewards, counts, _ = source.rewards_of(inputs, rollouts)
-        return (prompts, rollouts), np.asarray(rewards), dict(counts)
+        rewards = np.asarray(rewards)
+        visits.append((prompts.index, rewards))
+        return (prompts, rollouts), rewards, dict(counts)
 
     batch, rewards, counts = one(0)
     if not rounds:
         prompts, rollouts = batch
-        return Collected(prompts, rollouts, rewards, counts)
+        return Collected(prompts, rollouts, rewards, counts, visits)
     first, index = float(np.nanmean(rewards)), 0
     while index < rounds and np.any(is_flat(rewards)):
         index += 1
@@ -73,4 +78,4 @@ def collect(config: Config, step: int, source: Source) -> Collected:
     extra = jax.device_get(resampling_metrics(first, index, rewards))
     prompts, rollouts = batch
     counts |= {name: float(value) for name, value in extra.items()}
-    return Collected(prompts, rollouts, rewards, counts)
+    return Collected(prompts, rollouts, rewards, counts, visits)

@@ -30,6 +30,16 @@ FREE_TO_CHANGE = (
     "verification.workers",
     "verification.timeout_seconds",
     "warm_start.workdir",
+    "launcher.jobs",
+    "launcher.at_once",
+    "launcher.partition",
+    "launcher.account",
+    "launcher.gpus",
+    "launcher.cpus",
+    "launcher.memory_gb",
+    "launcher.minutes",
+    "launcher.requeues",
+    "launcher.parameters",
 )
 
 
@@ -177,6 +187,14 @@ def default_config() -> Config:
     # how many steps ahead. 0: the same devices take turns.
     config.mesh.samplers = 0
 
+    # Training prompts drawn among those with a running solve rate in [low, high], or unseen; [0, 1]
+    # draws all in epochs. For tasks with a finite set of prompts, verified on the host.
+    config.curriculum = ConfigDict()
+    config.curriculum.low = 0.0
+    config.curriculum.high = 1.0
+    config.curriculum.explore = 0.1  # share of each step's prompts that is drawn from all
+    config.curriculum.decay = 0.5  # weight of the rollouts of earlier visits in a solve rate
+
     config.verification = ConfigDict()  # for tasks that are verified on the host
     config.verification.workers = 0  # processes; 0: the main process
     config.verification.timeout_seconds = 5.0  # a rollout that takes longer counts as failed
@@ -187,6 +205,20 @@ def default_config() -> Config:
     config.sweep.runs_together = 0  # at most, in one vmapped program; 0: all that can share it
     config.sweep.seeds = 5  # for sweep files with an axis of seeds
     config.sweep.reuse = ""  # directory of sweeps; finished runs with equal configs are copied
+
+    config.launcher = ConfigDict()  # for sweeps with --launcher=slurm or local
+    config.launcher.jobs = 0  # parts of the sweep; 0: one for each run (slurm), one in all (local)
+    config.launcher.at_once = 0  # SLURM jobs that may run at the same time; 0: all
+    config.launcher.partition = ""  # empty, and 0 for gpus, cpus and memory_gb: the cluster's own
+    config.launcher.account = ""
+    config.launcher.gpus = 0  # of each job, as cpus and memory_gb
+    config.launcher.cpus = 0
+    config.launcher.memory_gb = 0
+    config.launcher.minutes = 1440  # a job that runs longer is stopped, requeued and goes on
+    config.launcher.requeues = 20  # how often
+    # Further arguments of submitit's AutoExecutor.update_parameters: slurm_qos, slurm_setup,
+    # slurm_additional_parameters and so on.
+    config.launcher.parameters = ConfigDict()
     return config.lock()  # a field that is not here is an error
 
 
@@ -282,7 +314,7 @@ def conflicts(saved: Mapping, new: Mapping) -> list[str]:
     return [
         f"{field}: {old.get(field)!r} there, {now.get(field)!r} here"
         for field in sorted(old.keys() | now.keys())
-        if field not in FREE_TO_CHANGE
+        if not any(f"{field}.".startswith(f"{free}.") for free in FREE_TO_CHANGE)
         and _with_tuples(old.get(field)) != _with_tuples(now.get(field))
     ]
 

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from experiments import advantages, learner, sharding
 from experiments.config import Config, ConfigError
+from experiments.curriculum import check_curriculum, table_size
 from experiments.learner import Hyperparameters, TrainState, hyperparameters
 from experiments.models import huggingface, transformer
 from experiments.models.config import ModelConfig
@@ -85,6 +86,8 @@ def build_experiment(config: Config, methods: Sequence[tuple[str, dict]] = ()) -
     check_optimizer(config.optimizer)
     check_objective(config)
     task, model, weights = _task_and_model(config)
+    advantages.check_prompts([advantages.method_of(config), *methods], config, task)
+    check_curriculum(config, task)
     positions = task.max_prompt + task.max_completion
     if positions > model.max_positions:
         raise ConfigError(
@@ -234,12 +237,13 @@ def abstract_state(experiment: Experiment, hyper: Hyperparameters) -> TrainState
             experiment.methods,
             hyper,
             transformer.init_params(model, jax.random.key(0)),
+            table_size(config, experiment.task),
         )
     )
     shardings = train_state_shardings(config, mesh, model)
     replicated = {
         name: jax.tree.map(lambda _: shardings.step, getattr(shapes, name))
-        for name in ("advantage_state", "controllers")
+        for name in ("advantage_state", "controllers", "solve_rates")
     }
     return _with_shardings(shapes, shardings._replace(**replicated))
 
@@ -257,7 +261,7 @@ def from_checkpoint(
     states = advantages.all_states(experiment.methods, hyper.advantage, restored.advantage_state)
     # Copied, since leaves of a first state may be one buffer, which cannot be donated twice.
     states = jax.device_put(jax.tree.map(jnp.copy, states), sharding.replicated(experiment.mesh))
-    return restored._replace(advantage_state=states)
+    return TrainState(*restored)._replace(advantage_state=states)
 
 
 class Scored(NamedTuple):

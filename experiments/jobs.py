@@ -32,6 +32,7 @@ READ_AROUND_PROGRAMS = (
     "evaluation.seed",
     "checkpoint",
     "sweep",
+    "launcher",
 )
 
 

@@ -26,6 +26,7 @@ from experiments.rollout import Rollouts, completion_log_probs, log_probs_and_en
 from fade_jax import losses
 from fade_jax.diagnostics import batch_metrics
 from fade_jax.losses import token_mean
+from fade_jax.transforms import init_prompts
 
 
 class TrainState(NamedTuple):
@@ -45,6 +46,7 @@ class TrainState(NamedTuple):
       reference: parameters of the policy that a KL term compares with, in the dtype of the
         computation. Empty without one.
       controllers: of the schedules of the KL and the entropy coefficient.
+      solve_rates: PromptState of the training prompts; empty without a curriculum.
     """
 
     step: jax.Array
@@ -56,6 +58,7 @@ class TrainState(NamedTuple):
     past_params: Any
     reference: Any = ()
     controllers: Any = ()
+    solve_rates: Any = ()
 
 
 class Hyperparameters(NamedTuple):
@@ -83,7 +86,13 @@ def hyperparameters(config: Config, members) -> Hyperparameters:
 
 
 def init_state(
-    model: ModelConfig, settings, members, hyper: Hyperparameters, params, reference=None
+    model: ModelConfig,
+    settings,
+    members,
+    hyper: Hyperparameters,
+    params,
+    reference=None,
+    num_prompts: int = 0,
 ) -> TrainState:
     """Returns the state before the first step.
 
@@ -94,6 +103,7 @@ def init_state(
       hyper: traced hyperparameters.
       params: where training starts.
       reference: parameters that a KL term compares with; `params` if None.
+      num_prompts: whose solve rates the state keeps.
     """
     optimizer = make_optimizer(settings.optimizer, hyper.learning_rate)
     lag = settings.learner.staleness
@@ -111,6 +121,7 @@ def init_state(
         if objective.has_kl(settings)
         else (),
         controllers=objective.init_controllers(settings),
+        solve_rates=init_prompts(num_prompts) if num_prompts else (),
     )
 
 
@@ -174,7 +185,7 @@ def policy_update(
     Returns:
       The state after the step, and a dict of float32 metrics.
     """
-    statistics = {}
+    statistics = {} if isinstance(prompts.index, tuple) else {"prompt": prompts.index}
     if known is not None:
         rollouts = rollouts._replace(
             token_mask=rollouts.token_mask * known[..., None],

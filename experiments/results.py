@@ -89,6 +89,12 @@ def write_results(workdir: Path) -> Path:
     return table
 
 
+def write_failure(directory: Path, text: str) -> None:
+    """Writes why a run failed: one line, and what is below it, into error.txt."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / ERROR).write_text(text + "\n", encoding="utf-8")
+
+
 def _status(directory: Path, steps: object, lines: list[dict]) -> tuple[str, str]:
     """The status of a run and the reason, in one line."""
     result = directory / "result.json"

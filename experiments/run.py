@@ -11,6 +11,12 @@ the overrides of each run by name, put together by experiments.grid. --shard=i/n
 run from the i-th on, for n hosts with i = 0..n-1; they may write to one directory, or their runs/
 be copied into one. --noreport leaves out the report, which experiments.report draws.
 
+--launcher=slurm makes the runs of a sweep by an array of SLURM jobs with the resources of
+config.launcher, and waits for them; the same command waits again, and submits what is unfinished.
+
+    python -m experiments.run --config=configs/sweeps/core.py --workdir=DIR --launcher=slurm \
+        --config.launcher.partition=gpu --config.launcher.gpus=1 --config.launcher.at_once=8
+
 One run may have several processes, each with its own devices of the mesh, started with the same
 command but for the last number, in a workdir that all of them see; --distributed takes the place of
 the three where JAX finds the processes itself, on a TPU pod or under SLURM:
@@ -35,6 +41,7 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0 on.")
 _DISTRIBUTED = flags.DEFINE_boolean("distributed", False, "Detect them: TPU pod, SLURM, Open MPI.")
 _SHARD = flags.DEFINE_string("shard", "0/1", "Part i/n of the runs of a sweep, i = 0..n-1.")
+_LAUNCHER = flags.DEFINE_enum("launcher", None, ("slurm", "local"), "Make a sweep by jobs.")
 
 
 def main(argv):
@@ -52,7 +59,12 @@ def main(argv):
                 " --num_processes, --process_id and --distributed out, and give each host its part"
                 " with --shard=i/n"
             )
+        if _LAUNCHER.value and flags.FLAGS["shard"].present:
+            raise ConfigError(
+                f"--launcher={_LAUNCHER.value} makes every part of the sweep: leave --shard out"
+            )
         from experiments.jobs import parse_shard
+        from experiments.launcher import launch_sweep
         from experiments.sweep import run_sweep
 
         shard = parse_shard(_SHARD.value)
@@ -63,12 +75,16 @@ def main(argv):
         except Exception as error:  # the file's code may raise anything
             raise ConfigError(f"sweep() of --config: {type(error).__name__}: {error}") from error
         try:
-            run_sweep(config, runs, workdir, shard)
+            if _LAUNCHER.value:
+                launch_sweep(config, runs, workdir, _LAUNCHER.value)
+            else:
+                run_sweep(config, runs, workdir, shard)
         except SweepError as error:  # after the report of the other runs
             failed = error
     else:
-        if flags.FLAGS["shard"].present:
-            raise ConfigError(f"--shard={_SHARD.value} is for sweeps; {workdir} is for one run")
+        for name in ("shard", "launcher"):
+            if (flag := flags.FLAGS[name]).present:
+                raise ConfigError(f"--{name}={flag.value} is for sweeps; {workdir} is for one run")
         connect(*several, detect=_DISTRIBUTED.value)
         from experiments.train import train
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from experiments import learner, objective, sharding
+from experiments import curriculum, learner, objective, sharding
 from experiments.config import Config
 from experiments.learner import TrainState
 from experiments.models import layers, transformer
@@ -23,6 +23,7 @@ from experiments.resampling import is_flat, replace_flat, resampling_metrics
 from experiments.rollout import Rollouts, sample
 from experiments.tasks.base import Task, eos_ids, is_end
 from fade_jax.diagnostics import rank_one_fraction
+from fade_jax.transforms import update_prompts
 
 
 class RLFns(NamedTuple):
@@ -37,6 +38,8 @@ class RLFns(NamedTuple):
       sample: (state, prompts, round) -> Rollouts; host tasks. Round 0 comes first; with
         learner.resample_rounds, `replace_flat` follows further ones. Then `update`.
       replace_flat: see resampling.replace_flat; of trees (prompts, rollouts).
+      observe: (solve_rates, index [P], rewards [P, G]) -> solve_rates; with a curriculum. Rewards
+        that are NaN do not count.
       update: (state, hyper, prompts, rollouts, rewards, known=None) -> (state, metrics [1, ...]);
         see learner.policy_update.
       evaluate: (params, task, prompts, key) -> (rewards, Rollouts) of held-out prompts; device
@@ -50,6 +53,7 @@ class RLFns(NamedTuple):
     train_steps_vmapped: Callable
     sample: Callable
     replace_flat: Callable
+    observe: Callable
     update: Callable
     evaluate: Callable
     sample_held_out: Callable
@@ -165,7 +169,14 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
     return RLFns(
         state_shardings,
         init=jax.jit(
-            partial(learner.init_state, model, config, methods), out_shardings=state_shardings
+            partial(
+                learner.init_state,
+                model,
+                config,
+                methods,
+                num_prompts=curriculum.table_size(config, task),
+            ),
+            out_shardings=state_shardings,
         ),
         train_steps=jax.jit(
             train_steps,
@@ -181,6 +192,9 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
         ),
         sample=jax.jit(sample_step, out_shardings=by_prompt),
         replace_flat=jax.jit(replace_flat, out_shardings=(by_prompt, replicated)),
+        observe=jax.jit(
+            partial(update_prompts, decay=config.curriculum.decay), out_shardings=replicated
+        ),
         update=jax.jit(
             update,
             donate_argnums=0,
@@ -336,4 +350,5 @@ def train_state_shardings(config: Config, mesh: Mesh, model: ModelConfig) -> Tra
         past_params=sharding.stacked(params) if config.learner.staleness else (),
         reference=params if objective.has_kl(config) else (),
         controllers=replicated,
+        solve_rates=replicated,
     )

@@ -27,7 +27,7 @@ from experiments.experiment import Experiment, build_experiment, with_config
 from experiments.jobs import Job, copy_finished_runs, make_jobs, methods_by_program, next_job
 from experiments.loop import Stopped
 from experiments.metric_writer import Board, Progress, Reporter, write_json
-from experiments.results import ERROR, sweep_runs, write_results
+from experiments.results import ERROR, sweep_runs, write_failure, write_results
 from experiments.train import train, train_many
 from experiments.warm_start import warm_start
 from experiments.workdir import directory
@@ -58,13 +58,7 @@ def run_sweep(
     if mode == "auto":
         mode = "processes" if jax.default_backend() == "cpu" else "vmap"
     jobs = make_jobs(base, runs, workdir, shard)
-    if (workdir / "sweep.json").exists() and not runs.keys() & sweep_runs(workdir).keys():
-        raise ConfigError(f"{workdir} holds another sweep: choose another --workdir")
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(
-        workdir / "sweep.json",
-        {"runs": [{"name": name, "overrides": dict(o)} for name, o in runs.items()]},
-    )
+    claim_sweep(runs, workdir)
     if base.sweep.reuse:
         copied = copy_finished_runs(jobs, Path(base.sweep.reuse).expanduser())
         print(f"{len(copied)} runs copied from {base.sweep.reuse}")
@@ -83,9 +77,28 @@ def run_sweep(
         board.close()
         for job in jobs:
             if job.is_run and job.name in failures:
-                job.directory.mkdir(parents=True, exist_ok=True)
-                (job.directory / ERROR).write_text(failures[job.name] + "\n", encoding="utf-8")
+                write_failure(job.directory, failures[job.name])
         write_results(workdir)
+    raise_failures(failures, workdir)
+
+
+def claim_sweep(runs: Mapping[str, Mapping[str, Any]], workdir: Path) -> None:
+    """Writes sweep.json.
+
+    Raises:
+      ConfigError: if `workdir` holds another sweep.
+    """
+    if (workdir / "sweep.json").exists() and not runs.keys() & sweep_runs(workdir).keys():
+        raise ConfigError(f"{workdir} holds another sweep: choose another --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(
+        workdir / "sweep.json",
+        {"runs": [{"name": name, "overrides": dict(o)} for name, o in runs.items()]},
+    )
+
+
+def raise_failures(failures: Failures, workdir: Path) -> None:
+    """Raises a SweepError of one line if a run failed."""
     for name, text in failures.items():
         raise SweepError(
             f"run {name} failed ({len(failures)} in all): {text.splitlines()[0]};"
@@ -119,7 +132,8 @@ class _Worker:
             warm_start(self.experiment(job), job.directory, progress)
 
 
-def _failure(error: BaseException) -> str:
+def failure_text(error: BaseException) -> str:
+    """Returns what error.txt says of an error: a line, and the traceback of what no one expects."""
     if isinstance(error, (ConfigError, OSError)):
         return str(error)
     line = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -143,7 +157,7 @@ def _run_serially(jobs: Sequence[Job], board: Board) -> Failures:
         except Stopped:
             raise
         except Exception as error:
-            failures[job.name] = _failure(error)
+            failures[job.name] = failure_text(error)
             _drop_dependents(waiting, job.name, failures)
     return failures
 
@@ -168,7 +182,7 @@ def _run_vmapped(jobs: Sequence[Job], max_runs: int, board: Board) -> Failures:
             errors = dict.fromkeys((job.directory for job in group), error)
         for job in group:
             if job.directory in errors:
-                failures[job.name] = _failure(errors[job.directory])
+                failures[job.name] = failure_text(errors[job.directory])
             else:
                 board.done(job.name)
     return failures
@@ -198,7 +212,7 @@ def _work(index: int, core: int | None, methods, inbox, messages) -> None:
         except Stopped:
             return
         except Exception as error:
-            messages.put((index, job.name, "failed", _failure(error)))
+            messages.put((index, job.name, "failed", failure_text(error)))
 
 
 def _run_in_processes(jobs: Sequence[Job], workers: int, board: Board) -> Failures:

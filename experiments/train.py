@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import curriculum
 from experiments import workdir as workdirs
 from experiments.checkpoints import tree_sha256
 from experiments.collect import Source, collect
@@ -151,27 +152,36 @@ def rl_stage(run: Run, rewards_of: Any, samplers: Samplers | None = None) -> Sta
         state, metrics = rl.train_steps(state, task, hyper, count)
         return state, [_lines(metrics, config)]
 
-    def read_prompts(position):
-        prompts = task.train_prompts(config.seed, position, config.prompts)
+    def read_prompts(state, position):
+        if curriculum.is_on(config):
+            finite: Any = task  # see curriculum.check_curriculum
+            prompts = finite.prompts_at(curriculum.draw(config, state.solve_rates, position))
+        else:
+            prompts = task.train_prompts(config.seed, position, config.prompts)
         placed = place(prompts._replace(verifier_inputs=()), by_prompt)
         return placed, prompts.verifier_inputs
 
     def in_turn(state, step):
         """The batch of a step, by the devices that train."""
-        sample = partial(rl.sample, state)
-        return collect(config, step, Source(read_prompts, sample, rewards_of, rl.replace_flat))
+        prompts, sample = partial(read_prompts, state), partial(rl.sample, state)
+        return collect(config, step, Source(prompts, sample, rewards_of, rl.replace_flat))
 
     def on_host(state, step, count):
         lines = []
         for index in range(step, step + count):
             batch = (samplers.take if samplers else in_turn)(state, index)
+            extra = batch.metrics
+            if curriculum.is_on(config):
+                extra = extra | curriculum.curriculum_metrics(config, state.solve_rates)
+                for visit in batch.visits:
+                    state = state._replace(solve_rates=rl.observe(state.solve_rates, *visit))
             # Of two compiled programs, the one without a mask is the usual one.
             known = ~np.isnan(batch.rewards)
             masks = () if known.all() else (place(known, by_prompt),)
             rewards = place(np.nan_to_num(batch.rewards), by_prompt)
             state, metrics = rl.update(state, hyper, batch.prompts, batch.rollouts, rewards, *masks)
             lines += _lines(metrics, config)
-            lines[-1] |= batch.metrics
+            lines[-1] |= extra
         return state, [lines]
 
     def evaluate(state, step):

@@ -63,12 +63,19 @@ def _choice(*choices: Any) -> tuple[Check, ...]:
 _POSITIVE = _number("> 0", lambda x: x > 0)
 _NOT_NEGATIVE = _number(">= 0", lambda x: x >= 0)
 _BELOW_1 = _number("in [0, 1)", lambda x: 0 <= x < 1)
+_PROBABILITY = _number("in [0, 1]", lambda x: 0 <= x <= 1)
 _FRACTION = _number("in (0, 1]", lambda x: 0 < x <= 1)
 _BOOLEAN = _choice(True, False)
 _SEED = _whole(0, 2**32 - 1)
 _STEPS = _whole(1)
 _SIZE = _whole(1, 2**24)  # of what is in memory at one time
 _NAME = (Check("a name", lambda x: isinstance(x, str) and 0 < len(x) <= 1000 and "\0" not in x),)
+_WORD = (
+    Check(
+        "a word of at most 1000 characters, or empty",
+        lambda x: isinstance(x, str) and len(x) <= 1000 and x.isprintable() and " " not in x,
+    ),
+)
 _PATH = (Check("a path", lambda x: isinstance(x, str) and "\0" not in x and len(x) <= 4096),)
 _KWARGS = (Check("a dict of keyword arguments", lambda x: isinstance(x, (ConfigDict, Mapping))),)
 
@@ -169,6 +176,10 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "mesh.fsdp": _STEPS,
     "mesh.tensor": _STEPS,
     "mesh.samplers": _whole(0, 2**20),
+    "curriculum.low": _PROBABILITY,
+    "curriculum.high": _PROBABILITY,
+    "curriculum.explore": _PROBABILITY,
+    "curriculum.decay": _PROBABILITY,
     "verification.workers": _whole(0, 4096),
     "verification.timeout_seconds": _number("> 0", lambda x: x > 0, 86400),
     "sweep.mode": _choice(*SWEEP_MODES),
@@ -176,6 +187,16 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "sweep.runs_together": _whole(0),
     "sweep.seeds": _whole(1, 2**20),
     "sweep.reuse": _PATH,
+    "launcher.jobs": _whole(0, 2**20),
+    "launcher.at_once": _whole(0, 2**20),
+    "launcher.partition": _WORD,
+    "launcher.account": _WORD,
+    "launcher.gpus": _whole(0, 1024),
+    "launcher.cpus": _whole(0, 2**16),
+    "launcher.memory_gb": _whole(0, 2**20),
+    "launcher.minutes": _whole(1, 2**20),
+    "launcher.requeues": _whole(0, 2**20),
+    "launcher.parameters": _KWARGS,
 }
 
 
@@ -260,6 +281,9 @@ def validate(config: Config) -> None:
     exists = reference == "start" or os.path.exists(os.path.expanduser(reference))
     hint = "'start', or an existing GGUF file or Hugging Face directory"
     _require(exists, "learner.kl.reference", reference, hint)
+    low, high = config.curriculum.low, config.curriculum.high
+    allowed = f"at least config.curriculum.low = {low}"
+    _require(low <= high, "curriculum.high", high, allowed)
     samples, ks = config.evaluation.samples, tuple(config.evaluation.ks)
     allowed = f"numbers in 1..config.evaluation.samples = {samples}"
     _require(all(1 <= k <= samples for k in ks), "evaluation.ks", ks, allowed)

@@ -150,7 +150,10 @@ def compile_steps(experiment: Experiment) -> dict[str, CompiledStep]:
     config, task = experiment.config, experiment.task
     count, group, tokens = config.prompts, config.group_size, task.max_completion
     prompts = Prompts(
-        array(jnp.int32, count, task.max_prompt), array(jnp.int32, count), verifier_inputs=()
+        array(jnp.int32, count, task.max_prompt),
+        array(jnp.int32, count),
+        (),
+        array(jnp.int32, count),
     )
     floats = array(jnp.float32, count, group, tokens)
     rollouts = Rollouts(array(jnp.int32, count, group, tokens), floats, floats, floats)

@@ -21,11 +21,13 @@ class Prompts(NamedTuple):
     tokens: i32 [P, S], right-padded with the task's pad_id.
     length: i32 [P], the number of real tokens of each prompt.
     verifier_inputs: a pytree of arrays with leading axis P, which `verify` needs.
+    index: i32 [P], which of a finite set of training prompts each is; empty where there is none.
     """
 
     tokens: jax.Array | np.ndarray
     length: jax.Array | np.ndarray
     verifier_inputs: Any
+    index: Any = ()
 
 
 class Demonstrations(NamedTuple):
@@ -246,6 +248,10 @@ class Task(Protocol):
       pad_id: fills prompts and completions.
       max_prompt: tokens, S.
       max_completion: tokens, T.
+
+    A task with a finite set of training prompts gives each its `Prompts.index` in 0..N-1, and has
+    `num_prompts`, N, for advantages with a state per prompt; a curriculum needs
+    `prompts_at(index)` beside it, and verification on the host.
     """
 
     on_device: bool

@@ -92,9 +92,14 @@ class TextTask:
         """Of the tokenizer."""
         return self.tokenizer.pad_id
 
+    @property
+    def num_prompts(self) -> int:
+        """Number of training prompts."""
+        return sum(_sizes(self.train))
+
     def describe(self) -> str:
         """Returns one line for people: how many problems there are, and what was left out."""
-        train, held = (sum(len(kind.length) for kind in x) for x in (self.train, self.evaluation))
+        train, held = self.num_prompts, sum(_sizes(self.evaluation))
         out = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
         kept = f"{train} problems to train on, {held} held out"
         return f"{kept}; left out: {out}" if out else kept
@@ -110,7 +115,21 @@ class TextTask:
         Returns:
           P prompts as numpy arrays; verifier_inputs are the answers [P].
         """
-        return _prompts(_pick(self.train, self.pattern, seed, _TRAIN, step * count, count))
+        sizes = _sizes(self.train)
+        first = np.cumsum((0, *sizes))
+        drawn = _drawn(sizes, self.pattern, seed, _TRAIN, step * count, count)
+        return self.prompts_at([first[kind] + i for kind, i in drawn])
+
+    def prompts_at(self, index: Sequence[int] | np.ndarray) -> Prompts:
+        """Returns training prompts by their index.
+
+        Args:
+          index: [P], in 0..num_prompts-1; the kinds come one after another.
+        """
+        index, first = np.asarray(index, np.int32), np.cumsum((0, *_sizes(self.train)))
+        kinds = np.searchsorted(first, index, side="right") - 1
+        rows = _take(self.train, list(zip(kinds.tolist(), (index - first[kinds]).tolist())))
+        return _prompts(rows)._replace(index=index)
 
     def eval_prompts(self, count: int) -> Prompts:
         """Returns the first `count` prompts of the fixed evaluation order, without repeats.
@@ -118,8 +137,7 @@ class TextTask:
         Raises:
           ValueError: if there are fewer.
         """
-        sizes = tuple(len(kind.length) for kind in self.evaluation)
-        most = one_epoch(sizes, self.evaluation_pattern)
+        most = one_epoch(_sizes(self.evaluation), self.evaluation_pattern)
         if count > most:
             raise ValueError(
                 f"config.evaluation.prompts must be at most {most} for this task, got {count}"
@@ -349,17 +367,23 @@ def _padded(rows: list[list[int]], width: int, pad_id: int) -> tuple[np.ndarray,
     return tokens, np.array([len(row) for row in rows], np.int32)
 
 
-def _pick(
-    kinds: tuple[Encoded, ...],
-    pattern: tuple[int, ...],
-    seed: int,
-    stream: int,
-    start: int,
-    count: int,
-) -> Encoded:
-    sizes = tuple(len(kind.length) for kind in kinds)
+def _sizes(kinds: tuple[Encoded, ...]) -> tuple[int, ...]:
+    return tuple(len(kind.length) for kind in kinds)
+
+
+def _drawn(
+    sizes: tuple[int, ...], pattern: tuple[int, ...], seed: int, stream: int, start: int, count: int
+) -> list[tuple[int, int]]:
     order = np.random.SeedSequence([seed, stream]).generate_state(1)[0]
-    drawn = draws(int(order), sizes, pattern, start, count)
+    return draws(int(order), sizes, pattern, start, count)
+
+
+def _pick(kinds: tuple[Encoded, ...], pattern: tuple[int, ...], *order: int) -> Encoded:
+    """The problems of (seed, stream, start, count)."""
+    return _take(kinds, _drawn(_sizes(kinds), pattern, *order))
+
+
+def _take(kinds: tuple[Encoded, ...], drawn: Sequence[tuple[int, int]]) -> Encoded:
     rows = [Encoded(*(field[i] for field in kinds[kind])) for kind, i in drawn]
     tokens, length, answers, demonstration, demonstration_length = zip(*rows)
     return Encoded(

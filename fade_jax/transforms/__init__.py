@@ -47,10 +47,19 @@ from fade_jax.transforms.lifted import (
     w_reinforce,
 )
 from fade_jax.transforms.pass_at_k import pass_at_k_weight, scheduled_pass_at_k, shrinkage
+from fade_jax.transforms.per_prompt import (
+    PromptState,
+    focal_by_prompt,
+    init_prompts,
+    per_prompt_solve_rate,
+    solve_rates,
+    update_prompts,
+)
 
 __all__ = [
     "AdvantageState",
     "AdvantageTransformation",
+    "PromptState",
     "a_grae",
     "asym_grpo",
     "center",
@@ -64,8 +73,10 @@ __all__ = [
     "fade_without_focal",
     "fade_without_suppression",
     "focal",
+    "focal_by_prompt",
     "gpg",
     "grpo",
+    "init_prompts",
     "leave_one_out_pass_at_g",
     "lift",
     "log_mean_exp",
@@ -74,6 +85,7 @@ __all__ = [
     "opo",
     "pass_at_k_training",
     "pass_at_k_weight",
+    "per_prompt_solve_rate",
     "pkpo",
     "power",
     "power_asym",
@@ -84,8 +96,10 @@ __all__ = [
     "rloo",
     "scheduled_pass_at_k",
     "shrinkage",
+    "solve_rates",
     "standardize",
     "stateless",
     "suppress",
+    "update_prompts",
     "w_reinforce",
 ]

@@ -29,7 +29,7 @@ class AdvantageTransformation(NamedTuple):
         (advantages, state)`. `advantages` and `rewards` are `[..., group]`; `rewards` defaults to
         `advantages`, so that the first link takes the rewards. `where`
         `[..., group]` is true for the rollouts that count; the others get 0. Statistics are
-        scalars of the batch; unused ones are ignored.
+        scalars of the batch, or arrays of its groups; unused ones are ignored.
     """
 
     init: Callable[[], AdvantageState]

@@ -65,6 +65,8 @@ def run(workdir):
     """Makes two steps of 8 prompts, going on after a stop; returns (result, stopped, scored)."""
     config = tiny_config()
     config.task.name, config.task.kwargs = f"{__name__}.make", {}
+    config.advantage = {"name": "per_prompt_solve_rate", "kwargs": {"num_prompts": 8}}
+    config.curriculum.low = 0.1
     config.steps = config.evaluation.every = config.checkpoint.every = 2
     config.steps_per_call = 1
     config.warm_start.steps = 0

@@ -77,6 +77,16 @@ def learn(case, config, name="dr_grpo", kwargs=(), known=None):
     return step(state)
 
 
+def test_policy_update_gives_the_advantage_the_index_of_the_prompts(case):
+    """RLOO, by the solve rates of an earlier step; the last group is of a prompt without an index."""
+    case = case._replace(prompts=case.prompts._replace(index=jnp.array([2, 0, 2, -1], jnp.int32)))
+    known = jnp.ones((P, G), bool).at[1, 3].set(False)
+    state, _ = learn(case, settings(), "per_prompt_solve_rate", {"num_prompts": 3}, known)
+    _, table = state.advantage_state[0]
+    np.testing.assert_array_equal(table.successes, [2, 0, 1])
+    np.testing.assert_array_equal(table.samples, [3, 0, 8])
+
+
 def weighted_log_likelihood(params, case, weights):
     """(1/PG) Σ_i A_i Σ_t log π(y_it) in float64, by a transformer that shares no code with ours."""
     tokens, mask = np.asarray(case.rollouts.tokens), np.asarray(case.rollouts.token_mask)

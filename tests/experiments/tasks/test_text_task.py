@@ -63,6 +63,24 @@ def test_text_task_pads_prompts_and_drops_long_ones(caplog):
     assert small_task(max_prompt=13, dropped={}).describe() == "8 problems to train on, 4 held out"
 
 
+def test_text_task_numbers_the_prompts_of_several_kinds():
+    kinds = [
+        [Problem(f"{name}{i}", i, None) for i in range(size)] for name, size in (("a", 3), ("b", 5))
+    ]
+    task = small_task(train=kinds, pattern=(0, 1, 1))
+    names = ["a0", "a1", "a2", "b0", "b1", "b2", "b3", "b4"]
+    assert task.num_prompts == 8
+    for step in range(5):
+        prompts = task.train_prompts(1, step, 6)
+        texts = [text_of(row, 2) for row in prompts.tokens]
+        assert [names[i] for i in prompts.index] == texts
+        assert [text[0] for text in texts] == ["a", "b", "b"] * 2
+        assert prompts.index.dtype == np.int32
+    picked = task.prompts_at([7, 2, 2, 3])
+    assert [text_of(row, 2) for row in picked.tokens] == ["b4", "a2", "a2", "b0"]
+    np.testing.assert_array_equal(picked.verifier_inputs, [4, 2, 2, 0])
+
+
 def test_text_task_drops_long_demonstrations_but_not_their_prompts():
     problems = [Problem("a", 1, "1"), Problem("b", 2, "12345"), Problem("c", 3, None)]
     task = small_task(train=[problems])

@@ -32,12 +32,17 @@ TRANSFORMATIONS = {case.name: case.transformation for case in CASES if case.name
         transforms.shrinkage(), transforms.pass_at_k_weight(k=2.5)
     ),
     "scheduled_pass_at_k": transforms.scheduled_pass_at_k(rate=0.5),
+    "per_prompt_solve_rate": transforms.per_prompt_solve_rate(num_prompts=9, decay=0.5),
+    "grpo_by_prompt": transforms.chain(
+        transforms.grpo(), transforms.focal_by_prompt(num_prompts=9, alpha=1.5, decay=1.0)
+    ),
     "by_step": transforms.chain(
         transforms.center(),
         transforms.focal(by_step(lambda step: 1.0 + 0.1 * step)),
         transforms.suppress(lambda step: 1.0 / (1.0 + step)),
     ),
 }
+PROMPTS = np.array([3, 0, 7, 3, -1, 5])  # one is there twice, one has no index
 every_transformation = pytest.mark.parametrize(
     "transformation", TRANSFORMATIONS.values(), ids=TRANSFORMATIONS
 )
@@ -49,17 +54,20 @@ def run(transformation, update=None, steps=4, where=None):
     state = transformation.init()
     for step in range(steps):
         rewards, entropy = binary_rewards(seed=step), jnp.float32(1.5 - 0.4 * step)
-        advantages, state = update(rewards, state, where=where, entropy=entropy)
+        advantages, state = update(rewards, state, where=where, entropy=entropy, prompt=PROMPTS)
     return advantages, state
 
 
 def first(transformation, advantages, entropy=0.7, **keywords):
+    keywords = {"prompt": PROMPTS[: len(advantages)], **keywords}
     return transformation.update(advantages, transformation.init(), entropy=entropy, **keywords)
 
 
 def test_every_factory_has_a_case():
-    others = {"AdvantageState", "AdvantageTransformation", "chain", "lift", "stateless"}
-    links = {"center", "clip", "focal", "suppress"}  # in "center_clip" and "by_step"
+    others = {"AdvantageState", "AdvantageTransformation", "PromptState", "chain", "lift"}
+    others |= {"init_prompts", "solve_rates", "stateless", "update_prompts"}
+    # In "center_clip", "by_step" and "grpo_by_prompt".
+    links = {"center", "clip", "focal", "focal_by_prompt", "suppress"}
     cases = {case.name for case in CASES} | set(TRANSFORMATIONS)
     assert set(transforms.__all__) <= cases | others | links
 
@@ -69,9 +77,9 @@ def test_update_jit_traces_once(transformation):
     traces = []
 
     @jax.jit
-    def update(rewards, state, where, entropy):
+    def update(rewards, state, where, entropy, prompt):
         traces.append(rewards)
-        return transformation.update(rewards, state, where=where, entropy=entropy)
+        return transformation.update(rewards, state, where=where, entropy=entropy, prompt=prompt)
 
     eager = run(transformation)
     jitted = run(transformation, update, where=np.ones((6, 8), bool))
@@ -94,7 +102,9 @@ def test_update_scan(transformation):
     entropies = jnp.asarray([1.5 - 0.4 * step for step in range(4)])
 
     def body(state, inputs):
-        advantages, state = transformation.update(inputs[0], state, entropy=inputs[1])
+        advantages, state = transformation.update(
+            inputs[0], state, entropy=inputs[1], prompt=PROMPTS
+        )
         return state, advantages
 
     state, advantages = jax.lax.scan(body, transformation.init(), (rewards, entropies))
@@ -108,7 +118,7 @@ def test_update_vmap(transformation):
     rewards = np.stack([binary_rewards(seed=seed) for seed in range(3)])
     entropies = jnp.array([0.3, 0.9, 1.5])
     states = jax.vmap(lambda _: transformation.init())(jnp.arange(3))
-    mapped = jax.vmap(lambda r, s, h: transformation.update(r, s, entropy=h))(
+    mapped = jax.vmap(lambda r, s, h: transformation.update(r, s, entropy=h, prompt=PROMPTS))(
         rewards, states, entropies
     )
     for seed in range(3):
@@ -125,7 +135,7 @@ def test_update_masked_equals_dropped(transformation):
     where[3] = False
     dropped = np.delete(np.delete(rewards, [2, 5], axis=1), 3, axis=0)
     masked, masked_state = first(transformation, np.where(where, rewards, np.nan), where=where)
-    expected, expected_state = first(transformation, dropped)
+    expected, expected_state = first(transformation, dropped, prompt=np.delete(PROMPTS, 3))
     kept = np.delete(np.delete(np.asarray(masked), [2, 5], axis=1), 3, axis=0)
     np.testing.assert_allclose(kept, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(masked[~where], 0)
@@ -137,7 +147,11 @@ def test_update_empty_batch(transformation):
     _, before = run(transformation, steps=2)
     for entropy in (0.1, np.nan):
         advantages, after = transformation.update(
-            binary_rewards(), before, where=np.zeros((6, 8), bool), entropy=entropy
+            binary_rewards(),
+            before,
+            where=np.zeros((6, 8), bool),
+            entropy=entropy,
+            prompt=PROMPTS,
         )
         np.testing.assert_array_equal(advantages, 0)
         chex.assert_trees_all_equal(after, before)
@@ -179,7 +193,9 @@ def test_update_dtypes(transformation, dtype):
 def test_update_non_finite_entropy(transformation):
     state = transformation.init()
     for entropy in (np.nan, np.inf, 1.0, -np.inf, np.nan):
-        advantages, state = transformation.update(binary_rewards(), state, entropy=entropy)
+        advantages, state = transformation.update(
+            binary_rewards(), state, entropy=entropy, prompt=PROMPTS
+        )
         chex.assert_tree_all_finite((advantages, state))
 
 
@@ -190,7 +206,9 @@ def test_update_of_a_nan_reward_is_nan_in_its_group(transformation, compiled):
     rewards, where = binary_rewards(), np.broadcast_to(np.arange(8) != 5, (6, 8))
     rewards[[0, 1, 2], [2, 2, 7]] = np.nan  # an all-failed, an all-solved and a mixed group
     rewards[3, 5] = np.nan  # masked
-    advantages, state = update(rewards, transformation.init(), where=where, entropy=0.7)
+    advantages, state = update(
+        rewards, transformation.init(), where=where, entropy=0.7, prompt=PROMPTS
+    )
     np.testing.assert_array_equal(np.isnan(advantages[:3]), where[:3])
     np.testing.assert_array_equal(advantages[~where], 0)
     chex.assert_tree_all_finite(state)
@@ -230,8 +248,9 @@ def test_update_sharded(transformation):
     mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
     sharded = jax.device_put(rewards, NamedSharding(mesh, PartitionSpec("data")))
     state = jax.device_put(transformation.init(), NamedSharding(mesh, PartitionSpec()))
-    result = jax.jit(lambda r, s: transformation.update(r, s, entropy=0.8))(sharded, state)
-    expected = transformation.update(rewards, transformation.init(), entropy=0.8)
+    given = {"entropy": 0.8, "prompt": np.arange(16) % 7}
+    result = jax.jit(lambda r, s: transformation.update(r, s, **given))(sharded, state)
+    expected = transformation.update(rewards, transformation.init(), **given)
     chex.assert_trees_all_close(result, expected, rtol=1e-5, atol=1e-6)
     for leaf in jax.tree.leaves(result[1]):
         assert leaf.sharding.is_fully_replicated
@@ -250,8 +269,8 @@ def test_state_checkpoint(name, tmp_path):
         restored = checkpointer.restore(tmp_path / "state", target)["advantage"]
     chex.assert_trees_all_equal(restored, state)
     chex.assert_trees_all_equal(
-        transformation.update(binary_rewards(9), restored, entropy=0.2),
-        transformation.update(binary_rewards(9), state, entropy=0.2),
+        transformation.update(binary_rewards(9), restored, entropy=0.2, prompt=PROMPTS),
+        transformation.update(binary_rewards(9), state, entropy=0.2, prompt=PROMPTS),
     )
 
 
@@ -282,6 +301,12 @@ def test_state_checkpoint(name, tmp_path):
         (transforms.shrinkage, {"b": -1.0}, "b must be a finite number above 0"),
         (transforms.pass_at_k_weight, {"k": 0.5}, "k must be a finite number of at least 1"),
         (transforms.scheduled_pass_at_k, {"rate": 0.0}, "rate must be"),
+        (transforms.per_prompt_solve_rate, {"num_prompts": 0}, "num_prompts must .* 1, got 0"),
+        (transforms.per_prompt_solve_rate, {"num_prompts": 2.5}, "num_prompts must .*, got 2.5"),
+        (transforms.focal_by_prompt, {"num_prompts": 2, "alpha": -1.0}, "alpha must .* got -1.0"),
+        (transforms.focal_by_prompt, {"num_prompts": 2, "decay": 1.5}, "decay must .* got 1.5"),
+        (transforms.focal_by_prompt, {"num_prompts": 2, "a": 0.0}, "a must .* above 0, got 0.0"),
+        (transforms.focal_by_prompt, {"num_prompts": 2, "b": -1.0}, "b must .* above 0, got -1.0"),
         (transforms.standardize, {"ddof": 3}, "ddof .* got 3"),
         (transforms.grpo, {"eps": -1.0}, "eps .* got -1.0"),
         (transforms.grpo, {"ddof": 3}, "ddof .* got 3"),
