@@ -237,7 +237,7 @@ def abstract_state(experiment: Experiment, hyper: Hyperparameters) -> TrainState
             experiment.methods,
             hyper,
             transformer.init_params(model, jax.random.key(0)),
-            table_size(config, experiment.task),
+            num_prompts=table_size(config, experiment.task),
         )
     )
     shardings = train_state_shardings(config, mesh, model)

@@ -92,6 +92,7 @@ def init_state(
     hyper: Hyperparameters,
     params,
     reference=None,
+    *,
     num_prompts: int = 0,
 ) -> TrainState:
     """Returns the state before the first step.
