@@ -46,7 +46,8 @@ class Experiment(NamedTuple):
       mesh: of devices.
       task: see experiments.tasks.base.Task.
       model: static sizes of the policy.
-      weights: float32 parameters read from config.model.path, or None for fresh ones.
+      weights: a function of shardings that reads the parameters of config.model.path onto them, in
+        float32, anew at every call; or None for fresh ones.
       methods: all advantages that `rl` can run (experiments.advantages).
       rl: jitted functions of RL.
       sft: jitted functions of the warm start.
@@ -56,14 +57,14 @@ class Experiment(NamedTuple):
     mesh: Mesh
     task: Task
     model: ModelConfig
-    weights: Any
+    weights: Callable[..., Any] | None
     methods: tuple
     rl: RLFns
     sft: SFTFns
 
 
 def build_experiment(config: Config, methods: Sequence[tuple[str, dict]] = ()) -> Experiment:
-    """Checks a config, opens its task, reads its weights, and builds its step functions.
+    """Checks a config, opens its task, checks its weights, and builds its step functions.
 
     Args:
       config: of one run.
@@ -98,7 +99,7 @@ def assemble(
     mesh: Mesh,
     task: Task,
     model: ModelConfig,
-    weights: Any = None,
+    weights: Callable[..., Any] | None = None,
     methods: Sequence[tuple[str, dict]] = (),
 ) -> Experiment:
     """Puts parts that are there already together; see Experiment and `build_experiment`."""
@@ -116,7 +117,7 @@ def with_config(experiment: Experiment, config: Config) -> Experiment:
     return experiment._replace(config=config, sft=sft)
 
 
-def _task_and_model(config: Config) -> tuple[Task, ModelConfig, Any]:
+def _task_and_model(config: Config) -> tuple[Task, ModelConfig, Callable[..., Any] | None]:
     try:
         make = task_factory(config.task.name)
     except ValueError as error:
@@ -130,7 +131,7 @@ def _task_and_model(config: Config) -> tuple[Task, ModelConfig, Any]:
 
     tokens = tokenizer.load(config.model.path).with_end_tokens(config.sampling.end_tokens)
     task = make(tokens, **kwargs)
-    model, weights = huggingface.load_model(
+    model, weights = huggingface.open_model(
         config.model.path,
         dtype=config.model.dtype,
         remat=config.model.remat,
@@ -166,8 +167,7 @@ def initial_params(experiment: Experiment):
     """Returns the policy before any training, on the mesh: as read, or fresh from the seed."""
     model, mesh, weights = experiment.model, experiment.mesh, experiment.weights
     if weights is not None:
-        copies = jax.tree.map(lambda w: np.asarray(w, jnp.float32), weights)
-        return sharding.place(copies, parameter_shardings(model, mesh))
+        return everywhere(lambda: weights(parameter_shardings(model, mesh)))
     return _fresh_params(model, mesh, jax.random.key(np.uint32(experiment.config.warm_start.seed)))
 
 

@@ -1,6 +1,8 @@
 """Reads GGUF files, dequantized to float32."""
 
+import contextlib
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -57,25 +59,27 @@ def value(reader, key, default=None) -> Any:
     return default if field is None else field.contents()
 
 
-def load(path, **overrides):
-    """Reads a model of the llama, qwen2 or qwen3 architecture.
+@contextlib.contextmanager
+def open_checkpoint(path, **overrides):
+    """Opens a model of the llama, qwen2 or qwen3 architecture.
 
     Args:
       path: of a GGUF file, with any quantization that the `gguf` package supports.
       **overrides: fields of ModelConfig to set, such as dtype, remat or max_positions.
 
-    Returns:
-      (ModelConfig, params), the parameters in numpy float32.
+    Yields:
+      (ModelConfig, weights.Checkpoint), checked against each other.
 
     Raises:
       ValueError: the architecture or its scaling is not supported, or tensors do not match.
     """
     reader = open_file(path)
     with reading(path):
-        return _load(path, reader, overrides)
+        opened = _open(path, reader, overrides)
+    yield opened
 
 
-def _load(path, reader, overrides):
+def _open(path, reader, overrides):
     from gguf.quants import dequantize
 
     tensors = {tensor.name: tensor for tensor in reader.tensors}
@@ -88,7 +92,9 @@ def _load(path, reader, overrides):
             f"{', '.join(sorted(surplus)[:5])}"
         )
 
-    def read(name):
+    # The parts of a tensor are read one after another.
+    @functools.lru_cache(maxsize=1)
+    def whole(name):
         tensor = tensors[name]
         array = dequantize(tensor.data, tensor.tensor_type)
         if family == "llama" and ".attn_q." in name:
@@ -97,7 +103,15 @@ def _load(path, reader, overrides):
             return _unpermute(array, config.num_kv_heads)
         return array
 
-    return config, weights.stack(config, _NAMES, read)
+    checkpoint = weights.Checkpoint(
+        path=path,
+        names=_NAMES,
+        # GGUF names the axes from the last to the first.
+        shapes={name: tuple(map(int, tensor.shape[::-1])) for name, tensor in tensors.items()},
+        read=lambda name, index: whole(name)[index],
+    )
+    weights.check(config, checkpoint)
+    return config, checkpoint
 
 
 def _config(path, reader, family, tensors):

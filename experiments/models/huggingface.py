@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,41 +50,58 @@ _ROPE_FIELDS = {
 }
 
 
-def load_model(path, **overrides):
-    """Reads a model from a GGUF file or a Hugging Face directory.
+def open_model(path, **overrides) -> tuple[ModelConfig, Callable[..., Any]]:
+    """Checks a GGUF file or a Hugging Face directory, and reads its config.
 
     Args:
       path: of the file or directory; "~" is the home directory.
       **overrides: fields of ModelConfig to set, such as dtype, remat or max_positions.
 
     Returns:
-      (ModelConfig, params), the parameters in numpy float32.
+      (ModelConfig, load). Each call of load(shardings=None, dtype=np.float32) reads the parameters
+      anew, onto devices or into numpy arrays; see weights.load.
 
     Raises:
       FileNotFoundError: `path` does not exist, or the directory lacks a file.
-      ValueError: the model is not supported.
+      ValueError: the model is not supported, or tensors are missing or of another shape.
     """
     path = Path(path).expanduser()
-    if path.is_dir():
-        return load(path, **overrides)
-    if path.is_file():
-        return gguf.load(path, **overrides)
-    raise FileNotFoundError(
-        f"no model at {path}: it must be a GGUF file (`make smollm2` fetches one) or a directory "
-        "with config.json and model.safetensors"
-    )
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no model at {path}: it must be a GGUF file (`make smollm2` fetches one) or a "
+            "directory with config.json and model.safetensors"
+        )
+    opened = open_directory if path.is_dir() else gguf.open_checkpoint
+
+    def load_params(shardings=None, dtype=np.float32):
+        with opened(path, **overrides) as (config, checkpoint):
+            return weights.load(config, checkpoint, shardings, dtype)
+
+    with opened(path, **overrides) as (config, _):
+        return config, load_params
 
 
-def load(directory, **overrides):
-    """Reads a Llama (such as SmolLM2), Qwen2, Qwen2.5 or Qwen3 model from a directory.
+def load_model(path, **overrides):
+    """Reads a model to the host; see `open_model`.
+
+    Returns:
+      (ModelConfig, params), the parameters in numpy float32 for any stored dtype.
+    """
+    config, load_params = open_model(path, **overrides)
+    return config, load_params()
+
+
+@contextlib.contextmanager
+def open_directory(directory, **overrides):
+    """Opens a Llama (such as SmolLM2), Qwen2, Qwen2.5 or Qwen3 model.
 
     Args:
       directory: with config.json and model.safetensors, or model.safetensors.index.json and its
         shards.
       **overrides: fields of ModelConfig to set, such as dtype, remat or max_positions.
 
-    Returns:
-      (ModelConfig, params), the parameters in numpy float32 for any stored dtype.
+    Yields:
+      (ModelConfig, weights.Checkpoint), checked against each other.
 
     Raises:
       FileNotFoundError: a file is missing.
@@ -93,17 +110,34 @@ def load(directory, **overrides):
     directory = Path(directory)
     config = dataclasses.replace(read_config(directory / "config.json"), **overrides)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(reading(directory))
-        readers = _readers(directory, stack)
-        surplus = set(readers) - weights.stored_names(config, _NAMES)
-        surplus = {name for name in surplus if not _is_redundant(config, name)}
-        if surplus:
+        with reading(directory):
+            checkpoint = _checkpoint(directory, config, _readers(directory, stack))
+        yield config, checkpoint
+
+
+def _checkpoint(directory, config, readers):
+    names = weights.stored_names(config, _NAMES)
+    surplus = {name for name in set(readers) - names if not _is_redundant(config, name)}
+    if surplus:
+        raise ValueError(
+            f"{directory} holds tensors that are not part of a {_family(config)} model: "
+            f"{', '.join(sorted(surplus)[:5])}"
+        )
+    slices = {name: readers[name].get_slice(name) for name in sorted(names & set(readers))}
+    for name, tensor in slices.items():
+        dtype = tensor.get_dtype()
+        if dtype not in _DTYPES:
             raise ValueError(
-                f"{directory} holds tensors that are not part of a {_family(config)} model: "
-                f"{', '.join(sorted(surplus)[:5])}"
+                f"{directory}: tensor {name} must be stored as {', '.join(_DTYPES)}; got {dtype}"
             )
-        params = weights.stack(config, _NAMES, partial(_read, directory, readers))
-    return config, params
+    checkpoint = weights.Checkpoint(
+        path=directory,
+        names=_NAMES,
+        shapes={name: tuple(tensor.get_shape()) for name, tensor in slices.items()},
+        read=lambda name, index: slices[name][index],
+    )
+    weights.check(config, checkpoint)
+    return checkpoint
 
 
 def save(directory, config, params, dtype="float32", shard_bytes=5 * 10**9):
@@ -278,15 +312,6 @@ def _readers(directory, stack) -> dict[str, Any]:
         with reading(directory / name):
             files[name] = stack.enter_context(safe_open(directory / name, framework="numpy"))
     return {tensor: files[str(name)] for tensor, name in weight_map.items()}
-
-
-def _read(directory, readers, name):
-    dtype = readers[name].get_slice(name).get_dtype()
-    if dtype not in _DTYPES:
-        raise ValueError(
-            f"{directory}: tensor {name} must be stored as {', '.join(_DTYPES)}; got {dtype}"
-        )
-    return readers[name].get_tensor(name)
 
 
 def _is_redundant(config, name):

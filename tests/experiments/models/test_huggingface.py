@@ -37,7 +37,7 @@ def copied(tmp_path):
 
 def test_load_transposes_matrices_and_stacks_layers():
     directory = FIXTURES / "llama_tied"
-    config, params = huggingface.load(directory)
+    config, params = huggingface.load_model(directory)
     stored = load_file(directory / "model.safetensors")
     assert (config.num_layers, config.num_heads, config.num_kv_heads) == (2, 4, 2)
     for layer in range(2):
@@ -51,20 +51,20 @@ def test_load_transposes_matrices_and_stacks_layers():
 
 @pytest.mark.parametrize("name", ["llama_linear_rope", "qwen2_sharded", "qwen3"])
 def test_load_converts_to_float32(name):
-    _, params = huggingface.load(FIXTURES / name)
+    _, params = huggingface.load_model(FIXTURES / name)
     assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype("float32")}
 
 
 def test_load_shards_equal_single_file(copied):
     directory = copied("qwen2_sharded")
-    expected = huggingface.load(directory)
+    expected = huggingface.load_model(directory)
     tensors = {}
     for shard in directory.glob("model-*.safetensors"):
         tensors |= load_file(shard)
         shard.unlink()
     (directory / "model.safetensors.index.json").unlink()
     save_file(tensors, directory / "model.safetensors")
-    found = huggingface.load(directory)
+    found = huggingface.load_model(directory)
     assert found[0] == expected[0]
     jax.tree.map(np.testing.assert_array_equal, found[1], expected[1])
 
@@ -72,7 +72,7 @@ def test_load_shards_equal_single_file(copied):
 def test_read_config_before_transformers_5(copied):
     scaling = {"type": "linear", "factor": 3.0}
     directory = copied(rope_parameters=None, rope_theta=123.0, rope_scaling=scaling)
-    config, _ = huggingface.load(directory)
+    config, _ = huggingface.load_model(directory)
     assert (config.rope_theta, config.rope_scaling) == (123.0, RopeScaling("linear", 3.0))
     scaling = {
         "rope_type": "llama3",
@@ -98,8 +98,8 @@ def test_read_config_defaults(copied):
 
 def test_load_overrides(copied):
     directory = copied()
-    plain, _ = huggingface.load(directory)
-    config, _ = huggingface.load(directory, dtype="bfloat16", remat=True, max_positions=9)
+    plain, _ = huggingface.load_model(directory)
+    config, _ = huggingface.load_model(directory, dtype="bfloat16", remat=True, max_positions=9)
     assert config == dataclasses.replace(plain, dtype="bfloat16", remat=True, max_positions=9)
 
 
@@ -109,7 +109,7 @@ def test_load_ignores_tied_head_and_rotary_frequencies(copied):
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
     tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2, np.float32)
     save_file(tensors, directory / "model.safetensors")
-    _, params = huggingface.load(directory)
+    _, params = huggingface.load_model(directory)
     assert "head" not in params
 
 
@@ -151,7 +151,7 @@ def test_load_ignores_tied_head_and_rotary_frequencies(copied):
 )
 def test_load_raises(copied, changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        huggingface.load(copied(**changes))
+        huggingface.load_model(copied(**changes))
 
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "I8"])
@@ -167,7 +167,7 @@ def test_load_refuses_other_types_of_tensors(copied, dtype):
     path.write_bytes(len(text).to_bytes(8, "little") + text + stored[size:])
     message = f"tensor model.norm.weight must be stored as F64, F32, F16, BF16; got {dtype}"
     with pytest.raises(ValueError, match=message):
-        huggingface.load(path.parent)
+        huggingface.load_model(path.parent)
 
 
 def test_load_raises_on_missing_files(copied):
@@ -176,19 +176,19 @@ def test_load_raises_on_missing_files(copied):
     with pytest.raises(
         FileNotFoundError, match=r"names model-00002-of-00002.safetensors, which does"
     ):
-        huggingface.load(directory)
+        huggingface.load_model(directory)
     (directory / "model.safetensors.index.json").unlink()
     with pytest.raises(
         FileNotFoundError, match=r"neither model.safetensors nor model.safetensors."
     ):
-        huggingface.load(directory)
+        huggingface.load_model(directory)
     (directory / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no config.json in"):
-        huggingface.load(directory)
+        huggingface.load_model(directory)
 
 
 def test_save_writes_the_format_of_transformers(tmp_path):
-    config, params = huggingface.load(FIXTURES / "qwen3")
+    config, params = huggingface.load_model(FIXTURES / "qwen3")
     huggingface.save(tmp_path, config, params)
     settings = json.loads((tmp_path / "config.json").read_text())
     assert settings["architectures"] == ["Qwen3ForCausalLM"]
@@ -205,7 +205,7 @@ def test_save_writes_the_format_of_transformers(tmp_path):
 
 
 def test_save_raises_on_bias_and_norm(tmp_path):
-    config, params = huggingface.load(FIXTURES / "qwen3")
+    config, params = huggingface.load_model(FIXTURES / "qwen3")
     both = dataclasses.replace(config, qkv_bias=True)
     with pytest.raises(ValueError, match="no family has both qkv_bias and qk_norm"):
         huggingface.save(tmp_path, both, params)
