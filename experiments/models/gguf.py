@@ -136,6 +136,10 @@ def _config(path, reader, family, tensors):
     embedding = tensors.get(_NAMES["embedding"])
     if embedding is None:
         raise ValueError(f"{path} holds no tensor {_NAMES['embedding']}")
+    scaling = _rope_scaling(path, reader, family, tensors)
+    max_positions = field("context_length")
+    if scaling is not None and scaling.kind == "yarn":
+        max_positions = int(scaling.original_max_positions * scaling.factor)
     return ModelConfig(
         vocab_size=int(embedding.shape[1]),
         num_layers=field("block_count"),
@@ -145,13 +149,13 @@ def _config(path, reader, family, tensors):
         head_dim=head_dim,
         d_ff=field("feed_forward_length"),
         rope_theta=value(reader, f"{family}.rope.freq_base", 10_000.0),
-        rope_scaling=_rope_scaling(path, reader, family, tensors),
+        rope_scaling=scaling,
         # Stored in float32: the shortest decimal form recovers the original number.
         norm_eps=float(f"{field('attention.layer_norm_rms_epsilon'):.7g}"),
         tied_head=_NAMES["head"] not in tensors,
         qkv_bias=family == "qwen2",
         qk_norm=family == "qwen3",
-        max_positions=field("context_length"),
+        max_positions=max_positions,
     )
 
 
@@ -166,7 +170,31 @@ def _rope_scaling(path, reader, family, tensors):
         return None
     if kind == "linear":
         return RopeScaling("linear", factor)
-    raise ValueError(f"{path}: rope scaling must be none or linear in a GGUF file; got {kind}")
+    if kind == "yarn":
+        return _yarn(path, reader, family, factor)
+    raise ValueError(
+        f"{path}: rope scaling must be none, linear or yarn in a GGUF file; got {kind}"
+    )
+
+
+def _yarn(path, reader, family, factor):
+    """As llama.cpp reads it; the settings that it has beside those of the paper must be neutral."""
+    prefix = f"{family}.rope.scaling"
+    if factor is None:
+        raise ValueError(f"{path}: {prefix}.factor is missing")
+    neutral = {"yarn_ext_factor": 1, "yarn_attn_factor": 1, "attn_factor": 1}
+    for name, expected in (neutral | {"yarn_log_multiplier": 0}).items():
+        found = value(reader, f"{prefix}.{name}", expected)
+        if found != expected:
+            raise ValueError(f"{path}: {prefix}.{name} must be {expected}; got {found}")
+    context = value(reader, f"{family}.context_length")
+    return RopeScaling(
+        "yarn",
+        factor,
+        original_max_positions=value(reader, f"{prefix}.original_context_length", context),
+        beta_fast=value(reader, f"{prefix}.yarn_beta_fast", 32.0),
+        beta_slow=value(reader, f"{prefix}.yarn_beta_slow", 1.0),
+    )
 
 
 def _unpermute(array, heads):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,16 +39,18 @@ _NAMES = {
 
 _DTYPES = ("F64", "F32", "F16", "BF16")
 
-# In the order of RopeScaling's fields.
+# {a rope type: {a field of RopeScaling that it needs: its name in config.json}}
 _ROPE_FIELDS = {
-    "linear": ("factor",),
-    "llama3": (
-        "factor",
-        "low_freq_factor",
-        "high_freq_factor",
-        "original_max_position_embeddings",
-    ),
+    "linear": {"factor": "factor"},
+    "llama3": {
+        "factor": "factor",
+        "low_freq_factor": "low_freq_factor",
+        "high_freq_factor": "high_freq_factor",
+        "original_max_positions": "original_max_position_embeddings",
+    },
+    "yarn": {"factor": "factor", "original_max_positions": "original_max_position_embeddings"},
 }
+_YARN_OPTIONS = ("beta_fast", "beta_slow", "attention_factor", "truncate")
 
 
 def open_model(path, **overrides) -> tuple[ModelConfig, Callable[..., Any]]:
@@ -241,6 +244,11 @@ def _model_config(path, settings):
             raise ValueError(f"{path}: {name} is missing")
         return settings[name]
 
+    scaling = _rope_scaling(path, rope, field("max_position_embeddings"))
+    max_positions = field("max_position_embeddings")
+    if scaling is not None and scaling.kind == "yarn":
+        # As vLLM: configs have the context before scaling (Qwen2.5) or after it.
+        max_positions = int(scaling.original_max_positions * scaling.factor)
     heads = field("num_attention_heads")
     head_dim = settings.get("head_dim")
     if head_dim is None:
@@ -255,12 +263,12 @@ def _model_config(path, settings):
         head_dim=head_dim,
         d_ff=field("intermediate_size"),
         rope_theta=rope.get("rope_theta") or settings.get("rope_theta") or 10_000.0,
-        rope_scaling=_rope_scaling(path, rope),
+        rope_scaling=scaling,
         norm_eps=field("rms_norm_eps"),
         tied_head=settings.get("tie_word_embeddings") or False,
         qkv_bias=family == "qwen2",
         qk_norm=family == "qwen3",
-        max_positions=field("max_position_embeddings"),
+        max_positions=max_positions,
     )
 
 
@@ -279,16 +287,27 @@ def _check_settings(path, settings):
             raise ValueError(f"{path}: {name} must be {value!r}; got {found!r}")
 
 
-def _rope_scaling(path, rope):
+def _rope_scaling(path, rope, max_positions):
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return None
     if kind not in _ROPE_FIELDS:
-        raise ValueError(f"{path}: rope type must be default, linear or llama3; got {kind!r}")
-    missing = [name for name in _ROPE_FIELDS[kind] if name not in rope]
+        raise ValueError(f"{path}: rope type must be default, linear, llama3 or yarn; got {kind!r}")
+    rope = {name: value for name, value in rope.items() if value is not None}
+    options = {}
+    if kind == "yarn":  # with transformers' defaults
+        rope = {"original_max_position_embeddings": max_positions} | rope
+        options = {name: rope[name] for name in _YARN_OPTIONS if name in rope}
+    fields = _ROPE_FIELDS[kind]
+    missing = [name for name in fields.values() if name not in rope]
     if missing:
         raise ValueError(f"{path}: rope type {kind} lacks {', '.join(missing)}")
-    return RopeScaling(kind, *(rope[name] for name in _ROPE_FIELDS[kind]))
+    scaling = RopeScaling(kind, **{ours: rope[name] for ours, name in fields.items()}, **options)
+    mscale, all_dim = rope.get("mscale"), rope.get("mscale_all_dim")
+    if kind == "yarn" and scaling.attention_factor is None and mscale and all_dim:
+        top, bottom = (0.1 * m * math.log(scaling.factor) + 1 for m in (mscale, all_dim))
+        scaling = dataclasses.replace(scaling, attention_factor=top / bottom)
+    return scaling
 
 
 def _readers(directory, stack) -> dict[str, Any]:
@@ -350,6 +369,8 @@ def _settings(config):
 def _rope_settings(scaling):
     if scaling is None:
         return None
-    return {"rope_type": scaling.kind} | dict(
-        zip(_ROPE_FIELDS[scaling.kind], dataclasses.astuple(scaling)[1:])
-    )
+    fields = _ROPE_FIELDS[scaling.kind]
+    if scaling.kind == "yarn":
+        fields = fields | {name: name for name in _YARN_OPTIONS}
+    values = {name: getattr(scaling, ours) for ours, name in fields.items()}
+    return {"rope_type": scaling.kind} | {k: v for k, v in values.items() if v is not None}

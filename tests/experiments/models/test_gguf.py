@@ -52,6 +52,28 @@ def test_load_reads_every_spelling_of_rope_scaling(tmp_path, fields, factor):
     assert found.rope_scaling == (None if factor is None else RopeScaling("linear", factor))
 
 
+def test_load_reads_yarn(tmp_path):
+    config, params = huggingface.load_model(FIXTURES / "qwen2_yarn")
+    path = tmp_path / "model.gguf"
+    more = {
+        "original_context_length": 16,
+        "yarn_beta_fast": 4.0,
+        "yarn_beta_slow": 0.25,
+        "yarn_ext_factor": 1.0,
+        "yarn_log_multiplier": 0.0,
+    }
+    metadata = [(f"qwen2.rope.scaling.{name}", found) for name, found in more.items()]
+    write_gguf(path, "qwen2", config, params, metadata=metadata)
+    found, loaded = huggingface.load_model(path)
+    assert found == config
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+
+    write_gguf(path, "qwen2", config, params)  # llama.cpp's defaults
+    found, _ = huggingface.load_model(path)
+    assert found.rope_scaling == RopeScaling("yarn", 4.0, original_max_positions=64)
+    assert found.max_positions == 256
+
+
 def test_load_dequantizes(tmp_path):
     """Q8_0 keeps 8 bits and one scale for 32 weights: an error of half a step of max/127."""
     from gguf import GGMLQuantizationType, quants
@@ -117,12 +139,26 @@ def test_load_overrides(tmp_path):
             "blk.1.ffn_up.weight has shape (3, 16); the checkpoint's config asks for (24, 16)",
         ),
         (
+            {"metadata": [("llama.rope.scaling.type", "longrope")]},
+            "rope scaling must be none, linear or yarn in a GGUF file; got longrope",
+        ),
+        (
             {"metadata": [("llama.rope.scaling.type", "yarn")]},
-            "rope scaling must be none or linear in a GGUF file; got yarn",
+            "llama.rope.scaling.factor is missing",
+        ),
+        (
+            {
+                "metadata": [
+                    ("llama.rope.scaling.type", "yarn"),
+                    ("llama.rope.scaling.factor", 2.0),
+                    ("llama.rope.scaling.attn_factor", 0.5),
+                ]
+            },
+            "llama.rope.scaling.attn_factor must be 1; got 0.5",
         ),
         (
             {"tensors": [("rope_freqs.weight", np.ones(2, np.float32))]},
-            "rope scaling must be none or linear in a GGUF file; got rope_freqs.weight",
+            "rope scaling must be none, linear or yarn in a GGUF file; got rope_freqs.weight",
         ),
     ],
 )

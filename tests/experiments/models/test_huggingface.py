@@ -87,6 +87,84 @@ def test_read_config_before_transformers_5(copied):
     assert config.rope_scaling == RopeScaling("llama3", 8.0, 1.0, 4.0, 64)
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected", "max_positions"),
+    [
+        # As Qwen2.5's documentation sets it: the context before scaling.
+        (
+            {
+                "max_position_embeddings": 64,
+                "rope_scaling": {
+                    "type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 64,
+                },
+            },
+            RopeScaling("yarn", 4.0, original_max_positions=64),
+            256,
+        ),
+        # The context after scaling, and every option.
+        (
+            {
+                "max_position_embeddings": 256,
+                "rope_parameters": {
+                    "rope_type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 64,
+                    "beta_fast": 16.0,
+                    "beta_slow": 2.0,
+                    "attention_factor": 1.5,
+                    "truncate": False,
+                },
+            },
+            RopeScaling(
+                "yarn",
+                4.0,
+                original_max_positions=64,
+                beta_fast=16.0,
+                beta_slow=2.0,
+                attention_factor=1.5,
+                truncate=False,
+            ),
+            256,
+        ),
+        # transformers takes the context of the config for the original one.
+        (
+            {
+                "max_position_embeddings": 64,
+                "rope_parameters": {"rope_type": "yarn", "factor": 2.5, "beta_fast": None},
+            },
+            RopeScaling("yarn", 2.5, original_max_positions=64),
+            160,
+        ),
+        # 0.1 · 2 ln 4 + 1 = 1.2772589 over 0.1 · 0.5 ln 4 + 1 = 1.0693147.
+        (
+            {
+                "max_position_embeddings": 64,
+                "rope_parameters": {
+                    "rope_type": "yarn",
+                    "factor": 4.0,
+                    "mscale": 2.0,
+                    "mscale_all_dim": 0.5,
+                },
+            },
+            RopeScaling("yarn", 4.0, original_max_positions=64, attention_factor=1.19446488),
+            256,
+        ),
+    ],
+)
+def test_read_config_of_yarn(copied, tmp_path, changes, expected, max_positions):
+    directory = copied(**{"rope_parameters": None, "rope_theta": 10_000.0} | changes)
+    config, params = huggingface.load_model(directory)
+    scale = config.rope_scaling.attention_factor
+    if scale is not None:
+        assert scale == pytest.approx(expected.attention_factor, rel=1e-7)
+        expected = dataclasses.replace(expected, attention_factor=scale)
+    assert (config.rope_scaling, config.max_positions) == (expected, max_positions)
+    huggingface.save(tmp_path / "saved", config, params)
+    assert huggingface.read_config(tmp_path / "saved" / "config.json") == config
+
+
 def test_read_config_defaults(copied):
     directory = copied(head_dim=None, tie_word_embeddings=None, num_key_value_heads=None)
     config = huggingface.read_config(directory / "config.json")
@@ -128,8 +206,12 @@ def test_load_ignores_tied_head_and_rotary_frequencies(copied):
         ),
         ({"hidden_size": None}, "hidden_size is missing"),
         (
-            {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}},
-            "rope type must be default, linear or llama3; got 'yarn'",
+            {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}},
+            "rope type must be default, linear, llama3 or yarn; got 'dynamic'",
+        ),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "factor": None}},
+            "rope type yarn lacks factor",
         ),
         (
             {"rope_parameters": {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1.0}},
