@@ -144,13 +144,15 @@ def _checkpoint(directory, config, readers):
 
 
 def save(directory, config, params, dtype="float32", shard_bytes=5 * 10**9):
-    """Writes a model for `load` and transformers.
+    """Writes a model for `load_model` and transformers.
+
+    The host holds what one file will hold, and at most three copies of the next tensor.
 
     Args:
       directory: created if needed; config.json and the weights are replaced: model.safetensors, or
         shards and model.safetensors.index.json.
       config: a ModelConfig of the Llama, Qwen2 or Qwen3 family.
-      params: its parameters.
+      params: its parameters, numpy or on devices of this process.
       dtype: of the weights, one of SAVED_DTYPES.
       shard_bytes: most bytes of weights in one file that holds several tensors.
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments.models import transformer
@@ -208,23 +207,16 @@ def _stored(name, axes):
 def unstack(names, params):
     """Inverts `load`: yields (the checkpoint's name, numpy float32 array), one at a time.
 
-    Of arrays on devices, one tensor of one layer is fetched at a time. To be called by all
-    processes, if they hold different parts.
+    Of arrays on devices, the tensor of one layer is fetched at a time.
     """
     for name, value in params.items():
         if name != "layers":
-            yield names[name], _fetch(value)
+            yield names[name], np.asarray(value, np.float32)
     for name, value in params["layers"].items():
         for layer in range(value.shape[0]):
-            tensor = _fetch(value[layer])
+            tensor = np.asarray(value[layer], np.float32)
             transposed = np.ascontiguousarray(tensor.T if name in _TRANSPOSED else tensor)
             yield names[name].format(layer=layer), transposed
-
-
-def _fetch(x):
-    if isinstance(x, jax.Array) and not x.is_fully_addressable:
-        x = multihost_utils.process_allgather(x, tiled=True)
-    return np.asarray(x, np.float32)
 
 
 def stored_names(config, names):

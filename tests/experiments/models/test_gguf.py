@@ -162,17 +162,17 @@ def test_load_overrides(tmp_path):
         ),
     ],
 )
-def test_load_raises(tmp_path, changes, message):
+def test_open_model_raises(tmp_path, changes, message):
     config, params = huggingface.load_model(FIXTURES / "llama_tied")
     path = tmp_path / "model.gguf"
     family = changes.pop("family", "llama")
     write_gguf(path, family, config, params, **changes)
     with pytest.raises(ValueError, match=re.escape(message)):
-        huggingface.load_model(path)
+        huggingface.open_model(path)
 
 
-def test_load_raises_on_another_format(tmp_path):
+def test_open_model_raises_on_another_format(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"not a model")
     with pytest.raises(ValueError, match=r"model.gguf is not a GGUF file"):
-        huggingface.load_model(path)
+        huggingface.open_model(path)

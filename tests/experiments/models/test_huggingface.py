@@ -231,13 +231,13 @@ def test_load_ignores_tied_head_and_rotary_frequencies(copied):
         ({"tie_word_embeddings": False}, "the checkpoint holds no tensor lm_head.weight"),
     ],
 )
-def test_load_raises(copied, changes, message):
+def test_open_model_raises(copied, changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        huggingface.load_model(copied(**changes))
+        huggingface.open_model(copied(**changes))
 
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "I8"])
-def test_load_refuses_other_types_of_tensors(copied, dtype):
+def test_open_model_refuses_other_types_of_tensors(copied, dtype):
     path = copied() / "model.safetensors"
     stored = path.read_bytes()
     size = 8 + int.from_bytes(stored[:8], "little")
@@ -249,24 +249,24 @@ def test_load_refuses_other_types_of_tensors(copied, dtype):
     path.write_bytes(len(text).to_bytes(8, "little") + text + stored[size:])
     message = f"tensor model.norm.weight must be stored as F64, F32, F16, BF16; got {dtype}"
     with pytest.raises(ValueError, match=message):
-        huggingface.load_model(path.parent)
+        huggingface.open_model(path.parent)
 
 
-def test_load_raises_on_missing_files(copied):
+def test_open_model_raises_on_missing_files(copied):
     directory = copied("qwen2_sharded")
     (directory / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(
         FileNotFoundError, match=r"names model-00002-of-00002.safetensors, which does"
     ):
-        huggingface.load_model(directory)
+        huggingface.open_model(directory)
     (directory / "model.safetensors.index.json").unlink()
     with pytest.raises(
         FileNotFoundError, match=r"neither model.safetensors nor model.safetensors."
     ):
-        huggingface.load_model(directory)
+        huggingface.open_model(directory)
     (directory / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no config.json in"):
-        huggingface.load_model(directory)
+        huggingface.open_model(directory)
 
 
 def test_save_writes_the_format_of_transformers(tmp_path):
