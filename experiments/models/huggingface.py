@@ -146,7 +146,8 @@ def _checkpoint(directory, config, readers):
 def save(directory, config, params, dtype="float32", shard_bytes=5 * 10**9):
     """Writes a model for `load_model` and transformers.
 
-    The host holds what one file will hold, and at most three copies of the next tensor.
+    Until a file is written the host holds all of it (safetensors has no writer of single tensors),
+    and the next tensor two or three times: in float32, in the order of the file, in `dtype`.
 
     Args:
       directory: created if needed; config.json and the weights are replaced: model.safetensors, or
@@ -174,7 +175,7 @@ def _cast(name, tensor, dtype):
     # A weight beyond the range of the dtype becomes an infinity, which the check finds.
     with np.errstate(over="ignore"):
         cast = tensor.astype(jnp.dtype(dtype))
-    if not np.all(np.isfinite(cast.astype(np.float32, copy=False))):
+    if not np.all(np.isfinite(cast)):
         raise ValueError(f"{name} must hold numbers that are finite in {dtype}, it holds others")
     return cast
 

@@ -134,7 +134,8 @@ def _device_parameter(checkpoint, name, shape, dtype, stacked, sharding):
         for device, indices in sharding.addressable_devices_indices_map(shape).items()
     }
     row_bytes = 4 * math.prod(shard[1:])  # in float32, the largest dtype that is not cast before
-    rows = min(shard[0], max(1, BLOCK_BYTES // (row_bytes * len(begins))))
+    most = max(1, BLOCK_BYTES // (row_bytes * len(begins)))
+    rows = math.ceil(shard[0] / math.ceil(shard[0] / most))  # nearly the same in every block
     block_shape = (rows * (tensor[0] // shard[0]), *tensor[1:])
     block_sharding = NamedSharding(sharding.mesh, PartitionSpec(*_stored(name, spec[lead:])))
 
@@ -159,7 +160,9 @@ def _device_parameter(checkpoint, name, shape, dtype, stacked, sharding):
             param = _write(param, block(layer, row), place, sharding, name in _TRANSPOSED)
             # Otherwise the host would hold all blocks whose transfers have not ended.
             param.block_until_ready()
-    return param
+    # XLA leaves mesh axes of size 1 out of the sharding.
+    shards = [piece.data for piece in param.addressable_shards]
+    return jax.make_array_from_single_device_arrays(shape, sharding, shards)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -211,6 +214,8 @@ def unstack(names, params):
     """
     for name, value in params.items():
         if name != "layers":
+            # An array on several devices keeps what np.asarray fetches: fetch a copy, which goes.
+            value = jnp.copy(value) if isinstance(value, jax.Array) else value
             yield names[name], np.asarray(value, np.float32)
     for name, value in params["layers"].items():
         for layer in range(value.shape[0]):

@@ -79,7 +79,9 @@ def main(directory, devices, fsdp, tensor, port=None, processes=1, process=0):
         "held": sum(s.data.nbytes for s in shards),
         "peak": memory.peak,
         "seconds": seconds,
-        "sum": float(sum(np.sum(np.asarray(s.data), dtype=np.float64) for s in shards if s.replica_id == 0)),
+        "sum": float(
+            sum(np.sum(np.asarray(s.data), dtype=np.float64) for s in shards if s.replica_id == 0)
+        ),
     }
     with PeakMemory() as memory:
         if port is None:

@@ -95,8 +95,8 @@ def test_load_returns_arrays_that_can_be_donated(tmp_path):
         zero(found)
 
 
-@pytest.mark.parametrize(("mesh", "times"), [("replicated", 1), ("fsdp", 1), ("one device", 1)])
-def test_load_reads_every_number_once(tmp_path, mesh, times):
+@pytest.mark.parametrize("mesh", ["replicated", "fsdp", "one device"])
+def test_load_reads_every_number_once(tmp_path, mesh):
     huggingface.save(tmp_path, SIZES, random_params(SIZES), dtype="bfloat16")
     seen = {}
 
@@ -108,12 +108,12 @@ def test_load_reads_every_number_once(tmp_path, mesh, times):
     with huggingface.open_directory(tmp_path) as (config, checkpoint):
         weights.load(config, checkpoint._replace(read=read), shardings_on(MESHES[mesh]))
         assert seen.keys() == checkpoint.shapes.keys()
-    assert all(np.all(count == times) for count in seen.values())
+    assert all(np.all(count == 1) for count in seen.values())
 
 
 def test_load_refuses_numbers_that_are_not_finite(tmp_path):
     params = random_params(SIZES)
-    params["layers"]["down"][1, 3, 5] = 3e38  # finite in float32, not in bfloat16
+    params["layers"]["down"][1, 3, 5] = 3.4e38  # finite in float32, not in bfloat16
     huggingface.save(tmp_path, SIZES, params)
     _, load = huggingface.open_model(tmp_path)
     name = r"model\.layers\.1\.mlp\.down_proj\.weight"
@@ -176,12 +176,13 @@ def test_load_takes_little_more_memory_than_the_devices_hold(command, wide):
     out, err = process.communicate(timeout=280)
     assert process.returncode == 0, err
     said = json.loads(out)
-    held = sum(x.nbytes for x in jax.tree.leaves(params))
-    largest = 2 * WIDE.vocab_size * WIDE.d_model
-    assert (said["held"], said["read"]) == (held, held // 2)
+    once = sum(x.nbytes for x in jax.tree.leaves(params))
+    heads = 2 * params["layers"]["query_norm"].nbytes  # norms of heads are whole on every device
+    held, largest = once + 7 * heads, 2 * WIDE.vocab_size * WIDE.d_model
+    assert (said["held"], said["read"]) == (held, once // 2)
     assert held <= said["peak"] <= held + 1.2 * largest
-    # A file of 2^26 bytes, and three copies of a tensor of float32.
-    assert said["saving"] <= 2**26 + 3 * 2 * largest
+    # A file of 2^26 bytes, or of one tensor; and the next in float32, on the devices and the host.
+    assert said["saving"] <= 2**26 + 1.2 * 2 * 2 * largest
     _, saved = huggingface.load_model(directory / "saved")
     assert_equal(saved, params)
 
@@ -204,8 +205,7 @@ def test_each_of_two_processes_reads_its_slices(command, wide, fsdp, tensor):
         said.append(json.loads(out.splitlines()[-1]))
     leaves = jax.tree.leaves(params)
     total = sum(x.nbytes for x in leaves) // 2
-    for line in said:
-        # Norms of heads are whole on every device.
+    for line in said:  # norms of heads are whole on every device
         assert line["read"] == pytest.approx(total / 2, rel=1e-3)
     expected = sum(float(np.sum(x, dtype=np.float64)) for x in leaves)
     assert sum(line["sum"] for line in said) == pytest.approx(expected, rel=1e-9)
