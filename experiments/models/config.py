@@ -111,6 +111,17 @@ class RopeScaling:
         _require(self, "truncate", isinstance(self.truncate, bool), "True or False")
 
 
+def scaled_context(max_positions, scaling):
+    """Returns the longest context, in tokens, of a model whose files say `max_positions`.
+
+    With YaRN it is the original context times the factor, as in vLLM: files say the context before
+    scaling (Qwen2.5) or after it. transformers limits no length.
+    """
+    if scaling is None or scaling.kind != "yarn":
+        return max_positions
+    return int(scaling.original_max_positions * scaling.factor)
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A model's sizes; hashable, so that it can be a static argument of a jitted function.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.models import weights
-from experiments.models.config import ModelConfig, RopeScaling, reading
+from experiments.models.config import ModelConfig, RopeScaling, reading, scaled_context
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 
@@ -137,9 +137,6 @@ def _config(path, reader, family, tensors):
     if embedding is None:
         raise ValueError(f"{path} holds no tensor {_NAMES['embedding']}")
     scaling = _rope_scaling(path, reader, family, tensors)
-    max_positions = field("context_length")
-    if scaling is not None and scaling.kind == "yarn":
-        max_positions = int(scaling.original_max_positions * scaling.factor)
     return ModelConfig(
         vocab_size=int(embedding.shape[1]),
         num_layers=field("block_count"),
@@ -155,7 +152,7 @@ def _config(path, reader, family, tensors):
         tied_head=_NAMES["head"] not in tensors,
         qkv_bias=family == "qwen2",
         qk_norm=family == "qwen3",
-        max_positions=max_positions,
+        max_positions=scaled_context(field("context_length"), scaling),
     )
 
 
@@ -182,8 +179,13 @@ def _yarn(path, reader, family, factor):
     prefix = f"{family}.rope.scaling"
     if factor is None:
         raise ValueError(f"{path}: {prefix}.factor is missing")
-    neutral = {"yarn_ext_factor": 1, "yarn_attn_factor": 1, "attn_factor": 1}
-    for name, expected in (neutral | {"yarn_log_multiplier": 0}).items():
+    neutral = {
+        "yarn_ext_factor": 1,
+        "yarn_attn_factor": 1,
+        "attn_factor": 1,
+        "yarn_log_multiplier": 0,
+    }
+    for name, expected in neutral.items():
         found = value(reader, f"{prefix}.{name}", expected)
         if found != expected:
             raise ValueError(f"{path}: {prefix}.{name} must be {expected}; got {found}")

@@ -12,7 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.models import gguf, weights
-from experiments.models.config import ModelConfig, RopeScaling, read_json, reading
+from experiments.models.config import (
+    ModelConfig,
+    RopeScaling,
+    read_json,
+    reading,
+    scaled_context,
+)
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 SAVED_DTYPES = ("bfloat16", "float16", "float32")
@@ -247,11 +253,8 @@ def _model_config(path, settings):
             raise ValueError(f"{path}: {name} is missing")
         return settings[name]
 
-    scaling = _rope_scaling(path, rope, field("max_position_embeddings"))
     max_positions = field("max_position_embeddings")
-    if scaling is not None and scaling.kind == "yarn":
-        # As vLLM: configs have the context before scaling (Qwen2.5) or after it.
-        max_positions = int(scaling.original_max_positions * scaling.factor)
+    scaling = _rope_scaling(path, rope, max_positions)
     heads = field("num_attention_heads")
     head_dim = settings.get("head_dim")
     if head_dim is None:
@@ -271,7 +274,7 @@ def _model_config(path, settings):
         tied_head=settings.get("tie_word_embeddings") or False,
         qkv_bias=family == "qwen2",
         qk_norm=family == "qwen3",
-        max_positions=max_positions,
+        max_positions=scaled_context(max_positions, scaling),
     )
 
 

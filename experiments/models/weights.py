@@ -1,7 +1,7 @@
 """Converts between checkpoint tensors and the transformer's pytree with stacked layers.
 
-A checkpoint is checked by its header alone. Its numbers are read slice by slice: into numpy arrays,
-or block by block onto the devices of a sharding, so that the host never holds more than a block.
+A checkpoint is checked by its header alone. Its numbers are read into numpy arrays, or block by
+block onto the devices of a sharding, so that the host never holds more than a block.
 """
 
 import math
@@ -20,7 +20,7 @@ from experiments.models.config import ModelConfig, reading
 
 _TRANSPOSED = ("query", "key", "value", "output", "gate", "up", "down")
 
-# Numbers, as they are stored, that a process moves to its devices at a time.
+# Most bytes that a process moves to its devices at a time, as if all were stored in float32.
 BLOCK_BYTES = 2**25
 
 
@@ -73,7 +73,8 @@ def load(
     """Reads every parameter of the model.
 
     With shardings each process reads its devices' slices alone. They go there in the stored dtype,
-    or in `dtype` if that is smaller, at most BLOCK_BYTES (or one row of a tensor) at a time.
+    or in `dtype` if that is no larger, at most BLOCK_BYTES (or one row of a tensor) at a time. Where
+    a slice is a part of every row, the disk still reads whole pages of the file.
 
     Args:
       config: a ModelConfig.
