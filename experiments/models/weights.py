@@ -73,8 +73,8 @@ def load(
     """Reads every parameter of the model.
 
     With shardings each process reads its devices' slices alone. They go there in the stored dtype,
-    or in `dtype` if that is no larger, at most BLOCK_BYTES (or one row of a tensor) at a time. Where
-    a slice is a part of every row, the disk still reads whole pages of the file.
+    or in `dtype` if that is no larger, at most BLOCK_BYTES (or one row of a tensor) at a time. Of a
+    slice that is a part of every row, the disk still reads whole pages.
 
     Args:
       config: a ModelConfig.
