@@ -110,11 +110,12 @@ def evaluate_suites(values: Any) -> str:
     if values.workdir is not None:
         trained = build_experiment(config)
         step, params = restore_params(trained, values.workdir, values.step)
-        model, out = trained.model, workdirs.directory(values.workdir) / "suites" / str(step)
+        model, weights = trained.model, None
+        out = workdirs.directory(values.workdir) / "suites" / str(step)
         named = f"{values.workdir}, step {step}"
     else:
-        model, params = huggingface.load_model(config.model.path, dtype=config.model.dtype)
-        out, named = Path(values.out).expanduser(), config.model.path
+        model, weights = huggingface.open_model(config.model.path, dtype=config.model.dtype)
+        params, out, named = None, Path(values.out).expanduser(), config.model.path
     settings = Settings(
         model=named,
         samples=values.samples,
@@ -135,8 +136,8 @@ def evaluate_suites(values: Any) -> str:
     for suite in suites:  # before the first of them takes hours
         encode_suite(suite, tokens, settings)
         check_claim(suite_directory(out, suite.name), suite, settings)
-    if values.workdir is None:
-        params = initial_params(experiment._replace(weights=params))
+    if params is None:
+        params = initial_params(experiment._replace(weights=weights))
     return results_table(
         [
             sample_suite(experiment, params, suite, settings, suite_directory(out, suite.name))

@@ -49,7 +49,8 @@ class Experiment(NamedTuple):
       mesh: of devices.
       task: see experiments.tasks.base.Task.
       model: static sizes of the policy.
-      weights: float32 parameters read from config.model.path, or None for fresh ones.
+      weights: a function of shardings that reads the parameters of config.model.path onto them, in
+        float32, anew at every call; or None for fresh ones.
       reference_weights: the same of the reference of a KL term; None if it has no path.
       methods: all advantages that `rl` can run (experiments.advantages).
       rl: jitted functions of RL.
@@ -60,15 +61,15 @@ class Experiment(NamedTuple):
     mesh: Mesh
     task: Task
     model: ModelConfig
-    weights: Any
-    reference_weights: Any
+    weights: Callable[..., Any] | None
+    reference_weights: Callable[..., Any] | None
     methods: tuple
     rl: RLFns
     sft: SFTFns
 
 
 def build_experiment(config: Config, methods: Sequence[tuple[str, dict]] = ()) -> Experiment:
-    """Checks a config, opens its task, reads its weights, and builds its step functions.
+    """Checks a config, opens its task, checks its weights, and builds its step functions.
 
     Args:
       config: of one run.
@@ -106,7 +107,7 @@ def assemble(
     mesh: Mesh,
     task: Task,
     model: ModelConfig,
-    weights: Any = None,
+    weights: Callable[..., Any] | None = None,
     methods: Sequence[tuple[str, dict]] = (),
 ) -> Experiment:
     """Puts parts that are there already together; see Experiment and `build_experiment`."""
@@ -125,7 +126,7 @@ def with_config(experiment: Experiment, config: Config) -> Experiment:
     return experiment._replace(config=config, sft=sft)
 
 
-def _task_and_model(config: Config) -> tuple[Task, ModelConfig, Any]:
+def _task_and_model(config: Config) -> tuple[Task, ModelConfig, Callable[..., Any] | None]:
     try:
         make = task_factory(config.task.name)
     except ValueError as error:
@@ -139,7 +140,7 @@ def _task_and_model(config: Config) -> tuple[Task, ModelConfig, Any]:
 
     tokens = tokenizer.load(config.model.path).with_end_tokens(config.sampling.end_tokens)
     task = make(tokens, **kwargs)
-    model, weights = huggingface.load_model(
+    model, weights = huggingface.open_model(
         config.model.path,
         dtype=config.model.dtype,
         remat=config.model.remat,
@@ -172,11 +173,11 @@ def _fresh_model(sizes: Config, task: Task) -> ModelConfig:
 
 
 def _reference(config: Config, policy: ModelConfig):
-    """The weights of the model that a KL term names by path."""
+    """A function that reads the model that a KL term names by path, as Experiment.weights."""
     path = config.learner.kl.reference
     if path == "start" or not has_kl(config):
         return None
-    model, weights = huggingface.load_model(
+    model, weights = huggingface.open_model(
         path, dtype=policy.dtype, remat=policy.remat, remat_keeps=policy.remat_keeps
     )
     model = dataclasses.replace(model, max_positions=policy.max_positions)
@@ -190,18 +191,18 @@ def _reference(config: Config, policy: ModelConfig):
 
 def reference_params(experiment: Experiment):
     """Returns the parameters of the reference that is named by path, on the mesh; else None."""
-    weights, mesh = experiment.reference_weights, experiment.mesh
+    weights = experiment.reference_weights
     if weights is None:
         return None
-    return sharding.place(weights, parameter_shardings(experiment.model, mesh))
+    shardings = parameter_shardings(experiment.model, experiment.mesh)
+    return everywhere(lambda: weights(shardings))
 
 
 def initial_params(experiment: Experiment):
     """Returns the policy before any training, on the mesh: as read, or fresh from the seed."""
     model, mesh, weights = experiment.model, experiment.mesh, experiment.weights
     if weights is not None:
-        copies = jax.tree.map(lambda w: np.asarray(w, jnp.float32), weights)
-        return sharding.place(copies, parameter_shardings(model, mesh))
+        return everywhere(lambda: weights(parameter_shardings(model, mesh)))
     return _fresh_params(model, mesh, jax.random.key(np.uint32(experiment.config.warm_start.seed)))
 
 

@@ -108,7 +108,7 @@ def sampling_beside(
 
 
 def _build(config: Config, progress: Progress) -> Experiment:
-    """Builds the experiment, and says so: a model takes a while to read."""
+    """Builds the experiment, and says so: data take a while to read."""
     progress.say("reading the task and the model")
     experiment: Experiment = everywhere(lambda: build_experiment(config))
     describe: Any = getattr(experiment.task, "describe", None)
@@ -130,6 +130,8 @@ def start_run(experiment: Experiment, writer: RunWriter, progress: Progress) -> 
         directory = config.warm_start.workdir or writer.directory / "warm_start"
         params = warm_start(experiment, directory, progress)
     else:
+        if experiment.weights:
+            progress.say("reading the weights")
         params = initial_params(experiment)
     state = experiment.rl.init(hyper, params, reference_params(experiment))
     return Run(experiment, hyper, writer, 0, state)

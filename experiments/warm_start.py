@@ -44,6 +44,8 @@ def warm_start(experiment: Experiment, workdir: str | Path, progress: Progress) 
         workdirs.claim(warm_start_config(config), workdir)
         with closing(RunWriter(workdir, 1, progress)) as writer:
             restored = writer.restore(abstract_carry(experiment))
+            if restored is None and experiment.weights:
+                progress.say("reading the weights")
             step, carry = restored or (0, experiment.sft.init(initial_params(experiment)))
             params, _ = run_loop(_sft_stage(experiment), [writer], step, carry)
         result = {"step": settings.steps, "params_sha256": tree_sha256(params)}

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_ROPE_SCALINGS = ("linear", "llama3")
+_ROPE_SCALINGS = ("linear", "llama3", "yarn")
 _DTYPES = ("float32", "bfloat16")
 _REMAT_KEEPS = ("nothing", "products")
 
@@ -47,14 +47,22 @@ def _is_number(value):
 class RopeScaling:
     """Stretches rotary frequencies beyond the context of the original training.
 
+    It holds at every length, as in transformers: YaRN changes short prompts a little too.
+
     Args:
       kind: "linear" divides every frequency by `factor`; "llama3" divides the frequencies with
         wavelengths above `original_max_positions / low_freq_factor`, keeps those with wavelengths
-        below `original_max_positions / high_freq_factor`, and blends in between.
+        below `original_max_positions / high_freq_factor`, and blends in between; "yarn" does so
+        between the pairs that turn `beta_slow` and `beta_fast` times in the original context, and
+        scales cosines and sines (arXiv:2309.00071).
       factor: at least 1.
       low_freq_factor: llama3 only.
       high_freq_factor: llama3 only, greater than `low_freq_factor`.
-      original_max_positions: llama3 only, the context of the original training, in tokens.
+      original_max_positions: llama3 and yarn, the context of the original training, in tokens.
+      beta_fast: yarn only, in turns.
+      beta_slow: yarn only, at most `beta_fast`.
+      attention_factor: yarn only, of cosines and sines; None for 0.1 ln(factor) + 1.
+      truncate: yarn only, whether the ends of the blend are rounded outwards to whole pairs.
 
     Raises:
       ValueError: a value is invalid; the message names it.
@@ -65,10 +73,21 @@ class RopeScaling:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_positions: int = 8192
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None
+    truncate: bool = True
 
     def __post_init__(self):
         _require(self, "kind", self.kind in _ROPE_SCALINGS, f"one of {_ROPE_SCALINGS}")
-        for field in ("factor", "low_freq_factor", "high_freq_factor", "original_max_positions"):
+        for field in (
+            "factor",
+            "low_freq_factor",
+            "high_freq_factor",
+            "original_max_positions",
+            "beta_fast",
+            "beta_slow",
+        ):
             _require(self, field, _is_number(getattr(self, field)), "a finite number")
         _require(self, "factor", self.factor >= 1, "at least 1")
         _require(self, "low_freq_factor", self.low_freq_factor > 0, "positive")
@@ -79,6 +98,28 @@ class RopeScaling:
             f"greater than low_freq_factor, {self.low_freq_factor}",
         )
         _require(self, "original_max_positions", self.original_max_positions > 0, "positive")
+        _require(self, "beta_slow", self.beta_slow > 0, "positive")
+        _require(
+            self,
+            "beta_fast",
+            self.beta_fast >= self.beta_slow,
+            f"at least beta_slow, {self.beta_slow}",
+        )
+        scale = self.attention_factor
+        positive = scale is None or (_is_number(scale) and scale > 0)
+        _require(self, "attention_factor", positive, "None or a positive number")
+        _require(self, "truncate", isinstance(self.truncate, bool), "True or False")
+
+
+def scaled_context(max_positions, scaling):
+    """Returns the longest context, in tokens, of a model whose files say `max_positions`.
+
+    With YaRN it is the original context times the factor, as in vLLM: files say the context before
+    scaling (Qwen2.5) or after it. transformers limits no length.
+    """
+    if scaling is None or scaling.kind != "yarn":
+        return max_positions
+    return int(scaling.original_max_positions * scaling.factor)
 
 
 @dataclass(frozen=True)
@@ -160,6 +201,8 @@ class ModelConfig:
         scaling = self.rope_scaling
         known = scaling is None or isinstance(scaling, RopeScaling)
         _require(self, "rope_scaling", known, "None or a RopeScaling")
+        is_yarn = scaling is not None and scaling.kind == "yarn"
+        _require(self, "rope_theta", not is_yarn or self.rope_theta > 1, "greater than 1 for yarn")
         _require(self, "norm_eps", self.norm_eps > 0, "positive")
         _require(self, "dtype", self.dtype in _DTYPES, f"one of {_DTYPES}")
         keeps = self.remat_keeps in _REMAT_KEEPS

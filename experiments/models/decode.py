@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments.models import layers, transformer
+from experiments.models import rotary, transformer
 from experiments.models.layers import Block, arrange_kv, attention
 
 
@@ -79,7 +79,7 @@ def make_decode_context(config, params, prompt_cache, max_tokens):
         unstack(prompt_cache.keys),
         unstack(prompt_cache.values),
         prompt_cache.length,
-        layers.rotation(config, jnp.arange(positions)),
+        rotary.rotation(config, jnp.arange(positions)),
     )
 
 

@@ -1,11 +1,13 @@
 """Reads GGUF files, dequantized to float32."""
 
+import contextlib
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
 from experiments.models import weights
-from experiments.models.config import ModelConfig, RopeScaling, reading
+from experiments.models.config import ModelConfig, RopeScaling, reading, scaled_context
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 
@@ -57,25 +59,27 @@ def value(reader, key, default=None) -> Any:
     return default if field is None else field.contents()
 
 
-def load(path, **overrides):
-    """Reads a model of the llama, qwen2 or qwen3 architecture.
+@contextlib.contextmanager
+def open_checkpoint(path, **overrides):
+    """Opens a model of the llama, qwen2 or qwen3 architecture.
 
     Args:
       path: of a GGUF file, with any quantization that the `gguf` package supports.
       **overrides: fields of ModelConfig to set, such as dtype, remat or max_positions.
 
-    Returns:
-      (ModelConfig, params), the parameters in numpy float32.
+    Yields:
+      (ModelConfig, weights.Checkpoint), checked against each other.
 
     Raises:
       ValueError: the architecture or its scaling is not supported, or tensors do not match.
     """
     reader = open_file(path)
     with reading(path):
-        return _load(path, reader, overrides)
+        opened = _open(path, reader, overrides)
+    yield opened
 
 
-def _load(path, reader, overrides):
+def _open(path, reader, overrides):
     from gguf.quants import dequantize
 
     tensors = {tensor.name: tensor for tensor in reader.tensors}
@@ -88,7 +92,9 @@ def _load(path, reader, overrides):
             f"{', '.join(sorted(surplus)[:5])}"
         )
 
-    def read(name):
+    # The parts of a tensor are read one after another.
+    @functools.lru_cache(maxsize=1)
+    def whole(name):
         tensor = tensors[name]
         array = dequantize(tensor.data, tensor.tensor_type)
         if family == "llama" and ".attn_q." in name:
@@ -97,7 +103,15 @@ def _load(path, reader, overrides):
             return _unpermute(array, config.num_kv_heads)
         return array
 
-    return config, weights.stack(config, _NAMES, read)
+    checkpoint = weights.Checkpoint(
+        path=path,
+        names=_NAMES,
+        # GGUF names the axes from the last to the first.
+        shapes={name: tuple(map(int, tensor.shape[::-1])) for name, tensor in tensors.items()},
+        read=lambda name, index: whole(name)[index],
+    )
+    weights.check(config, checkpoint)
+    return config, checkpoint
 
 
 def _config(path, reader, family, tensors):
@@ -122,6 +136,7 @@ def _config(path, reader, family, tensors):
     embedding = tensors.get(_NAMES["embedding"])
     if embedding is None:
         raise ValueError(f"{path} holds no tensor {_NAMES['embedding']}")
+    scaling = _rope_scaling(path, reader, family, tensors)
     return ModelConfig(
         vocab_size=int(embedding.shape[1]),
         num_layers=field("block_count"),
@@ -131,13 +146,13 @@ def _config(path, reader, family, tensors):
         head_dim=head_dim,
         d_ff=field("feed_forward_length"),
         rope_theta=value(reader, f"{family}.rope.freq_base", 10_000.0),
-        rope_scaling=_rope_scaling(path, reader, family, tensors),
+        rope_scaling=scaling,
         # Stored in float32: the shortest decimal form recovers the original number.
         norm_eps=float(f"{field('attention.layer_norm_rms_epsilon'):.7g}"),
         tied_head=_NAMES["head"] not in tensors,
         qkv_bias=family == "qwen2",
         qk_norm=family == "qwen3",
-        max_positions=field("context_length"),
+        max_positions=scaled_context(field("context_length"), scaling),
     )
 
 
@@ -152,7 +167,36 @@ def _rope_scaling(path, reader, family, tensors):
         return None
     if kind == "linear":
         return RopeScaling("linear", factor)
-    raise ValueError(f"{path}: rope scaling must be none or linear in a GGUF file; got {kind}")
+    if kind == "yarn":
+        return _yarn(path, reader, family, factor)
+    raise ValueError(
+        f"{path}: rope scaling must be none, linear or yarn in a GGUF file; got {kind}"
+    )
+
+
+def _yarn(path, reader, family, factor):
+    """As llama.cpp reads it; the settings that it has beside those of the paper must be neutral."""
+    prefix = f"{family}.rope.scaling"
+    if factor is None:
+        raise ValueError(f"{path}: {prefix}.factor is missing")
+    neutral = {
+        "yarn_ext_factor": 1,
+        "yarn_attn_factor": 1,
+        "attn_factor": 1,
+        "yarn_log_multiplier": 0,
+    }
+    for name, expected in neutral.items():
+        found = value(reader, f"{prefix}.{name}", expected)
+        if found != expected:
+            raise ValueError(f"{path}: {prefix}.{name} must be {expected}; got {found}")
+    context = value(reader, f"{family}.context_length")
+    return RopeScaling(
+        "yarn",
+        factor,
+        original_max_positions=value(reader, f"{prefix}.original_context_length", context),
+        beta_fast=value(reader, f"{prefix}.yarn_beta_fast", 32.0),
+        beta_slow=value(reader, f"{prefix}.yarn_beta_slow", 1.0),
+    )
 
 
 def _unpermute(array, heads):

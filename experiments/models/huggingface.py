@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import json
-from functools import partial
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.models import gguf, weights
-from experiments.models.config import ModelConfig, RopeScaling, read_json, reading
+from experiments.models.config import (
+    ModelConfig,
+    RopeScaling,
+    read_json,
+    reading,
+    scaled_context,
+)
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 SAVED_DTYPES = ("bfloat16", "float16", "float32")
@@ -38,53 +45,72 @@ _NAMES = {
 
 _DTYPES = ("F64", "F32", "F16", "BF16")
 
-# In the order of RopeScaling's fields.
+# {a rope type: {a field of RopeScaling that it needs: its name in config.json}}
 _ROPE_FIELDS = {
-    "linear": ("factor",),
-    "llama3": (
-        "factor",
-        "low_freq_factor",
-        "high_freq_factor",
-        "original_max_position_embeddings",
-    ),
+    "linear": {"factor": "factor"},
+    "llama3": {
+        "factor": "factor",
+        "low_freq_factor": "low_freq_factor",
+        "high_freq_factor": "high_freq_factor",
+        "original_max_positions": "original_max_position_embeddings",
+    },
+    "yarn": {"factor": "factor", "original_max_positions": "original_max_position_embeddings"},
 }
+_YARN_OPTIONS = ("beta_fast", "beta_slow", "attention_factor", "truncate")
 
 
-def load_model(path, **overrides):
-    """Reads a model from a GGUF file or a Hugging Face directory.
+def open_model(path, **overrides) -> tuple[ModelConfig, Callable[..., Any]]:
+    """Checks a GGUF file or a Hugging Face directory, and reads its config.
 
     Args:
       path: of the file or directory; "~" is the home directory.
       **overrides: fields of ModelConfig to set, such as dtype, remat or max_positions.
 
     Returns:
-      (ModelConfig, params), the parameters in numpy float32.
+      (ModelConfig, load). Each call of load(shardings=None, dtype=np.float32) reads the parameters
+      anew, onto devices or into numpy arrays; see weights.load.
 
     Raises:
       FileNotFoundError: `path` does not exist, or the directory lacks a file.
-      ValueError: the model is not supported.
+      ValueError: the model is not supported, or tensors are missing or of another shape.
     """
     path = Path(path).expanduser()
-    if path.is_dir():
-        return load(path, **overrides)
-    if path.is_file():
-        return gguf.load(path, **overrides)
-    raise FileNotFoundError(
-        f"no model at {path}: it must be a GGUF file (`make smollm2` fetches one) or a directory "
-        "with config.json and model.safetensors"
-    )
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no model at {path}: it must be a GGUF file (`make smollm2` fetches one) or a "
+            "directory with config.json and model.safetensors"
+        )
+    opened = open_directory if path.is_dir() else gguf.open_checkpoint
+
+    def load_params(shardings=None, dtype=np.float32):
+        with opened(path, **overrides) as (config, checkpoint):
+            return weights.load(config, checkpoint, shardings, dtype)
+
+    with opened(path, **overrides) as (config, _):
+        return config, load_params
 
 
-def load(directory, **overrides):
-    """Reads a Llama (such as SmolLM2), Qwen2, Qwen2.5 or Qwen3 model from a directory.
+def load_model(path, **overrides):
+    """Reads a model to the host; see `open_model`.
+
+    Returns:
+      (ModelConfig, params), the parameters in numpy float32 for any stored dtype.
+    """
+    config, load_params = open_model(path, **overrides)
+    return config, load_params()
+
+
+@contextlib.contextmanager
+def open_directory(directory, **overrides):
+    """Opens a Llama (such as SmolLM2), Qwen2, Qwen2.5 or Qwen3 model.
 
     Args:
       directory: with config.json and model.safetensors, or model.safetensors.index.json and its
         shards.
       **overrides: fields of ModelConfig to set, such as dtype, remat or max_positions.
 
-    Returns:
-      (ModelConfig, params), the parameters in numpy float32 for any stored dtype.
+    Yields:
+      (ModelConfig, weights.Checkpoint), checked against each other.
 
     Raises:
       FileNotFoundError: a file is missing.
@@ -93,27 +119,47 @@ def load(directory, **overrides):
     directory = Path(directory)
     config = dataclasses.replace(read_config(directory / "config.json"), **overrides)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(reading(directory))
-        readers = _readers(directory, stack)
-        surplus = set(readers) - weights.stored_names(config, _NAMES)
-        surplus = {name for name in surplus if not _is_redundant(config, name)}
-        if surplus:
+        with reading(directory):
+            checkpoint = _checkpoint(directory, config, _readers(directory, stack))
+        yield config, checkpoint
+
+
+def _checkpoint(directory, config, readers):
+    names = weights.stored_names(config, _NAMES)
+    surplus = {name for name in set(readers) - names if not _is_redundant(config, name)}
+    if surplus:
+        raise ValueError(
+            f"{directory} holds tensors that are not part of a {_family(config)} model: "
+            f"{', '.join(sorted(surplus)[:5])}"
+        )
+    slices = {name: readers[name].get_slice(name) for name in sorted(names & set(readers))}
+    for name, tensor in slices.items():
+        dtype = tensor.get_dtype()
+        if dtype not in _DTYPES:
             raise ValueError(
-                f"{directory} holds tensors that are not part of a {_family(config)} model: "
-                f"{', '.join(sorted(surplus)[:5])}"
+                f"{directory}: tensor {name} must be stored as {', '.join(_DTYPES)}; got {dtype}"
             )
-        params = weights.stack(config, _NAMES, partial(_read, directory, readers))
-    return config, params
+    checkpoint = weights.Checkpoint(
+        path=directory,
+        names=_NAMES,
+        shapes={name: tuple(tensor.get_shape()) for name, tensor in slices.items()},
+        read=lambda name, index: slices[name][index],
+    )
+    weights.check(config, checkpoint)
+    return checkpoint
 
 
 def save(directory, config, params, dtype="float32", shard_bytes=5 * 10**9):
-    """Writes a model for `load` and transformers.
+    """Writes a model for `load_model` and transformers.
+
+    Until a file is written the host holds all of it (safetensors has no writer of single tensors),
+    and the next tensor two or three times: in float32, in the order of the file, in `dtype`.
 
     Args:
       directory: created if needed; config.json and the weights are replaced: model.safetensors, or
         shards and model.safetensors.index.json.
       config: a ModelConfig of the Llama, Qwen2 or Qwen3 family.
-      params: its parameters.
+      params: its parameters, numpy or on devices of this process.
       dtype: of the weights, one of SAVED_DTYPES.
       shard_bytes: most bytes of weights in one file that holds several tensors.
 
@@ -135,7 +181,7 @@ def _cast(name, tensor, dtype):
     # A weight beyond the range of the dtype becomes an infinity, which the check finds.
     with np.errstate(over="ignore"):
         cast = tensor.astype(jnp.dtype(dtype))
-    if not np.all(np.isfinite(cast.astype(np.float32, copy=False))):
+    if not np.all(np.isfinite(cast)):
         raise ValueError(f"{name} must hold numbers that are finite in {dtype}, it holds others")
     return cast
 
@@ -207,6 +253,8 @@ def _model_config(path, settings):
             raise ValueError(f"{path}: {name} is missing")
         return settings[name]
 
+    max_positions = field("max_position_embeddings")
+    scaling = _rope_scaling(path, rope, max_positions)
     heads = field("num_attention_heads")
     head_dim = settings.get("head_dim")
     if head_dim is None:
@@ -221,12 +269,12 @@ def _model_config(path, settings):
         head_dim=head_dim,
         d_ff=field("intermediate_size"),
         rope_theta=rope.get("rope_theta") or settings.get("rope_theta") or 10_000.0,
-        rope_scaling=_rope_scaling(path, rope),
+        rope_scaling=scaling,
         norm_eps=field("rms_norm_eps"),
         tied_head=settings.get("tie_word_embeddings") or False,
         qkv_bias=family == "qwen2",
         qk_norm=family == "qwen3",
-        max_positions=field("max_position_embeddings"),
+        max_positions=scaled_context(max_positions, scaling),
     )
 
 
@@ -245,16 +293,27 @@ def _check_settings(path, settings):
             raise ValueError(f"{path}: {name} must be {value!r}; got {found!r}")
 
 
-def _rope_scaling(path, rope):
+def _rope_scaling(path, rope, max_positions):
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return None
     if kind not in _ROPE_FIELDS:
-        raise ValueError(f"{path}: rope type must be default, linear or llama3; got {kind!r}")
-    missing = [name for name in _ROPE_FIELDS[kind] if name not in rope]
+        raise ValueError(f"{path}: rope type must be default, linear, llama3 or yarn; got {kind!r}")
+    rope = {name: value for name, value in rope.items() if value is not None}
+    options = {}
+    if kind == "yarn":  # with transformers' defaults
+        rope = {"original_max_position_embeddings": max_positions} | rope
+        options = {name: rope[name] for name in _YARN_OPTIONS if name in rope}
+    fields = _ROPE_FIELDS[kind]
+    missing = [name for name in fields.values() if name not in rope]
     if missing:
         raise ValueError(f"{path}: rope type {kind} lacks {', '.join(missing)}")
-    return RopeScaling(kind, *(rope[name] for name in _ROPE_FIELDS[kind]))
+    scaling = RopeScaling(kind, **{ours: rope[name] for ours, name in fields.items()}, **options)
+    mscale, all_dim = rope.get("mscale"), rope.get("mscale_all_dim")
+    if kind == "yarn" and scaling.attention_factor is None and mscale and all_dim:
+        top, bottom = (0.1 * m * math.log(scaling.factor) + 1 for m in (mscale, all_dim))
+        scaling = dataclasses.replace(scaling, attention_factor=top / bottom)
+    return scaling
 
 
 def _readers(directory, stack) -> dict[str, Any]:
@@ -278,15 +337,6 @@ def _readers(directory, stack) -> dict[str, Any]:
         with reading(directory / name):
             files[name] = stack.enter_context(safe_open(directory / name, framework="numpy"))
     return {tensor: files[str(name)] for tensor, name in weight_map.items()}
-
-
-def _read(directory, readers, name):
-    dtype = readers[name].get_slice(name).get_dtype()
-    if dtype not in _DTYPES:
-        raise ValueError(
-            f"{directory}: tensor {name} must be stored as {', '.join(_DTYPES)}; got {dtype}"
-        )
-    return readers[name].get_tensor(name)
 
 
 def _is_redundant(config, name):
@@ -325,6 +375,8 @@ def _settings(config):
 def _rope_settings(scaling):
     if scaling is None:
         return None
-    return {"rope_type": scaling.kind} | dict(
-        zip(_ROPE_FIELDS[scaling.kind], dataclasses.astuple(scaling)[1:])
-    )
+    fields = _ROPE_FIELDS[scaling.kind]
+    if scaling.kind == "yarn":
+        fields = fields | {name: name for name in _YARN_OPTIONS}
+    values = {name: getattr(scaling, ours) for ours, name in fields.items()}
+    return {"rope_type": scaling.kind} | {k: v for k, v in values.items() if v is not None}

@@ -22,9 +22,9 @@ from experiments.models.layers import (
     attention,
     parameter,
     rms_norm,
-    rotation,
     shard_prompts,
 )
+from experiments.models.rotary import rotation
 
 
 class PromptCache(NamedTuple):

@@ -61,15 +61,18 @@ def use_sweep(path):
 
 
 FORMATS = {
-    "config.json of a model": ("hf/config.json", lambda p: usable(huggingface.load(p.parent))),
-    "safetensors": ("hf/model.safetensors", lambda p: usable(huggingface.load(p.parent))),
+    "config.json of a model": (
+        "hf/config.json",
+        lambda p: usable(huggingface.load_model(p.parent)),
+    ),
+    "safetensors": ("hf/model.safetensors", lambda p: usable(huggingface.load_model(p.parent))),
     "index": (
         "sharded/model.safetensors.index.json",
-        lambda p: usable(huggingface.load(p.parent)),
+        lambda p: usable(huggingface.load_model(p.parent)),
     ),
     "shard": (
         "sharded/model-00001-of-00002.safetensors",
-        lambda p: usable(huggingface.load(p.parent)),
+        lambda p: usable(huggingface.load_model(p.parent)),
     ),
     "tokenizer.json": ("tokens/tokenizer.json", lambda p: use_tokenizer(p.parent)),
     "tokenizer_config.json": ("tokens/tokenizer_config.json", lambda p: use_tokenizer(p.parent)),
@@ -122,10 +125,10 @@ def good_fixture(tmp_path_factory):
     for name, fixture in (("hf", "llama_tied"), ("sharded", "qwen2_sharded")):
         ignored = shutil.ignore_patterns("reference.npz")
         shutil.copytree(FIXTURES / fixture, root / name, ignore=ignored)
-    write_gguf(root / "model.gguf", "llama", *huggingface.load(FIXTURES / "llama_tied"))
+    write_gguf(root / "model.gguf", "llama", *huggingface.load_model(FIXTURES / "llama_tied"))
     tokenizer.load(root / "model.gguf").save(root / "tokens")
     template = [("tokenizer.chat_template", chats.template("smollm2").replace("im_end", "pad"))]
-    chat_model = (root / "chat.gguf", "llama", *huggingface.load(FIXTURES / "llama_tied"))
+    chat_model = (root / "chat.gguf", "llama", *huggingface.load_model(FIXTURES / "llama_tied"))
     write_gguf(*chat_model, metadata=template)
     tokenizer.load(root / "chat.gguf").save(root / "chat")
     (root / "run").mkdir()

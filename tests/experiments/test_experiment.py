@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from experiments import learner
-from experiments.experiment import build_experiment, initial_params
+from experiments.experiment import build_experiment, initial_params, with_config
 from experiments.learner import hyperparameters
+from experiments.models import huggingface, weights
 from experiments.rollout import Rollouts
+from tests.experiments.models.common import random_params
+from tests.experiments.models.test_chat import write_tokenizer
+from tests.experiments.test_export import SIZES, chat_config
 from tests.experiments.tiny_config import get_config as tiny_config
 
 
@@ -60,3 +64,30 @@ def test_update_of_a_wide_model_equals_plain_matmuls(mesh):
     for before, ours, theirs in leaves:
         assert np.max(np.abs(theirs - before)) > 1e-4
         np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
+def test_runs_that_share_an_experiment_start_from_the_same_weights(tmp_path, monkeypatch):
+    """No numbers are read before they are asked for, and what one run donates another has anew."""
+    params = random_params(SIZES)
+    huggingface.save(tmp_path, SIZES, params, dtype="float16")
+    expected = jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), params)
+    write_tokenizer(tmp_path)
+    config = chat_config(tmp_path)
+    config.mesh.data, config.mesh.fsdp = 1, 4
+    loads, load = [], weights.load
+    monkeypatch.setattr(weights, "load", lambda *a: loads.append(a) or load(*a))
+    experiment = build_experiment(config)
+    assert not loads
+    hyper = hyperparameters(config, experiment.methods)
+    for seed in (0, 1):
+        config.seed = seed
+        shared = with_config(experiment, config)
+        found = initial_params(shared)
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), expected)
+        state = shared.rl.init(hyper, found)
+        assert jax.tree.map(lambda x: x.sharding, found) == shared.rl.state_shardings.params
+        prompts = shared.task.train_prompts(0, 0, config.prompts)._replace(verifier_inputs=())
+        rollouts = shared.rl.sample(state, prompts, 0)
+        rewards = np.ones(rollouts.tokens.shape[:2], np.float32)
+        shared.rl.update(state, hyper, prompts, rollouts, rewards)
+    assert len(loads) == 2

@@ -96,7 +96,7 @@ def test_export_is_read_again_bit_for_bit(chat_run, tmp_path):
     workdir, model, params, source = chat_run
     before = below(workdir)
     assert export(workdir, tmp_path / "new" / "out") == 3
-    config, found = huggingface.load(tmp_path / "new" / "out")
+    config, found = huggingface.load_model(tmp_path / "new" / "out")
     assert config == model
     jax.tree.map(np.testing.assert_array_equal, found, params)
     assert (below(workdir), below(tmp_path / "new")[0]) == (before, "out")
@@ -129,7 +129,7 @@ def test_export_keeps_the_tokenizer_and_every_end_token(chat_run, tmp_path):
 def test_export_rounds_to_the_dtype(chat_run, tmp_path, dtype, numpy_dtype):
     workdir, _, params, _ = chat_run
     export(workdir, tmp_path, step=3, dtype=dtype)
-    _, found = huggingface.load(tmp_path)
+    _, found = huggingface.load_model(tmp_path)
     jax.tree.map(
         lambda x, y: np.testing.assert_array_equal(x, y.astype(numpy_dtype).astype(np.float32)),
         found,
@@ -154,7 +154,7 @@ def test_export_of_a_gguf_model_writes_its_tokenizer(tmp_path):
     params = random_params(model, 1)
     write_run(tmp_path / "run", config, params)
     export(tmp_path / "run", tmp_path / "out")
-    jax.tree.map(np.testing.assert_array_equal, huggingface.load(tmp_path / "out")[1], params)
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load_model(tmp_path / "out")[1], params)
     ours, theirs = tokenizer.load(tmp_path / "out"), tokenizer.load(path)
     assert ours.encode_chat(ASK) == theirs.encode_chat(ASK)
     assert (ours.eos_ids, ours.pad_id) == (theirs.eos_ids, theirs.pad_id) == ((0, 1), 1)
@@ -175,7 +175,7 @@ def test_export_without_tokenizer_writes_the_model_alone(graph_run, tmp_path):
     workdir, params = graph_run
     assert export(workdir, tmp_path / "newest") == 4
     assert export(workdir, tmp_path / "out", step=2) == 2
-    jax.tree.map(np.testing.assert_array_equal, huggingface.load(tmp_path / "out")[1], params)
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load_model(tmp_path / "out")[1], params)
     assert below(tmp_path / "out") == ["config.json", "generation_config.json", "model.safetensors"]
     task = build_experiment(get_config()).task
     generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
@@ -256,7 +256,7 @@ def test_save_splits_into_shards(tmp_path, shard_bytes):
         assert found["metadata"]["total_size"] == sum(map(sum, sizes.values()))
         stored = {name: path.name for path in files for name in load_file(path)}
         assert found["weight_map"] == stored
-    jax.tree.map(np.testing.assert_array_equal, huggingface.load(tmp_path)[1], params)
+    jax.tree.map(np.testing.assert_array_equal, huggingface.load_model(tmp_path)[1], params)
 
 
 @pytest.mark.slow
@@ -270,7 +270,7 @@ def test_command_exports_what_a_run_has_learned(command, tmp_path):
         said, errors = done.communicate(timeout=280)
         assert done.returncode == 0, errors
         assert said == f"checkpoint {step} of {tmp_path / 'run'} is in {out}\n"
-        huggingface.load(out)
+        huggingface.load_model(out)
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,7 @@ def test_export_has_the_same_logits_in_transformers(chat_run, torch_models, tmp_
 
     workdir, _, _, source = chat_run
     export(workdir, tmp_path, dtype=dtype)
-    config, params = huggingface.load(tmp_path)
+    config, params = huggingface.load_model(tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     ids = tokenizer.load(source).encode_chat(ASK)
     assert theirs.apply_chat_template(ASK, add_generation_prompt=True, return_dict=False) == ids
@@ -303,7 +303,7 @@ def test_export_from_scratch_has_the_same_logits(graph_run, torch_models, tmp_pa
     from tests.experiments.models.test_parity import our_logits
 
     export(graph_run[0], tmp_path, step=2)
-    config, params = huggingface.load(tmp_path)
+    config, params = huggingface.load_model(tmp_path)
     ids = np.random.default_rng(0).integers(0, config.vocab_size, config.max_positions)
     expected = torch_models.logits(torch_models.load(tmp_path), ids)
     np.testing.assert_allclose(our_logits(config, params, ids), expected, rtol=0, atol=5e-5)

@@ -33,7 +33,7 @@ _STORED = {
 def write_gguf(path, family, config, params, *, leave_out=(), metadata=(), tensors=()):
     """Writes a model in float32, with the tokenizer of VOCABULARY.
 
-    `leave_out` names fields and tensors to skip; `metadata` holds (key, string or float) and `tensors`
+    `leave_out` names fields and tensors to skip; `metadata` holds (key, string or number), `tensors`
     (name, array) or (name, packed array, its quantisation) to add.
     """
     writer = GGUFWriter(path, family)
@@ -59,8 +59,8 @@ def write_gguf(path, family, config, params, *, leave_out=(), metadata=(), tenso
         writer.add_float32(f"{family}.rope.scaling.factor", config.rope_scaling.factor)
     _add_tokenizer(writer, leave_out)
     for key, value in metadata:
-        add = writer.add_string if isinstance(value, str) else writer.add_float32
-        add(key, value)
+        adders = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}
+        adders[type(value)](key, value)
     for name, value in _tensors(family, config, params):
         if name not in leave_out:
             writer.add_tensor(name, np.ascontiguousarray(value, np.float32))

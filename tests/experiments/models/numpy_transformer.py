@@ -14,7 +14,9 @@ def angular_frequencies(config):
         for i in range(config.head_dim // 2)
     ]
     scaling = config.rope_scaling
-    if scaling is not None:
+    if scaling is not None and scaling.kind == "yarn":
+        wavelengths = [_yarn(config, i, wavelength) for i, wavelength in enumerate(wavelengths)]
+    elif scaling is not None:
         wavelengths = [_stretched(wavelength, scaling) for wavelength in wavelengths]
     return 2 * np.pi / np.array(wavelengths)
 
@@ -31,6 +33,35 @@ def _stretched(wavelength, scaling):
     place = scaling.original_max_positions / wavelength - scaling.low_freq_factor
     place /= scaling.high_freq_factor - scaling.low_freq_factor
     return 1 / ((1 - place) / (scaling.factor * wavelength) + place / wavelength)
+
+
+def _yarn(config, i, wavelength):
+    """Pairs that turn often in the original context keep their wavelength, and others stretch."""
+    scaling, d = config.rope_scaling, config.head_dim
+
+    def turning(times):
+        return (
+            d
+            / 2
+            * np.emath.logn(config.rope_theta, scaling.original_max_positions / (2 * np.pi * times))
+        )
+
+    often, seldom = turning(scaling.beta_fast), turning(scaling.beta_slow)
+    if scaling.truncate:
+        often, seldom = np.floor(often), np.ceil(seldom)
+    often, seldom = max(often, 0), min(seldom, d - 1)
+    if often == seldom:
+        seldom += 0.001
+    stretched = np.interp(i, [often, seldom], [0, 1])
+    return 1 / ((1 - stretched) / wavelength + stretched / (scaling.factor * wavelength))
+
+
+def attention_scale(config):
+    """Of cosines and sines."""
+    scaling = config.rope_scaling
+    if scaling is None or scaling.kind != "yarn":
+        return 1
+    return scaling.attention_factor or 1 + np.log(scaling.factor) / 10
 
 
 def hidden_states(config, params, tokens):
@@ -70,7 +101,9 @@ def _attend(config, layer, x):
         x @ layer[n] + layer.get(f"{n}_bias", 0) for n in ("query", "key", "value")
     )
     shared = config.num_heads // config.num_kv_heads
-    turns = np.exp(1j * np.arange(length)[:, None] * angular_frequencies(config))
+    turns = attention_scale(config) * np.exp(
+        1j * np.arange(length)[:, None] * angular_frequencies(config)
+    )
     out = np.zeros((length, config.num_heads * width))
     for head in range(config.num_heads):
         mine = slice(head * width, (head + 1) * width)

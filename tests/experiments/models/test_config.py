@@ -40,16 +40,28 @@ def test_model_config_raises(field, value, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("yarn", 2.0), "RopeScaling.kind must be one of ('linear', 'llama3'); got 'yarn'"),
+        (("su", 2.0), "RopeScaling.kind must be one of ('linear', 'llama3', 'yarn'); got 'su'"),
         (("linear", 0.5), "RopeScaling.factor must be at least 1; got 0.5"),
         (("llama3", 2.0, 0.0), "RopeScaling.low_freq_factor must be positive; got 0.0"),
         (("llama3", 2.0, 4.0, 4.0), "RopeScaling.high_freq_factor must be greater than"),
         (("llama3", 2.0, 1.0, 4.0, 0), "RopeScaling.original_max_positions must be positive"),
+        (("yarn", 2.0, 1, 4, 64, 1.0, 2.0), "RopeScaling.beta_fast must be at least beta_slow, 2"),
+        (("yarn", 2.0, 1, 4, 64, 1.0, 0.0), "RopeScaling.beta_slow must be positive; got 0.0"),
+        (
+            ("yarn", 2.0, 1, 4, 64, 32, 1, 0.0),
+            "RopeScaling.attention_factor must be None or a positive number; got 0.0",
+        ),
+        (("yarn", 2.0, 1, 4, 64, 32, 1, None, 1), "RopeScaling.truncate must be True or False"),
     ],
 )
 def test_rope_scaling_raises(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         RopeScaling(*arguments)
+
+
+def test_model_config_refuses_yarn_without_wavelengths():
+    with pytest.raises(ValueError, match=r"rope_theta must be greater than 1 for yarn; got 1.0"):
+        ModelConfig(**SIZES, rope_theta=1.0, rope_scaling=RopeScaling("yarn", 2.0))
 
 
 def test_model_config_hash_follows_equality():

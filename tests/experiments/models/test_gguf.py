@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.models import gguf, huggingface
+from experiments.models import huggingface
 from experiments.models.config import RopeScaling
 from tests.experiments.models.checkpoints import write_gguf
 from tests.experiments.models.common import FIXTURES
@@ -23,9 +23,9 @@ from tests.experiments.models.common import FIXTURES
     ],
 )
 def test_load_equals_hugging_face(tmp_path, family, fixture):
-    config, params = huggingface.load(FIXTURES / fixture)
+    config, params = huggingface.load_model(FIXTURES / fixture)
     write_gguf(tmp_path / "model.gguf", family, config, params)
-    found, loaded = gguf.load(tmp_path / "model.gguf")
+    found, loaded = huggingface.load_model(tmp_path / "model.gguf")
     assert found == config
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
 
@@ -43,13 +43,35 @@ def test_load_equals_hugging_face(tmp_path, family, fixture):
     ],
 )
 def test_load_reads_every_spelling_of_rope_scaling(tmp_path, fields, factor):
-    config, params = huggingface.load(FIXTURES / "llama_tied")
+    config, params = huggingface.load_model(FIXTURES / "llama_tied")
     path = tmp_path / "model.gguf"
     write_gguf(
         path, "llama", config, params, metadata=[(f"llama.{k}", v) for k, v in fields.items()]
     )
-    found, _ = gguf.load(path)
+    found, _ = huggingface.load_model(path)
     assert found.rope_scaling == (None if factor is None else RopeScaling("linear", factor))
+
+
+def test_load_reads_yarn(tmp_path):
+    config, params = huggingface.load_model(FIXTURES / "qwen2_yarn")
+    path = tmp_path / "model.gguf"
+    more = {
+        "original_context_length": 16,
+        "yarn_beta_fast": 4.0,
+        "yarn_beta_slow": 0.25,
+        "yarn_ext_factor": 1.0,
+        "yarn_log_multiplier": 0.0,
+    }
+    metadata = [(f"qwen2.rope.scaling.{name}", found) for name, found in more.items()]
+    write_gguf(path, "qwen2", config, params, metadata=metadata)
+    found, loaded = huggingface.load_model(path)
+    assert found == config
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+
+    write_gguf(path, "qwen2", config, params)  # llama.cpp's defaults
+    found, _ = huggingface.load_model(path)
+    assert found.rope_scaling == RopeScaling("yarn", 4.0, original_max_positions=64)
+    assert found.max_positions == 256
 
 
 def test_load_dequantizes(tmp_path):
@@ -78,7 +100,7 @@ def test_load_dequantizes(tmp_path):
     path = tmp_path / "model.gguf"
     tensors = [("token_embd.weight", packed, GGMLQuantizationType.Q8_0)]
     write_gguf(path, "llama", config, params, tensors=tensors)
-    _, loaded = gguf.load(path)
+    _, loaded = huggingface.load_model(path)
     step = np.abs(weights.reshape(4, 2, 32)).max(-1, keepdims=True) / 127
     error = np.abs(loaded["embedding"] - weights).reshape(4, 2, 32)
     assert np.all(error <= 0.51 * step)
@@ -86,9 +108,9 @@ def test_load_dequantizes(tmp_path):
 
 
 def test_load_overrides(tmp_path):
-    config, params = huggingface.load(FIXTURES / "llama_tied")
+    config, params = huggingface.load_model(FIXTURES / "llama_tied")
     write_gguf(tmp_path / "model.gguf", "llama", config, params)
-    found, _ = gguf.load(tmp_path / "model.gguf", dtype="bfloat16", remat=True)
+    found, _ = huggingface.load_model(tmp_path / "model.gguf", dtype="bfloat16", remat=True)
     assert found == dataclasses.replace(config, dtype="bfloat16", remat=True)
 
 
@@ -117,26 +139,40 @@ def test_load_overrides(tmp_path):
             "blk.1.ffn_up.weight has shape (3, 16); the checkpoint's config asks for (24, 16)",
         ),
         (
+            {"metadata": [("llama.rope.scaling.type", "longrope")]},
+            "rope scaling must be none, linear or yarn in a GGUF file; got longrope",
+        ),
+        (
             {"metadata": [("llama.rope.scaling.type", "yarn")]},
-            "rope scaling must be none or linear in a GGUF file; got yarn",
+            "llama.rope.scaling.factor is missing",
+        ),
+        (
+            {
+                "metadata": [
+                    ("llama.rope.scaling.type", "yarn"),
+                    ("llama.rope.scaling.factor", 2.0),
+                    ("llama.rope.scaling.attn_factor", 0.5),
+                ]
+            },
+            "llama.rope.scaling.attn_factor must be 1; got 0.5",
         ),
         (
             {"tensors": [("rope_freqs.weight", np.ones(2, np.float32))]},
-            "rope scaling must be none or linear in a GGUF file; got rope_freqs.weight",
+            "rope scaling must be none, linear or yarn in a GGUF file; got rope_freqs.weight",
         ),
     ],
 )
-def test_load_raises(tmp_path, changes, message):
-    config, params = huggingface.load(FIXTURES / "llama_tied")
+def test_open_model_raises(tmp_path, changes, message):
+    config, params = huggingface.load_model(FIXTURES / "llama_tied")
     path = tmp_path / "model.gguf"
     family = changes.pop("family", "llama")
     write_gguf(path, family, config, params, **changes)
     with pytest.raises(ValueError, match=re.escape(message)):
-        gguf.load(path)
+        huggingface.open_model(path)
 
 
-def test_load_raises_on_another_format(tmp_path):
+def test_open_model_raises_on_another_format(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"not a model")
     with pytest.raises(ValueError, match=r"model.gguf is not a GGUF file"):
-        gguf.load(path)
+        huggingface.open_model(path)

@@ -37,7 +37,7 @@ def copied(tmp_path):
 
 def test_load_transposes_matrices_and_stacks_layers():
     directory = FIXTURES / "llama_tied"
-    config, params = huggingface.load(directory)
+    config, params = huggingface.load_model(directory)
     stored = load_file(directory / "model.safetensors")
     assert (config.num_layers, config.num_heads, config.num_kv_heads) == (2, 4, 2)
     for layer in range(2):
@@ -51,20 +51,20 @@ def test_load_transposes_matrices_and_stacks_layers():
 
 @pytest.mark.parametrize("name", ["llama_linear_rope", "qwen2_sharded", "qwen3"])
 def test_load_converts_to_float32(name):
-    _, params = huggingface.load(FIXTURES / name)
+    _, params = huggingface.load_model(FIXTURES / name)
     assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype("float32")}
 
 
 def test_load_shards_equal_single_file(copied):
     directory = copied("qwen2_sharded")
-    expected = huggingface.load(directory)
+    expected = huggingface.load_model(directory)
     tensors = {}
     for shard in directory.glob("model-*.safetensors"):
         tensors |= load_file(shard)
         shard.unlink()
     (directory / "model.safetensors.index.json").unlink()
     save_file(tensors, directory / "model.safetensors")
-    found = huggingface.load(directory)
+    found = huggingface.load_model(directory)
     assert found[0] == expected[0]
     jax.tree.map(np.testing.assert_array_equal, found[1], expected[1])
 
@@ -72,7 +72,7 @@ def test_load_shards_equal_single_file(copied):
 def test_read_config_before_transformers_5(copied):
     scaling = {"type": "linear", "factor": 3.0}
     directory = copied(rope_parameters=None, rope_theta=123.0, rope_scaling=scaling)
-    config, _ = huggingface.load(directory)
+    config, _ = huggingface.load_model(directory)
     assert (config.rope_theta, config.rope_scaling) == (123.0, RopeScaling("linear", 3.0))
     scaling = {
         "rope_type": "llama3",
@@ -87,6 +87,84 @@ def test_read_config_before_transformers_5(copied):
     assert config.rope_scaling == RopeScaling("llama3", 8.0, 1.0, 4.0, 64)
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected", "max_positions"),
+    [
+        # As Qwen2.5's documentation sets it: the context before scaling.
+        (
+            {
+                "max_position_embeddings": 64,
+                "rope_scaling": {
+                    "type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 64,
+                },
+            },
+            RopeScaling("yarn", 4.0, original_max_positions=64),
+            256,
+        ),
+        # The context after scaling, and every option.
+        (
+            {
+                "max_position_embeddings": 256,
+                "rope_parameters": {
+                    "rope_type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 64,
+                    "beta_fast": 16.0,
+                    "beta_slow": 2.0,
+                    "attention_factor": 1.5,
+                    "truncate": False,
+                },
+            },
+            RopeScaling(
+                "yarn",
+                4.0,
+                original_max_positions=64,
+                beta_fast=16.0,
+                beta_slow=2.0,
+                attention_factor=1.5,
+                truncate=False,
+            ),
+            256,
+        ),
+        # transformers takes the context of the config for the original one.
+        (
+            {
+                "max_position_embeddings": 64,
+                "rope_parameters": {"rope_type": "yarn", "factor": 2.5, "beta_fast": None},
+            },
+            RopeScaling("yarn", 2.5, original_max_positions=64),
+            160,
+        ),
+        # 0.1 · 2 ln 4 + 1 = 1.2772589 over 0.1 · 0.5 ln 4 + 1 = 1.0693147.
+        (
+            {
+                "max_position_embeddings": 64,
+                "rope_parameters": {
+                    "rope_type": "yarn",
+                    "factor": 4.0,
+                    "mscale": 2.0,
+                    "mscale_all_dim": 0.5,
+                },
+            },
+            RopeScaling("yarn", 4.0, original_max_positions=64, attention_factor=1.19446488),
+            256,
+        ),
+    ],
+)
+def test_read_config_of_yarn(copied, tmp_path, changes, expected, max_positions):
+    directory = copied(**{"rope_parameters": None, "rope_theta": 10_000.0} | changes)
+    config, params = huggingface.load_model(directory)
+    scale = config.rope_scaling.attention_factor
+    if scale is not None:
+        assert scale == pytest.approx(expected.attention_factor, rel=1e-7)
+        expected = dataclasses.replace(expected, attention_factor=scale)
+    assert (config.rope_scaling, config.max_positions) == (expected, max_positions)
+    huggingface.save(tmp_path / "saved", config, params)
+    assert huggingface.read_config(tmp_path / "saved" / "config.json") == config
+
+
 def test_read_config_defaults(copied):
     directory = copied(head_dim=None, tie_word_embeddings=None, num_key_value_heads=None)
     config = huggingface.read_config(directory / "config.json")
@@ -98,8 +176,8 @@ def test_read_config_defaults(copied):
 
 def test_load_overrides(copied):
     directory = copied()
-    plain, _ = huggingface.load(directory)
-    config, _ = huggingface.load(directory, dtype="bfloat16", remat=True, max_positions=9)
+    plain, _ = huggingface.load_model(directory)
+    config, _ = huggingface.load_model(directory, dtype="bfloat16", remat=True, max_positions=9)
     assert config == dataclasses.replace(plain, dtype="bfloat16", remat=True, max_positions=9)
 
 
@@ -109,7 +187,7 @@ def test_load_ignores_tied_head_and_rotary_frequencies(copied):
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
     tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2, np.float32)
     save_file(tensors, directory / "model.safetensors")
-    _, params = huggingface.load(directory)
+    _, params = huggingface.load_model(directory)
     assert "head" not in params
 
 
@@ -128,8 +206,12 @@ def test_load_ignores_tied_head_and_rotary_frequencies(copied):
         ),
         ({"hidden_size": None}, "hidden_size is missing"),
         (
-            {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}},
-            "rope type must be default, linear or llama3; got 'yarn'",
+            {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}},
+            "rope type must be default, linear, llama3 or yarn; got 'dynamic'",
+        ),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "factor": None}},
+            "rope type yarn lacks factor",
         ),
         (
             {"rope_parameters": {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1.0}},
@@ -149,13 +231,13 @@ def test_load_ignores_tied_head_and_rotary_frequencies(copied):
         ({"tie_word_embeddings": False}, "the checkpoint holds no tensor lm_head.weight"),
     ],
 )
-def test_load_raises(copied, changes, message):
+def test_open_model_raises(copied, changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        huggingface.load(copied(**changes))
+        huggingface.open_model(copied(**changes))
 
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "I8"])
-def test_load_refuses_other_types_of_tensors(copied, dtype):
+def test_open_model_refuses_other_types_of_tensors(copied, dtype):
     path = copied() / "model.safetensors"
     stored = path.read_bytes()
     size = 8 + int.from_bytes(stored[:8], "little")
@@ -167,28 +249,28 @@ def test_load_refuses_other_types_of_tensors(copied, dtype):
     path.write_bytes(len(text).to_bytes(8, "little") + text + stored[size:])
     message = f"tensor model.norm.weight must be stored as F64, F32, F16, BF16; got {dtype}"
     with pytest.raises(ValueError, match=message):
-        huggingface.load(path.parent)
+        huggingface.open_model(path.parent)
 
 
-def test_load_raises_on_missing_files(copied):
+def test_open_model_raises_on_missing_files(copied):
     directory = copied("qwen2_sharded")
     (directory / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(
         FileNotFoundError, match=r"names model-00002-of-00002.safetensors, which does"
     ):
-        huggingface.load(directory)
+        huggingface.open_model(directory)
     (directory / "model.safetensors.index.json").unlink()
     with pytest.raises(
         FileNotFoundError, match=r"neither model.safetensors nor model.safetensors."
     ):
-        huggingface.load(directory)
+        huggingface.open_model(directory)
     (directory / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no config.json in"):
-        huggingface.load(directory)
+        huggingface.open_model(directory)
 
 
 def test_save_writes_the_format_of_transformers(tmp_path):
-    config, params = huggingface.load(FIXTURES / "qwen3")
+    config, params = huggingface.load_model(FIXTURES / "qwen3")
     huggingface.save(tmp_path, config, params)
     settings = json.loads((tmp_path / "config.json").read_text())
     assert settings["architectures"] == ["Qwen3ForCausalLM"]
@@ -205,7 +287,7 @@ def test_save_writes_the_format_of_transformers(tmp_path):
 
 
 def test_save_raises_on_bias_and_norm(tmp_path):
-    config, params = huggingface.load(FIXTURES / "qwen3")
+    config, params = huggingface.load_model(FIXTURES / "qwen3")
     both = dataclasses.replace(config, qkv_bias=True)
     with pytest.raises(ValueError, match="no family has both qkv_bias and qk_norm"):
         huggingface.save(tmp_path, both, params)

@@ -52,7 +52,7 @@ def compare(torch_models, model, config, params, prompt, completion, *, atol):
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_forward_equals_torch_on_random_checkpoints(torch_models, tmp_path, name):
     torch_models.write_checkpoint(name, tmp_path, SEED)
-    config, params = huggingface.load(tmp_path)
+    config, params = huggingface.load_model(tmp_path)
     rng = np.random.default_rng(SEED)
     prompt, completion = rng.integers(0, 53, 30).tolist(), rng.integers(0, 53, 9).tolist()
     compare(
@@ -62,7 +62,7 @@ def test_forward_equals_torch_on_random_checkpoints(torch_models, tmp_path, name
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_save_is_read_by_transformers(torch_models, tmp_path, name):
-    config, params = huggingface.load(FIXTURES / name)
+    config, params = huggingface.load_model(FIXTURES / name)
     huggingface.save(tmp_path, config, params)
     ids = np.load(FIXTURES / name / "reference.npz")["tokens"][0]
     original = torch_models.logits(torch_models.load(FIXTURES / name), ids)

@@ -22,7 +22,7 @@ def test_checkpoints_cover_every_family_and_switch():
     switches = {(c.qkv_bias, c.qk_norm) for c in configs}
     assert switches == {(False, False), (True, False), (False, True)}
     kinds = {c.rope_scaling and c.rope_scaling.kind for c in configs}
-    assert kinds == {None, "linear", "llama3"}
+    assert kinds == {None, "linear", "llama3", "yarn"}
     assert {c.num_heads // c.num_kv_heads for c in configs} == {1, 2, 4}
 
 

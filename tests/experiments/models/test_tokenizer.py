@@ -11,7 +11,7 @@ from tests.experiments.models.common import FIXTURES
 
 @pytest.fixture(scope="module")
 def write(tmp_path_factory):
-    config, params = huggingface.load(FIXTURES / "llama_tied")
+    config, params = huggingface.load_model(FIXTURES / "llama_tied")
 
     def make(**kwargs):
         path = tmp_path_factory.mktemp("gguf") / "model.gguf"

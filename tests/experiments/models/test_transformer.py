@@ -33,6 +33,13 @@ SWITCHES = {
     "wide_heads_qk_norm": {"head_dim": 10, "qk_norm": True, "norm_eps": 1e-2, "rope_theta": 50.0},
     "products_kept": {"qkv_bias": True, "remat": True, "remat_keeps": "products"},
     "llama3_rope": LLAMA3,
+    "yarn_rope": {
+        "head_dim": 12,
+        "rope_theta": 30.0,
+        "rope_scaling": RopeScaling(
+            "yarn", 4.0, original_max_positions=9, beta_fast=2.0, beta_slow=0.1
+        ),
+    },
     "linear_rope": {"rope_scaling": RopeScaling("linear", 3.0)},
 }
 EVERYTHING = {

@@ -28,6 +28,14 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+_YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 100.0,
+    "factor": 4.0,
+    "beta_fast": 4.0,
+    "beta_slow": 0.25,
+    "original_max_position_embeddings": 16,
+}
 _LINEAR = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 2.0}
 
 # name: (family, settings beside _SIZES, dtype it is stored in, largest shard)
@@ -42,6 +50,12 @@ CASES = {
     "llama_linear_rope": ("Llama", {"rope_parameters": _LINEAR}, "bfloat16", "1GB"),
     "qwen2_sharded": ("Qwen2", {"tie_word_embeddings": True}, "float16", "6KB"),
     "qwen2_untied": ("Qwen2", {"num_key_value_heads": 1}, "bfloat16", "1GB"),
+    "qwen2_yarn": (
+        "Qwen2",
+        {"rope_parameters": _YARN, "num_attention_heads": 2, "num_key_value_heads": 1},
+        "float32",
+        "1GB",
+    ),
     "qwen3": ("Qwen3", {"head_dim": 6, "rms_norm_eps": 1e-5}, "float32", "1GB"),
     "qwen3_tied": ("Qwen3", {"head_dim": 4, "tie_word_embeddings": True}, "float16", "1GB"),
 }
