@@ -89,6 +89,11 @@ def build_experiment(config: Config, methods: Sequence[tuple[str, dict]] = ()) -
     task, model, weights = _task_and_model(config)
     advantages.check_prompts([advantages.method_of(config), *methods], config, task)
     check_curriculum(config, task)
+    if config.learner.overlong_buffer > task.max_completion:  # every completion would be punished
+        raise ConfigError(
+            f"config.learner.overlong_buffer must be at most the {task.max_completion} tokens of a"
+            f" completion, got {config.learner.overlong_buffer}"
+        )
     positions = task.max_prompt + task.max_completion
     if positions > model.max_positions:
         raise ConfigError(

@@ -117,6 +117,13 @@ def test_update_with_nothing_known_changes_nothing_and_is_finite(tiny, step):
     assert metrics["loss"] == metrics["gradient_norm"] == 0
 
 
+def test_overlong_buffer_is_no_longer_than_a_completion(tiny):
+    tiny.advantage = {"name": "dr_grpo", "kwargs": {}}
+    tiny.learner.overlong_buffer = 1000
+    with pytest.raises(ConfigError, match=r"overlong_buffer must be at most the \d+ tokens"):
+        build_experiment(tiny)
+
+
 @pytest.mark.parametrize(
     ("name", "kwargs", "fits"),
     [
