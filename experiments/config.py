@@ -329,12 +329,12 @@ def saved_config(workdir: Path) -> Config:
     path = workdir / "config.json"
     if not path.exists():
         raise FileNotFoundError(f"there is no run in {workdir}: {path} is missing")
-    config = default_config()
+    config, found = default_config(), read_object(path)
     try:
-        saved = with_added_fields(read_object(path), config.to_dict())
+        saved = with_added_fields(found, config.to_dict())
         with config.unlocked(), config.ignore_type():
             config.update(_with_tuples(saved))
-    except (AttributeError, TypeError, KeyError) as error:
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise ConfigError(f"{path} is not the config of a run: {error}") from error
     return config
 

@@ -4,7 +4,7 @@ Measures whether a controller of the bonus holds the entropy at a fraction of it
 that costs beside FADE and a fixed bonus.
 
 A target is held if the entropy of the rollouts is within 10% of it in 80% of the steps from step 50
-on, in every seed. The controller's gains come from two runs with seed 100, which is not used here.
+on, in every seed. The controller's gains come from one run with seed 100, which is not used here.
 
     python -m experiments.run --config=configs/sweeps/entropy_bonus.py \
         --workdir=runs/sweeps/entropy_bonus
