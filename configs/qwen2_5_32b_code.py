@@ -25,6 +25,6 @@ def get_config(mode: str = ""):
     config.task.kwargs.max_completion = 30_720
     config.group_size = 4
     config.model.path = "~/models/Qwen2.5-32B-Instruct"
-    config.prompts = 60
+    config.prompts = config.evaluation.prompts = config.evaluation.prompts_per_call = 60
     config.learner.microbatches = 5  # one prompt and its group on each of 12 rows of the mesh
     return with_mode(config, mode, smoke_language_model)

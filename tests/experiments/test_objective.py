@@ -8,7 +8,9 @@ import pytest
 from experiments import advantages, learner, objective
 from experiments.config import ConfigError
 from experiments.jobs import program_key
+from experiments.metric_writer import Silent, read_lines
 from experiments.models import transformer
+from experiments.train import train
 from tests.experiments.models import numpy_transformer
 from tests.experiments.test_learner import MODEL, RATE, G, P, T, case_fixture, settings
 
@@ -304,3 +306,30 @@ def test_numbers_of_the_objective_share_a_program():
     )
     assert key(kl) == key({"kl.coefficient": 0.2})
     assert len({key({}), key(cispo), key(cispo | {"loss.kwargs": {"high": 0.3}}), key(kl)}) == 4
+
+
+def test_a_run_with_every_term_resumes_to_the_same_bits(tiny, tmp_path):
+    """KL with a refreshed reference, controllers, importance weights and a lag, cut in the middle."""
+    tiny.learner.staleness, tiny.learner.importance_cap = 1, 2.0
+    tiny.learner.kl.coefficient, tiny.learner.kl.refresh_every = 0.1, 3
+    tiny.learner.kl.schedule = {"name": "adaptive_kl", "kwargs": {"target": 0.001}}
+    tiny.learner.entropy.coefficient = 1.0
+    tiny.learner.entropy.schedule = {"name": "pi_controller", "kwargs": {"target_fraction": 0.9}}
+    tiny.warm_start.workdir = str(tmp_path / "warm_start")
+    whole = train(tiny, tmp_path / "whole", progress=Silent())
+    first = tiny.copy_and_resolve_references()
+    first.steps = 2
+    train(first, tmp_path / "cut", progress=Silent())
+    assert (
+        train(tiny, tmp_path / "cut", progress=Silent())["params_sha256"]
+        == (whole["params_sha256"])
+    )
+    lines = [
+        [x for x in read_lines(tmp_path / w / "metrics.jsonl") if "reward" in x]
+        for w in ("whole", "cut")
+    ]
+    for a, b in zip(*lines, strict=True):
+        for metric in ("kl", "kl_coefficient", "entropy_coefficient", "mismatch/max_log_ratio"):
+            assert a[metric] == b[metric]
+    assert lines[0][1]["kl"] > 0
+    assert len({line["kl_coefficient"] for line in lines[0]}) == 4
