@@ -18,6 +18,7 @@ from ml_collections import config_flags
 
 from experiments.config import ConfigError, SweepError
 from experiments.loop import NonFiniteError, Stopped
+from experiments.remote import SamplerError
 from experiments.sandbox import UnavailableError
 from experiments.tasks.verdict import VerificationError
 from experiments.validation import CHECKS
@@ -122,7 +123,7 @@ def one_line_errors(main: Callable) -> None:
         except KeyboardInterrupt:
             print("interrupted; the same command goes on where it was", file=sys.stderr)
             _exit(128 + signal.SIGINT)
-        except (NonFiniteError, VerificationError) as error:
+        except (NonFiniteError, SamplerError, VerificationError) as error:
             return say(error, 3)
         except (ConfigError, OSError, ValueError, UnavailableError) as error:
             status = say(error, 2)

@@ -23,6 +23,7 @@ import numpy as np
 from experiments.checkpoints import Checkpoints
 from experiments.metric_writer import Logs, Progress
 from experiments.multihost import any_of, is_first
+from experiments.remote import SamplerError
 from experiments.tasks.verdict import VerificationError
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class Stage(NamedTuple):
       name: shown on the progress bar.
       steps: total.
       steps_per_call: steps of one call of `train_steps`; 1 where a step may fail with a
-        VerificationError, which leaves the state as it was.
+        SamplerError or VerificationError, which leaves the state as it was.
       train_steps: (state, step, count) -> (state, for each run a list of `count` metrics dicts).
       evaluate: (state, step) -> for each run a metrics dict; None for no evaluation.
       to_checkpoints: state -> for each run the pytree that its checkpoint holds.
@@ -256,7 +257,7 @@ def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) 
     Raises:
       Stopped: after SIGTERM or Ctrl-C, with checkpoints written.
       NonFiniteError: of the first run, once no run is left.
-      VerificationError: of the machine, with a checkpoint written.
+      SamplerError, VerificationError: of the machines, with a checkpoint written.
     """
     for writer in writers:
         writer.open(stage.name, stage.steps)
@@ -271,10 +272,10 @@ def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) 
 
     @contextmanager
     def checkpoint_on_error(step):
-        """Saves what verification cannot go on from; it comes before the update of a step."""
+        """Saves where no further batch can be made; it comes before the update of a step."""
         try:
             yield
-        except VerificationError:
+        except (SamplerError, VerificationError):
             if step > (writers[0].saved or 0):
                 save(step)
             raise

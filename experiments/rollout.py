@@ -71,7 +71,7 @@ def truncate(
 BLOCKS = 256
 
 
-def draw(key: jax.Array, logits: jax.Array) -> jax.Array:
+def draw(key: jax.Array, logits: jax.Array, rows: tuple[int, int] | None = None) -> jax.Array:
     """Draws from softmax(logits) by inverse-CDF sampling with one uniform per draw.
 
     The Gumbel trick would need a random number for every logit. The CDF has two levels: over blocks
@@ -81,6 +81,7 @@ def draw(key: jax.Array, logits: jax.Array) -> jax.Array:
     Args:
       key: PRNG key.
       logits: [..., vocab].
+      rows: (first, total) if these are rows of a batch of `total`, whose draws they get.
 
     Returns:
       Indices, int32 [...].
@@ -90,7 +91,13 @@ def draw(key: jax.Array, logits: jax.Array) -> jax.Array:
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     weights = weights.reshape(*weights.shape[:-1], blocks, -1)
     sums = jnp.sum(weights, axis=-1)
-    target = jax.random.uniform(key, sums.shape[:-1]) * jnp.sum(sums, axis=-1)
+    shape = sums.shape[:-1]
+    if rows is None:
+        uniform = jax.random.uniform(key, shape)
+    else:
+        first, total = rows
+        uniform = jax.random.uniform(key, (total, *shape[1:]))[first : first + shape[0]]
+    target = uniform * jnp.sum(sums, axis=-1)
     block, rest = _first_beyond(sums, target)
     within = jnp.take_along_axis(weights, block[..., None, None], axis=-2)[..., 0, :]
     return block * (vocabulary // blocks) + _first_beyond(within, rest)[0]
@@ -129,6 +136,7 @@ def sample(
     top_p: float = 1.0,
     top_k: int = 0,
     vocab_size: int | None = None,
+    rows: tuple[int, int] | None = None,
 ) -> Rollouts:
     """Samples `group_size` completions of each prompt.
 
@@ -149,6 +157,7 @@ def sample(
       top_p: see `truncate`.
       top_k: see `truncate`.
       vocab_size: see `truncate`.
+      rows: (first, total) where these prompts are rows of a batch; see `draw`.
     """
     keep = functools.partial(truncate, top_p=top_p, top_k=top_k, vocab_size=vocab_size)
     prompts = tokens.shape[0]
@@ -160,7 +169,7 @@ def sample(
         """Draws token t from hidden [P, G, D], or from [P, 1, D] that the group shares."""
         logits = linear_small_batch(hidden.astype(jnp.float32), head) / temperature
         shape = (prompts, group_size, logits.shape[-1])
-        drawn = draw(jax.random.fold_in(key, t), jnp.broadcast_to(keep(logits), shape))
+        drawn = draw(jax.random.fold_in(key, t), jnp.broadcast_to(keep(logits), shape), rows)
         log_probs = jax.nn.log_softmax(logits)
         log_probs = jnp.take_along_axis(
             jnp.broadcast_to(log_probs, shape), drawn[..., None], axis=-1

@@ -41,6 +41,7 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0 on.")
 _DISTRIBUTED = flags.DEFINE_boolean("distributed", False, "Detect them: TPU pod, SLURM, Open MPI.")
 _SHARD = flags.DEFINE_string("shard", "0/1", "Part i/n of the runs of a sweep, i = 0..n-1.")
+_SAMPLERS = flags.DEFINE_list("samplers", [], "HOST:PORT of every experiments.sampler.")
 _LAUNCHER = flags.DEFINE_enum("launcher", None, ("slurm", "local"), "Make a sweep by jobs.")
 
 
@@ -59,6 +60,8 @@ def main(argv):
                 " --num_processes, --process_id and --distributed out, and give each host its part"
                 " with --shard=i/n"
             )
+        if _SAMPLERS.value:
+            raise ConfigError(f"--samplers={','.join(_SAMPLERS.value)} is for one run, not a sweep")
         if _LAUNCHER.value and flags.FLAGS["shard"].present:
             raise ConfigError(
                 f"--launcher={_LAUNCHER.value} makes every part of the sweep: leave --shard out"
@@ -88,7 +91,7 @@ def main(argv):
         connect(*several, detect=_DISTRIBUTED.value)
         from experiments.train import train
 
-        train(config, workdir)
+        train(config, workdir, samplers=_SAMPLERS.value)
     if _REPORT.value and is_first():
         from experiments.report import main_table, write_report
 

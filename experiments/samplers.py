@@ -1,4 +1,4 @@
-"""Samplers beside the trainer: some devices sample while the others update the policy.
+"""Samplers beside the trainer: devices or processes that sample while it updates the policy.
 
 The rollouts of step t are those of the policy of step t - k, k = config.learner.staleness, whether
 the two take turns or not. So the batches of k further steps are under way while the trainer is at
@@ -6,20 +6,25 @@ one, no batch is older than k steps, and a run is the same bit for bit as in loc
 meshes. Below: collect, step_functions, sharding. Above: train.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from experiments import sharding
 from experiments.collect import Collected, Source, collect
+from experiments.config import ConfigError
 from experiments.experiment import Experiment
 from experiments.learner import TrainState
 from experiments.models import transformer
+from experiments.remote import RemoteSamplers
 from experiments.resampling import replace_flat
+from experiments.rollout import Rollouts
+from experiments.sampler import setup_of
 from experiments.step_functions import make_sample_fn, parameter_shardings, sampling_key
 
 
@@ -69,23 +74,76 @@ def make_sampler_fns(experiment: Experiment, mesh: Mesh) -> SamplerFns:
     )
 
 
+class Devices:
+    """Sampling devices of this process, those of config.mesh.samplers."""
+
+    def __init__(self, experiment: Experiment):
+        """Builds their programs."""
+        self.mesh = sharding.sampler_mesh(experiment.config.mesh)
+        self.fns = make_sampler_fns(experiment, self.mesh)
+        self._params: Any = None
+
+    def send_weights(self, params: Any) -> None:
+        """Copies parameters to the devices, in place of those before them."""
+        self._params = jax.device_put(params, self.fns.shardings)
+
+    def sample(self, key: jax.Array, prompts: Any, step: int, index: int) -> Rollouts:
+        """Samples one round of a step."""
+        key = jax.device_put(key, sharding.replicated(self.mesh))
+        return self.fns.sample(self._params, key, prompts, step, index)
+
+    def close(self) -> None:
+        """Does nothing: the devices stay."""
+
+
+class Processes:
+    """Sampling processes elsewhere; see experiments.sampler."""
+
+    def __init__(self, experiment: Experiment, addresses: Sequence[str]):
+        """Connects to them.
+
+        Raises:
+          ConfigError: for an address that is none, or if the prompts do not divide over them.
+          SamplerError: if one cannot be reached.
+        """
+        prompts = experiment.config.prompts
+        if prompts % len(addresses):
+            raise ConfigError(
+                f"config.prompts must be a multiple of the {len(addresses)} --samplers, got"
+                f" {prompts}"
+            )
+        self.mesh = experiment.mesh  # where prompts are made and rollouts arrive
+        self.fns = make_sampler_fns(experiment, self.mesh)
+        self._remote = RemoteSamplers(addresses, setup_of(experiment))
+        self.send_weights, self.close = self._remote.send_weights, self._remote.close
+
+    def sample(self, key: jax.Array, prompts: Any, step: int, index: int) -> Rollouts:
+        """Samples one round of a step."""
+        arrays = self._remote.sample(key, prompts, step, index)
+        return Rollouts(*sharding.place(arrays, sharding.batch_sharding(self.mesh)))
+
+
 class Samplers:
-    """The batches that the sampling devices have under way.
+    """The batches that sampling devices or processes have under way.
 
     A thread of its own waits for rollouts and has them scored, so that the trainer's programs are
     dispatched meanwhile. Use it as a context: what is under way is given up at its end.
     """
 
-    def __init__(self, experiment: Experiment, rewards_of: Callable[..., Any] | None):
-        """Builds the programs of the sampling devices.
+    def __init__(
+        self,
+        experiment: Experiment,
+        rewards_of: Callable[..., Any] | None,
+        side: Devices | Processes,
+    ):
+        """Takes what samples, and how rollouts are scored.
 
         Args:
-          experiment: with config.mesh.samplers > 0.
+          experiment: of the run.
           rewards_of: verification on the host; None for a task that is verified on the device.
+          side: what samples.
         """
-        self._experiment, self._rewards_of = experiment, rewards_of
-        self._mesh = sharding.sampler_mesh(experiment.config.mesh)
-        self._fns = make_sampler_fns(experiment, self._mesh)
+        self._experiment, self._rewards_of, self._side = experiment, rewards_of, side
         self._lag = experiment.config.learner.staleness
         self._under_way: dict[int, Future[Collected]] = {}
         self._thread = ThreadPoolExecutor(1, "samplers")
@@ -94,6 +152,7 @@ class Samplers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._side.close()
         self._thread.shutdown(cancel_futures=True)
 
     def take(self, state: TrainState, step: int) -> Collected:
@@ -102,6 +161,9 @@ class Samplers:
         Args:
           state: before `step`; its parameters are copied before anything can overwrite them.
           step: of the batch, which is on the trainer's devices.
+
+        Raises:
+          SamplerError, VerificationError: if it cannot be made on these machines.
         """
         if step not in self._under_way:  # at the start, or after a resume
             self._under_way.clear()
@@ -117,29 +179,29 @@ class Samplers:
 
     def _send_for(self, step: int, params: Any, key: jax.Array) -> None:
         if step < self._experiment.config.steps:
-            sent = jax.device_put(self._fns.cast(params), self._fns.shardings)
-            key = jax.device_put(key, sharding.replicated(self._mesh))
-            self._under_way[step] = self._thread.submit(self._collect, step, sent, key)
+            sent = self._side.fns.cast(params)
+            self._under_way[step] = self._thread.submit(self._collect, step, sent, jnp.copy(key))
 
     def _collect(self, step: int, params: Any, key: jax.Array) -> Collected:
-        config, task = self._experiment.config, self._experiment.task
+        config, task, side = self._experiment.config, self._experiment.task, self._side
+        side.send_weights(params)
 
         def prompts(position):
             if task.on_device:
-                made = self._fns.train_prompts(config.seed, position)
+                made = side.fns.train_prompts(config.seed, position)
                 return made._replace(verifier_inputs=()), made.verifier_inputs
             read = task.train_prompts(config.seed, position, config.prompts)
-            by_prompt = sharding.batch_sharding(self._mesh)
+            by_prompt = sharding.batch_sharding(side.mesh)
             placed = sharding.place(read._replace(verifier_inputs=()), by_prompt)
             return placed, read.verifier_inputs
 
         def verified(inputs, rollouts):
-            return self._fns.verify(inputs, rollouts.tokens, rollouts.token_mask), {}, {}
+            return side.fns.verify(inputs, rollouts.tokens, rollouts.token_mask), {}, {}
 
         source = Source(
             prompts,
-            lambda placed, index: self._fns.sample(params, key, placed, step, index),
+            lambda placed, index: side.sample(key, placed, step, index),
             self._rewards_of or verified,
-            self._fns.replace_flat,
+            side.fns.replace_flat,
         )
         return collect(config, step, source)

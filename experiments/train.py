@@ -34,7 +34,7 @@ from experiments.learner import Hyperparameters, TrainState, hyperparameters, to
 from experiments.loop import NonFiniteError, RunWriter, Stage, per_step, run_loop
 from experiments.metric_writer import Bar, Progress, Silent
 from experiments.multihost import everywhere, is_first
-from experiments.samplers import Samplers
+from experiments.samplers import Devices, Processes, Samplers
 from experiments.sharding import batch_sharding, place, stacked
 from experiments.warm_start import warm_start
 
@@ -63,6 +63,7 @@ def train(
     *,
     progress: Progress | None = None,
     experiment: Experiment | None = None,
+    samplers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Trains to `config.steps`, resuming from the latest checkpoint.
 
@@ -72,6 +73,7 @@ def train(
         text), checkpoints/ and result.json.
       progress: where to show progress; a bar on the terminal if None.
       experiment: of a run whose compiled functions this run can share; built here if None.
+      samplers: HOST:PORT of processes that sample (experiments.sampler).
 
     Returns:
       The contents of result.json: the final metrics and `params_sha256`.
@@ -81,6 +83,7 @@ def train(
         another run or is in use.
       Stopped: after SIGTERM or Ctrl-C, with a checkpoint written.
       NonFiniteError: when loss or gradient stop being finite.
+      SamplerError, VerificationError: when no further batch can be made on these machines.
     """
     workdir = workdirs.directory(workdir)
     progress = progress or (Bar() if is_first() else Silent())
@@ -88,23 +91,40 @@ def train(
     if (result := workdirs.finished_result(config, workdir)) is not None:
         return result
     experiment = with_config(experiment or _build(config, progress), config)
-    with workdirs.locked(workdir), host_rewards(experiment) as rewards_of:
+    with (
+        workdirs.locked(workdir),
+        host_rewards(experiment) as rewards_of,
+        sampling_beside(experiment, rewards_of, samplers) as beside,
+    ):
         workdirs.claim(config, workdir)
         with closing(RunWriter(workdir, config.checkpoint.keep, progress)) as writer:
             run = start_run(experiment, writer, progress)
-            with sampling_beside(experiment, rewards_of) as samplers:
-                stage = rl_stage(run, rewards_of, samplers)
-                state = run_loop(stage, [writer], run.step, run.state)
+            stage = rl_stage(run, rewards_of, beside)
+            state = run_loop(stage, [writer], run.step, run.state)
         return workdirs.write_result(config, workdir, tree_sha256(state.params))
 
 
 def sampling_beside(
-    experiment: Experiment, rewards_of: Any
+    experiment: Experiment, rewards_of: Any, addresses: Sequence[str]
 ) -> AbstractContextManager[Samplers | None]:
-    """Returns the samplers of a run that has devices for them."""
-    if experiment.config.mesh.samplers:
-        return Samplers(experiment, rewards_of)
-    return nullcontext()
+    """Returns the samplers of a run that has devices or processes for them.
+
+    Raises:
+      ConfigError: if the run cannot have them.
+      SamplerError: if a process cannot be reached.
+    """
+    config = experiment.config
+    if not addresses and not config.mesh.samplers:
+        return nullcontext()
+    if addresses:
+        if config.mesh.samplers or config.learner.staleness < 1 or curriculum.is_on(config):
+            raise ConfigError(
+                "--samplers needs config.mesh.samplers = 0, config.learner.staleness >= 1 and no"
+                f" curriculum, got {config.mesh.samplers}, {config.learner.staleness},"
+                f" {config.curriculum.low} to {config.curriculum.high}"
+            )
+        return Samplers(experiment, rewards_of, Processes(experiment, addresses))
+    return Samplers(experiment, rewards_of, Devices(experiment))
 
 
 def _build(config: Config, progress: Progress) -> Experiment:

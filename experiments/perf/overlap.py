@@ -1,12 +1,14 @@
 """Measures how far sampling hides behind training on devices of their own.
 
-    XLA_FLAGS=--xla_cpu_multi_thread_eigen=false \
-        python -m experiments.perf.overlap --config=configs/fade.py --samplers=1 --steps=20
+    export FADE_JAX_SECRET=measure
+    taskset -c 0 python -m experiments.sampler --listen=localhost:9000 &
+    taskset -c 1 python -m experiments.perf.overlap --config=configs/fade.py \
+        --samplers=localhost:9000 --steps=20
 
-Runs steps of a config, which must be of a task on the device, on one device that trains and
-`samplers` that sample, in three ways: sampling alone, the update alone, and both beside each other
-with rollouts one step old. Prints the median seconds of each. On a CPU every device is a thread, so
-it takes as many cores as devices.
+Runs steps of a config, which must be of a task on the device, on one device that trains, in three
+ways: sampling alone, the update alone, and both beside each other with rollouts one step old.
+Prints the median seconds of each. --samplers=N takes N devices of this process in place of
+processes.
 """
 
 import time
@@ -25,7 +27,7 @@ from experiments.config import Config, ConfigError
 from experiments.experiment import Experiment, build_experiment, initial_params
 from experiments.learner import TrainState, hyperparameters
 from experiments.metric_writer import Bar
-from experiments.samplers import Samplers, make_sampler_fns
+from experiments.samplers import Devices, Processes, Samplers
 
 
 def beside(config: Config, samplers: int) -> Config:
@@ -45,26 +47,27 @@ def seconds_of(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, found
 
 
-def measure(experiment: Experiment, steps: int, say: Callable[[str], None]) -> dict[str, float]:
+def measure(
+    experiment: Experiment, side: Devices | Processes, steps: int, say: Callable[[str], None]
+) -> dict[str, float]:
     """Returns median seconds: sampling, update, and both beside each other.
 
     Args:
       experiment: of a config as of `beside`, on a task that is verified on the device.
+      side: what samples.
       steps: timed steps of each way, after two that are not.
       say: is told what is being timed.
     """
-    config, rl = experiment.config, experiment.rl
+    config, rl, fns = experiment.config, experiment.rl, side.fns
     hyper = hyperparameters(config, experiment.methods)
-    mesh = sharding.sampler_mesh(config.mesh)
-    fns, by_prompt = make_sampler_fns(experiment, mesh), sharding.batch_sharding(experiment.mesh)
+    by_prompt = sharding.batch_sharding(experiment.mesh)
     state: TrainState = rl.init(hyper, initial_params(experiment))
-    params = jax.device_put(fns.cast(state.params), fns.shardings)
-    key = jax.device_put(state.key, sharding.replicated(mesh))
 
     def sample(step):
+        side.send_weights(fns.cast(state.params))
         prompts = fns.train_prompts(config.seed, step)
         placed = prompts._replace(verifier_inputs=())
-        rollouts = fns.sample(params, key, placed, step, 0)
+        rollouts = side.sample(state.key, placed, step, 0)
         rewards = fns.verify(prompts.verifier_inputs, rollouts.tokens, rollouts.token_mask)
         return placed, rollouts, rewards
 
@@ -86,7 +89,7 @@ def measure(experiment: Experiment, steps: int, say: Callable[[str], None]) -> d
     say("both beside each other")
     state = rl.init(hyper, initial_params(experiment))
     times = []
-    with Samplers(experiment, None) as samplers:
+    with Samplers(experiment, None, side) as samplers:
         for step in range(steps + 2):
             start = time.perf_counter()
             batch = samplers.take(state, step)
@@ -112,19 +115,19 @@ def main(argv):
     """Measures and prints."""
     del argv
     FLAGS = flags.FLAGS
-    jax.config.update("jax_num_cpu_devices", 1 + FLAGS.samplers)
-    config = beside(FLAGS.config, FLAGS.samplers)
-    experiment = build_experiment(config)
+    devices = int(FLAGS.samplers) if FLAGS.samplers.isdigit() else 0
+    jax.config.update("jax_num_cpu_devices", 1 + devices)
+    experiment = build_experiment(beside(FLAGS.config, devices))
     if not experiment.task.on_device:
-        raise ConfigError(
-            f"config.task.name must be verified on the device, got {config.task.name!r}"
-        )
-    print(table(measure(experiment, FLAGS.steps, Bar().say)))
+        name = experiment.config.task.name
+        raise ConfigError(f"config.task.name must be verified on the device, got {name!r}")
+    side = Devices(experiment) if devices else Processes(experiment, FLAGS.samplers.split(","))
+    print(table(measure(experiment, side, FLAGS.steps, Bar().say)))
 
 
 if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", None, "Config file of the run.")
-    flags.DEFINE_integer("samplers", 1, "Devices that sample.", lower_bound=1)
+    flags.DEFINE_string("samplers", "1", "HOST:PORT of processes, or a number of devices.")
     flags.DEFINE_integer("steps", 20, "Timed steps of each way.", lower_bound=1)
     flags.mark_flags_as_required(["config"])
     one_line_errors(main)

@@ -1,14 +1,20 @@
 """Devices that sample beside those that train, against the same run in lock step on 8 fake devices."""
 
+import socket
+from multiprocessing import Pipe
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import sharding
+from experiments import remote, sharding
 from experiments.config import ConfigError
 from experiments.experiment import build_experiment
 from experiments.loop import Stopped
 from experiments.metric_writer import Silent, read_lines
+from experiments.remote import SECRET, SamplerError
+from experiments.rollout import draw
 from experiments.train import train
 from experiments.validation import validate
 from tests.experiments import letters_run
@@ -30,8 +36,9 @@ def letters(samplers, lag, rounds=0):
     return config
 
 
-def params_and_lines(config, workdir):
-    result = train(config, workdir, progress=Silent(), experiment=build_experiment(config))
+def params_and_lines(config, workdir, samplers=()):
+    settings = {"progress": Silent(), "experiment": build_experiment(config)}
+    result = train(config, workdir, samplers=samplers, **settings)
     lines = [line for line in read_lines(workdir / "metrics.jsonl") if "reward" in line]
     timing = ("tokens_per_second", "step_seconds")
     return result["params_sha256"], [
@@ -102,3 +109,96 @@ def test_samplers_take_whole_shares_of_the_prompts():
     config = letters(3, 1)
     with pytest.raises(ConfigError, match=r"config\.prompts must be a multiple of"):
         sharding.check_batches(sharding.make_mesh(config.mesh), config)
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(name="processes")
+def processes_fixture(command, monkeypatch):
+    """Starts two sampling processes of two devices each; (addresses, processes, restart)."""
+    monkeypatch.setenv(SECRET, "of the test")
+    addresses = [f"localhost:{free_port()}" for _ in range(2)]
+    running = {}
+
+    def start(address):
+        running[address] = command(
+            "experiments.sampler", f"--listen={address}", JAX_NUM_CPU_DEVICES="2"
+        )
+
+    def wait(address):
+        assert "listening" in running[address].stdout.readline()
+
+    for each in (start, wait):
+        for address in addresses:
+            each(address)
+    yield addresses, running, lambda address: (start(address), wait(address))
+    for process in running.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_processes_that_sample_give_the_bits_of_lock_step(tmp_path, processes, monkeypatch):
+    """A process that dies ends the run with a checkpoint, which goes on with another to the bits."""
+    addresses, running, restart = processes
+    in_turn = params_and_lines(letters(0, 1), tmp_path / "in_turn")
+    config = letters(0, 1)
+
+    def kill_one(text, answer):
+        kills.append(1)
+        if len(kills) == 100:
+            running[addresses[0]].kill()
+        return float(len(text) % 2 == answer)
+
+    kills = []
+    with monkeypatch.context() as patch:
+        patch.setattr(letters_run, "score", kill_one)
+        with pytest.raises(SamplerError, match=f"the sampler at {addresses[0]} has gone"):
+            train(config, tmp_path / "beside", progress=Silent(), samplers=addresses)
+    assert (tmp_path / "beside" / "checkpoints").exists()
+    restart(addresses[0])
+    assert params_and_lines(config, tmp_path / "beside", addresses) == in_turn
+
+
+def test_train_names_a_sampler_that_is_not_there(tmp_path, monkeypatch):
+    address = f"localhost:{free_port()}"
+    with pytest.raises(ConfigError, match=rf"\${SECRET} must be the same text"):
+        train(letters(0, 1), tmp_path / "a", progress=Silent(), samplers=[address])
+    monkeypatch.setenv(SECRET, "of the test")
+    with pytest.raises(SamplerError, match=f"the sampler at {address} must be there"):
+        train(letters(0, 1), tmp_path / "b", progress=Silent(), samplers=[address])
+    with pytest.raises(ConfigError, match="the address of a sampler must be HOST:PORT, got 'x'"):
+        train(letters(0, 1), tmp_path / "b", progress=Silent(), samplers=["x"])
+    with pytest.raises(ConfigError, match=r"--samplers needs config\.mesh\.samplers = 0"):
+        train(letters(0, 0), tmp_path / "c", progress=Silent(), samplers=[address])
+    with pytest.raises(ConfigError, match=r"must be a multiple of the 3 --samplers, got 8"):
+        train(letters(0, 1), tmp_path / "d", progress=Silent(), samplers=[address] * 3)
+
+
+def test_messages_arrive_as_they_were_sent(monkeypatch):
+    """Arrays of several types, an empty one and one in several parts."""
+    monkeypatch.setattr(remote, "_PART", 7)
+    arrays = [
+        np.arange(6, dtype=np.int32).reshape(2, 3).T,
+        np.asarray(jnp.arange(5, dtype=jnp.bfloat16)),
+        np.zeros((0, 3), np.float32),
+        np.float32(2.5),
+    ]
+    ours, theirs = Pipe()
+    remote.send(ours, {"kind": "x", "step": 3}, arrays)
+    header, found = remote.receive(theirs)
+    assert header == {"kind": "x", "step": 3}
+    for a, b in zip(arrays, found, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_rows_of_a_batch_get_its_draws():
+    logits = jax.random.normal(jax.random.key(1), (6, 4, 300))
+    whole = draw(jax.random.key(0), logits)
+    parts = [draw(jax.random.key(0), logits[i : i + 2], (i, 6)) for i in (0, 2, 4)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
