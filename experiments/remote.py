@@ -94,6 +94,7 @@ class RemoteSamplers:
           SamplerError: if a process cannot be reached.
         """
         self._addresses, key, self._connections = list(addresses), secret(), []
+        self._threads = ThreadPoolExecutor(len(self._addresses), "remote-sampler")
         rows = hello["prompts"] // len(self._addresses)
         for i, address in enumerate(self._addresses):
             place = parse_address(address)
@@ -105,7 +106,6 @@ class RemoteSamplers:
                     f"the sampler at {address} must be there and have the same ${SECRET}: {error}"
                 ) from error
             self._ask(i, hello | {"first": i * rows, "rows": rows})
-        self._threads = ThreadPoolExecutor(len(self._addresses), "remote-sampler")
 
     def _ask(self, index: int, header: dict, arrays: Sequence[Any] = ()) -> list[np.ndarray]:
         connection = self._connections[index]
@@ -152,3 +152,4 @@ class RemoteSamplers:
         """Closes the connections; the processes wait for the next trainer."""
         for connection in self._connections:
             connection.close()
+        self._threads.shutdown(wait=False)

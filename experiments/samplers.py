@@ -8,7 +8,6 @@ meshes. Below: collect, step_functions, sharding. Above: train.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -60,8 +59,9 @@ def make_sampler_fns(experiment: Experiment, mesh: Mesh) -> SamplerFns:
 
     return SamplerFns(
         shardings=parameter_shardings(model, mesh),
+        # A copy: the trainer's next update overwrites its parameters.
         cast=jax.jit(
-            partial(transformer.cast_for_sampling, model),
+            lambda params: jax.tree.map(jnp.copy, transformer.cast_for_sampling(model, params)),
             out_shardings=parameter_shardings(model, experiment.mesh),
         ),
         sample=jax.jit(sample_step, out_shardings=by_prompt),

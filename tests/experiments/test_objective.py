@@ -10,6 +10,7 @@ from experiments.config import ConfigError
 from experiments.jobs import program_key
 from experiments.metric_writer import Silent, read_lines
 from experiments.models import transformer
+from experiments.sweep import run_sweep
 from experiments.train import train
 from tests.experiments.models import numpy_transformer
 from tests.experiments.test_learner import MODEL, RATE, G, P, T, case_fixture, settings
@@ -333,3 +334,32 @@ def test_a_run_with_every_term_resumes_to_the_same_bits(tiny, tmp_path):
             assert a[metric] == b[metric]
     assert lines[0][1]["kl"] > 0
     assert len({line["kl_coefficient"] for line in lines[0]}) == 4
+
+
+def test_numbers_of_the_objective_in_one_vmapped_program(tiny, tmp_path):
+    """Two runs that differ in three numbers, together and one after the other."""
+    tiny.mesh.data, tiny.steps, tiny.evaluation.every, tiny.checkpoint.every = 1, 2, 2, 2
+    tiny.learner.loss = {"name": "cispo", "kwargs": {"high": 0.2}}
+    tiny.learner.epochs = 2
+    runs = {
+        name: {
+            "learner.loss": {"name": "cispo", "kwargs": {"high": high}},
+            "learner.kl.coefficient": kl,
+            "learner.entropy.coefficient": entropy,
+        }
+        for name, high, kl, entropy in (("a", 0.2, 0.5, 0.01), ("b", 0.01, 0.1, 0.1))
+    }
+    found = {}
+    for mode in ("vmap", "serial"):
+        tiny.sweep.mode = mode
+        run_sweep(tiny, runs, tmp_path / mode)
+        found[mode] = [
+            [x for x in read_lines(tmp_path / mode / "runs" / r / "metrics.jsonl") if "loss" in x]
+            for r in runs
+        ]
+    for together, alone in zip(*found.values(), strict=True):
+        for a, b in zip(together, alone, strict=True):
+            for metric in ("loss", "gradient_norm", "kl", "kl_coefficient", "entropy"):
+                np.testing.assert_allclose(a[metric], b[metric], rtol=1e-3, atol=1e-6)
+    first, second = (lines[0] for lines in found["vmap"])
+    assert first["loss"] != second["loss"]
