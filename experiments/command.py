@@ -16,7 +16,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.compilation_cache import use_cache
+from experiments.compilation import use_cache
 from experiments.config import ConfigError, SweepError
 from experiments.loop import NonFiniteError, Stopped
 from experiments.sandbox import UnavailableError

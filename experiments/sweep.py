@@ -22,7 +22,7 @@ from typing import Any
 import jax
 
 from experiments.command import print_unraisable
-from experiments.compilation_cache import warn_once
+from experiments.compilation import warn_once
 from experiments.config import Config, ConfigError, SweepError
 from experiments.experiment import Experiment, build_experiment, with_config
 from experiments.jobs import Job, copy_finished_runs, make_jobs, methods_by_program, next_job

@@ -1,10 +1,11 @@
-"""The cache of compiled programs that all commands of a user share, kept by JAX.
+"""How programs are compiled: XLA's options, and the cache that all commands of a user share.
 
-JAX's own variables hold: JAX_COMPILATION_CACHE_DIR names another directory, and
-JAX_ENABLE_COMPILATION_CACHE=0 turns the cache off. A cache that cannot be read or written costs
-the time of compiling, never a run. Below: nothing of ours. Above: command.
+JAX keeps the cache, and its own variables hold: JAX_COMPILATION_CACHE_DIR names another directory,
+and JAX_ENABLE_COMPILATION_CACHE=0 turns the cache off. A cache that cannot be read or written costs
+the time of compiling, never a run. Below: models. Above: step_functions, command.
 """
 
+import functools
 import os
 import re
 import sys
@@ -14,7 +15,34 @@ from pathlib import Path
 
 import jax
 
-MAX_BYTES = 2 << 30  # a smoke run has 2 MB, a program of a real model up to 5
+from experiments.config import Config
+from experiments.models.config import ModelConfig
+from experiments.models.layers import is_wide, on_cpu
+
+# XLA's newer emitters of CPU code take a quarter of the time of compiling a small program. Without
+# them its steps take as long and end with the same bits (docs/performance.md).
+_OLD_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def compiler_options(config: Config, model: ModelConfig) -> dict:
+    """Returns XLA's options for the step functions of a run, which differ from none on a CPU."""
+    if not on_cpu() or is_wide(model) or not _is_known(*_OLD_EMITTERS):
+        return {}
+    return _OLD_EMITTERS | (_QUICK if config.quick_compile else {})
+
+
+@functools.cache
+def _is_known(option: str) -> bool:
+    """Whether this XLA has an option; those of its CPU backend come and go."""
+    try:
+        jax.jit(lambda: 0, compiler_options={option: False}).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+MAX_BYTES = 2 << 30  # of the programs in the cache; those of a smoke run have 2 MB
 
 
 def default_directory() -> Path:
