@@ -32,6 +32,12 @@ def compiler_options(config: Config, model: ModelConfig) -> dict:
     return _OLD_EMITTERS | (_QUICK if config.quick_compile else {})
 
 
+def compile_quickly() -> None:
+    """Sets what `compiler_options` do not: the small programs around the step functions."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of the processes that this one starts
+
+
 @functools.cache
 def _is_known(option: str) -> bool:
     """Whether this XLA has an option; those of its CPU backend come and go."""
