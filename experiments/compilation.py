@@ -26,8 +26,9 @@ _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passe
 
 
 def compiler_options(config: Config, model: ModelConfig) -> dict:
-    """Returns XLA's options for the step functions of a run, which differ from none on a CPU."""
-    if not on_cpu() or is_wide(model) or not _is_known(*_OLD_EMITTERS):
+    """Returns XLA's options for the step functions of a run; none where they were not measured."""
+    measured = on_cpu() and model.dtype == "float32" and not is_wide(model)
+    if not measured or not _is_known(*_OLD_EMITTERS):
         return {}
     return _OLD_EMITTERS | (_QUICK if config.quick_compile else {})
 
