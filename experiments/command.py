@@ -16,6 +16,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments.compilation import use_cache
 from experiments.config import ConfigError, SweepError
 from experiments.loop import NonFiniteError, Stopped
 from experiments.remote import SamplerError
@@ -115,6 +116,7 @@ def one_line_errors(main: Callable) -> None:
     def guarded(argv):
         logging.set_verbosity(logging.WARNING)
         sys.unraisablehook = print_unraisable
+        use_cache()
         try:
             return main(argv)
         except Stopped as stopped:

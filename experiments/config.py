@@ -60,6 +60,9 @@ def default_config() -> Config:
     config.group_size = 16  # G, rollouts per prompt
     config.steps_per_call = 10  # RL steps per compiled call on a device task, and per log flush
 
+    # Compile in a fifth of the time on a CPU, for slower steps: only to see whether all runs.
+    config.quick_compile = False
+
     # experiments.tasks.<name>.make(tokenizer, **kwargs); a dotted name is an import path
     config.task = ConfigDict({"name": "graph", "kwargs": {}})
 
@@ -242,6 +245,7 @@ def smoke_run(config: Config) -> Config:
     """Shrinks a run on a device task to well under a minute on one core."""
     config.steps = 4
     config.steps_per_call = 2
+    config.quick_compile = True
     config.prompts = 4
     config.group_size = 4
     config.learner.microbatches = 1

@@ -6,7 +6,7 @@ Below: step_functions, models, tasks, sharding. Above: evaluate, warm_start, tra
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments import advantages, learner, sharding
+from experiments.compilation import compiler_options
 from experiments.config import Config, ConfigError
 from experiments.curriculum import check_curriculum, table_size
 from experiments.learner import Hyperparameters, TrainState, hyperparameters
@@ -208,15 +209,20 @@ def initial_params(experiment: Experiment):
     model, mesh, weights = experiment.model, experiment.mesh, experiment.weights
     if weights is not None:
         return everywhere(lambda: weights(parameter_shardings(model, mesh)))
-    return _fresh_params(model, mesh, jax.random.key(np.uint32(experiment.config.warm_start.seed)))
+    config = experiment.config
+    options = compiler_options(config, model)
+    init = _init_function(model, mesh, tuple(options.items()))
+    return init(jax.random.key(np.uint32(config.warm_start.seed)))
 
 
-# At the top level, so that all runs of a sweep share one compilation: it took as long as their
-# steps.
-@partial(jax.jit, static_argnums=(0, 1))
-def _fresh_params(model: ModelConfig, mesh: Mesh, key):
-    params = transformer.init_params(model, key)
-    return jax.lax.with_sharding_constraint(params, parameter_shardings(model, mesh))
+# All runs of a sweep share one compilation: it took as long as their steps.
+@cache
+def _init_function(model: ModelConfig, mesh: Mesh, options: tuple[tuple[str, Any], ...]):
+    return jax.jit(
+        partial(transformer.init_params, model),
+        out_shardings=parameter_shardings(model, mesh),
+        compiler_options=dict(options),
+    )
 
 
 def _with_shardings(shapes, shardings):

@@ -29,6 +29,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments.command import config_module, one_line_errors
+from experiments.compilation import compile_quickly
 from experiments.config import ConfigError, SweepError
 from experiments.multihost import connect, is_first
 from experiments.workdir import directory
@@ -51,6 +52,8 @@ def main(argv):
     if not _WORKDIR.value:
         raise ConfigError("--workdir must be a directory, got none")
     config, workdir, failed = _CONFIG.value, directory(_WORKDIR.value), None
+    if config.get("quick_compile"):
+        compile_quickly()
     sweep = getattr(config_module(), "sweep", None)
     several = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if sweep is not None:

@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from experiments import curriculum, learner, objective, sharding
+from experiments.compilation import compiler_options
 from experiments.config import Config
 from experiments.learner import TrainState
 from experiments.models import layers, transformer
@@ -74,6 +75,7 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
     by_prompt = sharding.batch_sharding(mesh)
     state_shardings = train_state_shardings(config, mesh, model)
     sample_prompts = make_sample_fn(config, mesh, task, model)
+    options = compiler_options(config, model)
 
     def shard_prompts(tree):
         return jax.lax.with_sharding_constraint(tree, by_prompt)
@@ -183,14 +185,16 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
             static_argnums=3,
             donate_argnums=0,
             out_shardings=(state_shardings, replicated),
+            compiler_options=options,
         ),
         train_steps_vmapped=jax.jit(
             train_steps_vmapped,
             static_argnums=3,
             donate_argnums=0,
             out_shardings=(sharding.stacked(state_shardings), replicated),
+            compiler_options=options,
         ),
-        sample=jax.jit(sample_step, out_shardings=by_prompt),
+        sample=jax.jit(sample_step, out_shardings=by_prompt, compiler_options=options),
         replace_flat=jax.jit(replace_flat, out_shardings=(by_prompt, replicated)),
         observe=jax.jit(
             partial(update_prompts, decay=config.curriculum.decay), out_shardings=replicated
@@ -199,12 +203,13 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
             update,
             donate_argnums=0,
             out_shardings=(state_shardings, replicated),
-            compiler_options=layers.update_compiler_options(model),
+            compiler_options=options | layers.update_compiler_options(model),
         ),
-        evaluate=jax.jit(evaluate, out_shardings=replicated),
+        evaluate=jax.jit(evaluate, out_shardings=replicated, compiler_options=options),
         sample_held_out=jax.jit(
             partial(sample_prompts, group_size=config.evaluation.samples),
             out_shardings=replicated,
+            compiler_options=options,
         ),
     )
 
@@ -271,6 +276,7 @@ def make_sft_fns(config: Config, mesh: Mesh, model: ModelConfig) -> SFTFns:
     optimizer = sft_optimizer(config)
     params = parameter_shardings(model, mesh)
     carry_shardings = params, _optimizer_shardings(optimizer, model, mesh, params)
+    options = compiler_options(config, model)
 
     def update(carry, demonstrations):
         demonstrations = jax.lax.with_sharding_constraint(demonstrations, by_prompt)
@@ -292,12 +298,18 @@ def make_sft_fns(config: Config, mesh: Mesh, model: ModelConfig) -> SFTFns:
     return SFTFns(
         carry_shardings,
         init=jax.jit(lambda p: (p, optimizer.init(p)), out_shardings=carry_shardings),
-        train_steps=jax.jit(train_steps, static_argnums=4, donate_argnums=0, out_shardings=outs),
+        train_steps=jax.jit(
+            train_steps,
+            static_argnums=4,
+            donate_argnums=0,
+            out_shardings=outs,
+            compiler_options=options,
+        ),
         update=jax.jit(
             update_once,
             donate_argnums=0,
             out_shardings=outs,
-            compiler_options=layers.update_compiler_options(model),
+            compiler_options=options | layers.update_compiler_options(model),
         ),
     )
 

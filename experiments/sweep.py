@@ -22,6 +22,7 @@ from typing import Any
 import jax
 
 from experiments.command import print_unraisable
+from experiments.compilation import warn_once
 from experiments.config import Config, ConfigError, SweepError
 from experiments.experiment import Experiment, build_experiment, with_config
 from experiments.jobs import Job, copy_finished_runs, make_jobs, methods_by_program, next_job
@@ -204,6 +205,7 @@ def _work(index: int, core: int | None, methods, inbox, messages) -> None:
         messages.put((index, name, "step", (step, shown)))
 
     sys.unraisablehook = print_unraisable
+    warn_once()
     worker = _Worker(methods)
     while (job := inbox.get()) is not None:
         try:

@@ -86,6 +86,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "prompts": _SIZE,
     "group_size": _whole(1, 2**20),
     "steps_per_call": _STEPS,
+    "quick_compile": _BOOLEAN,
     "task.name": _NAME,
     "task.kwargs": _KWARGS,
     "model.path": _PATH,

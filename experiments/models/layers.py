@@ -38,8 +38,12 @@ def update_compiler_options(config: ModelConfig) -> dict:
     """Returns XLA's options for a program that updates parameters and does not sample."""
     # Not tried with XLA's builds for other processors.
     on_x86 = on_cpu() and platform.machine() in ("x86_64", "AMD64")
-    wide = config.dtype == "float32" and config.d_model >= _ONEDNN_MIN_WIDTH
-    return _ONEDNN if on_x86 and wide else {}
+    return _ONEDNN if on_x86 and config.dtype == "float32" and is_wide(config) else {}
+
+
+def is_wide(config: ModelConfig) -> bool:
+    """Returns whether the matmuls of a model outweigh the rest of its steps on a CPU."""
+    return config.d_model >= _ONEDNN_MIN_WIDTH
 
 
 # The name of a layer's matmuls with weights, for jax.checkpoint.

@@ -91,7 +91,8 @@ def write_report(workdir: Path | str, out: Path | str | None = None) -> Path:
     started = [run for run in runs if run.started]
     out = workdir / "report" if out is None else Path(out).expanduser()
     out.mkdir(parents=True, exist_ok=True)
-    sections = [Section("Results", results_caption(runs), results_table(runs))]
+    results = results_table(runs)
+    sections = [Section("Results", results_caption(runs, results), results)]
     with matplotlib.rc_context(plots.STYLE):
         for name, title, plot in (("overview", "Overview", plots.overview), *_FIGURES):
             if found := plot(started):
@@ -129,7 +130,8 @@ def main_table(workdir: Path | str) -> str:
       FileNotFoundError: if no run in the workdir has logged a line.
     """
     runs = load_runs(workdir)
-    return f"{_markdown_table(results_table(runs), right=True)}\n\n{results_caption(runs)}"
+    results = results_table(runs)
+    return f"{_markdown_table(results, right=True)}\n\n{results_caption(runs, results)}"
 
 
 def results_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -190,7 +192,7 @@ def _with_differences(table: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
     return table
 
 
-def results_caption(runs: Sequence[Run]) -> str:
+def results_caption(runs: Sequence[Run], results: pd.DataFrame) -> str:
     """Returns the caption of the main table; names the runs that its means leave out."""
     caption = (
         "Last held-out evaluation of each method; in brackets the 95% interval over the held-out "
@@ -200,10 +202,9 @@ def results_caption(runs: Sequence[Run]) -> str:
         "entropy: mean over the sampled tokens of that evaluation. "
         "training min: minutes of one run's training steps, without evaluation."
     )
-    columns = results_table(runs).columns
-    if "cut off, %" in columns:
+    if "cut off, %" in results:
         caption += " cut off: completions of that evaluation without an end token."
-    if "unknown" in columns:
+    if "unknown" in results:
         caption += " unknown: its completions that could not be checked, which count as wrong."
     methods = by_method([run for run in runs if run.started])
     early = [

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMPILATION_CACHE
 from tests.experiments.tiny_config import get_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -29,8 +28,6 @@ def command():
             env={
                 **os.environ,
                 "JAX_PLATFORMS": "cpu",
-                "JAX_COMPILATION_CACHE_DIR": str(COMPILATION_CACHE),
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                 **environment,
             },
             stdout=subprocess.PIPE,

@@ -14,7 +14,6 @@ from experiments.advantages import check_gradient, factory_of
 from experiments.config import ConfigError
 from experiments.report.runs import Run, to_frame
 from experiments.report.statistics import exact_masses
-from tests.conftest import COMPILATION_CACHE
 from tests.experiments.conftest import REPOSITORY
 from tests.experiments.tiny_config import get_config as tiny_config
 
@@ -210,8 +209,6 @@ def test_a_sweep_over_processes_from_the_users_directory(directory):
             **os.environ,
             "PYTHONPATH": str(REPOSITORY),
             "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(COMPILATION_CACHE),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         },
         capture_output=True,
         text=True,

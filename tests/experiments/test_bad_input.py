@@ -53,6 +53,7 @@ POSITIVE = {*FRACTION, "two_to_32"}
 TEXT = {"string", "word", "empty"}
 TAKES = {
     "seed": INDEX, "steps": set(), "prompts": COUNT, "group_size": COUNT, "steps_per_call": COUNT,
+    "quick_compile": {"true"},
     "task.name": {"string", "word"}, "task.kwargs": {"dict"},
     "model.path": {"empty"}, "model.num_layers": COUNT, "model.d_model": set(),
     "model.num_heads": COUNT, "model.num_kv_heads": COUNT, "model.d_ff": COUNT,

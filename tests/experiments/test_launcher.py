@@ -17,7 +17,6 @@ from experiments.launcher import Part, launch_sweep, make_executor
 from experiments.loop import Stopped
 from experiments.metric_writer import read_lines
 from experiments.sweep import run_sweep
-from tests.conftest import COMPILATION_CACHE
 from tests.experiments.tiny_config import get_config as tiny_config
 
 submitit = pytest.importorskip("submitit")
@@ -26,10 +25,8 @@ RUNS = axis("seed", (0, 1, 2), "seed")
 
 
 @pytest.fixture(name="config")
-def config_fixture(monkeypatch):
-    """The tiny sweep; its jobs find compiled programs."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+def config_fixture():
+    """The tiny sweep."""
     config = tiny_config()
     config.sweep.mode = "serial"
     config.launcher.minutes = 30

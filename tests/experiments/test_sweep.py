@@ -19,7 +19,6 @@ from experiments.metric_writer import read_lines
 from experiments.results import write_results
 from experiments.sweep import run_sweep
 from experiments.train import train_many
-from tests.conftest import COMPILATION_CACHE
 from tests.experiments.tiny_config import get_config as tiny_config
 
 # Methods in the order of tests/experiments/test_train.py, so that both find one compiled program.
@@ -87,10 +86,8 @@ def test_run_sweep_shares_warm_starts(serial):
 
 
 @pytest.mark.slow
-def test_run_sweep_in_processes_equals_serial(serial, tmp_path, monkeypatch):
+def test_run_sweep_in_processes_equals_serial(serial, tmp_path):
     """Without the other methods, so that the worker finds the program of test_resume.py compiled."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     run_sweep(config_of("processes", 4), axis("seed", (1, 2), "fade-seed"), tmp_path)
     ended = [result(tmp_path, f"fade-seed{seed}")["params_sha256"] for seed in (1, 2)]
     assert ended[0] == result(serial, "fade-seed1")["params_sha256"]

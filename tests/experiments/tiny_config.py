@@ -6,6 +6,7 @@ from experiments.config import default_config, smoke_run
 def get_config():
     """Returns the config; a few steps after a warm start of 40."""
     config = smoke_run(default_config())
+    config.quick_compile = False
     config.task.kwargs = {
         "nodes": 16,
         "forbidden": 2,

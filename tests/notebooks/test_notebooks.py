@@ -15,7 +15,6 @@ from scipy.special import roots_jacobi
 
 from fade_jax import transforms
 from fade_jax.dynamics import simulate
-from tests.conftest import COMPILATION_CACHE
 from tests.experiments.conftest import REPOSITORY
 from tests.notebooks.execute import code_cells
 
@@ -101,8 +100,6 @@ def executed(request, tmp_path_factory):
             **os.environ,
             "FADE_FAST": "1",
             "FADE_PICTURES": str(directory / "pictures"),
-            "JAX_COMPILATION_CACHE_DIR": str(COMPILATION_CACHE),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PLATFORMS": "cpu",
             "MPLBACKEND": "Agg",
             "PYTHONPATH": str(REPOSITORY),

@@ -40,7 +40,7 @@ def test_results_table_equals_values_by_hand(two_seeds):
     assert grpo["training min"] == "0.6"  # 120 steps of 0.3 s
     entropy = runs[4].evaluations.loc[120, "eval/entropy"]
     assert (fade["seeds"], fade["entropy, nats"]) == ("1 of 2", f"{entropy:.2f}")
-    assert "fade-seed1 (step" in results_caption(runs)
+    assert "fade-seed1 (step" in results_caption(runs, results_table(runs))
 
 
 def test_results_table_has_differences_from_grpo(tmp_path):
@@ -74,15 +74,17 @@ def test_results_table_tells_what_was_cut_off_and_unknown(tmp_path):
     table = results_table(runs)
     assert table["cut off, %"].tolist() == ["100.0", "12.5", "0.0", "–"]
     assert table["unknown"].tolist() == ["–", "3.0", "0.0", "–"]
-    assert "cut off: completions of that evaluation without an end token." in results_caption(runs)
-    assert "could not be checked" in results_caption(runs)
+    assert "cut off: completions of that evaluation without an end token." in results_caption(
+        runs, results_table(runs)
+    )
+    assert "could not be checked" in results_caption(runs, results_table(runs))
 
 
 def test_results_table_leaves_out_what_is_zero(tmp_path):
     _evaluated(tmp_path, "grpo", {"eval/truncated_fraction": 0.0, "eval/unknown": 0})
     runs = load_runs(tmp_path)
     assert not {"cut off, %", "unknown"} & {*results_table(runs)}
-    assert "cut off" not in results_caption(runs)
+    assert "cut off" not in results_caption(runs, results_table(runs))
 
 
 def test_write_report_shows_what_became_of_the_completions(tmp_path):
@@ -108,7 +110,8 @@ def test_results_table_of_unfinished_and_unstarted_runs(tmp_path):
     (tmp_path / "sweep.json").write_text(json.dumps({"runs": [{"name": name} for name in names]}))
     (row,) = results_table(load_runs(tmp_path)).to_dict("records")
     assert (row["steps"], row["entropy, nats"]) == ("1 of 50", "–")
-    assert "Not started: fade-seed0" in results_caption(load_runs(tmp_path))
+    runs = load_runs(tmp_path)
+    assert "Not started: fade-seed0" in results_caption(runs, results_table(runs))
 
 
 def test_methods_table_lists_differing_settings(two_seeds, tmp_path):
