@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 from experiments import sharding
 from experiments.command import one_line_errors
+from experiments.compilation import compiler_options
 from experiments.config import ConfigError
 from experiments.experiment import Experiment
 from experiments.models import transformer
@@ -44,7 +45,10 @@ def setup_of(experiment: Experiment) -> dict[str, Any]:
         "model": dataclasses.asdict(experiment.model),
         "prompts": config.prompts,
         "group_size": config.group_size,
-        "resample_rounds": config.learner.resample_rounds,
+        "settings": {
+            "learner": {"resample_rounds": config.learner.resample_rounds},
+            "quick_compile": config.quick_compile,
+        },
         "max_tokens": task.max_completion,
         "eos_id": list(np.atleast_1d(eos_ids(task)).tolist()),
         "pad_id": task.pad_id,
@@ -78,7 +82,7 @@ class Server:
         self._shardings = parameter_shardings(self._model, mesh)
         self._by_prompt = sharding.batch_sharding(mesh)
         self._params: Any = None
-        settings: Any = ConfigDict({"learner": {"resample_rounds": setup["resample_rounds"]}})
+        settings: Any = ConfigDict(setup["settings"])
         given = ("group_size", "max_tokens", "pad_id", "vocab_size", *_SETTINGS)
         rows = setup["first"], setup["prompts"]
 
@@ -95,7 +99,11 @@ class Server:
                     **{name: setup[name] for name in given},
                 )
 
-        self._sample = jax.jit(sample_rows, out_shardings=self._by_prompt)
+        self._sample = jax.jit(
+            sample_rows,
+            out_shardings=self._by_prompt,
+            compiler_options=compiler_options(settings, self._model),
+        )
 
     def answer(self, header: dict[str, Any], arrays: list[np.ndarray]) -> list[Any]:
         """Takes weights, or samples; returns the arrays of the answer."""

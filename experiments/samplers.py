@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from experiments import sharding
 from experiments.collect import Collected, Source, collect
+from experiments.compilation import compiler_options
 from experiments.config import ConfigError
 from experiments.experiment import Experiment
 from experiments.learner import TrainState
@@ -52,6 +53,7 @@ def make_sampler_fns(experiment: Experiment, mesh: Mesh) -> SamplerFns:
     config, task, model = experiment.config, experiment.task, experiment.model
     by_prompt, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     sample = make_sample_fn(config, mesh, task, model)
+    options = compiler_options(config, model)  # as in lock step, for the same bits
 
     def sample_step(params, key, prompts, step, index):
         key = sampling_key(config, key, step, index)
@@ -64,7 +66,7 @@ def make_sampler_fns(experiment: Experiment, mesh: Mesh) -> SamplerFns:
             lambda params: jax.tree.map(jnp.copy, transformer.cast_for_sampling(model, params)),
             out_shardings=parameter_shardings(model, experiment.mesh),
         ),
-        sample=jax.jit(sample_step, out_shardings=by_prompt),
+        sample=jax.jit(sample_step, out_shardings=by_prompt, compiler_options=options),
         train_prompts=jax.jit(
             lambda seed, position: task.train_prompts(seed, position, config.prompts),
             out_shardings=by_prompt,
