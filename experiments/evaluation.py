@@ -22,6 +22,7 @@ from experiments.experiment import (
 )
 from experiments.metric_writer import plain_tree, replacing
 from experiments.tasks.base import Prompts, eos_ids
+from experiments.warm_start import start_params
 from fade_jax.pass_at_k import interval_over_problems, pass_at_k
 
 # Stream of evaluation under its seed. Training folds its step, which is below 2^31, into its seed.
@@ -190,10 +191,11 @@ def restore_params(experiment: Experiment, workdir: str | Path, step: int | None
       step: of the checkpoint; None for the newest that is whole.
 
     Returns:
-      (step, params).
+      (step, params), the parameters whole: adapters are merged with where the run began.
 
     Raises:
-      FileNotFoundError: if there is no readable checkpoint, or not the one asked for.
+      FileNotFoundError: if there is no readable checkpoint, or not the one asked for, or no longer
+        the warm start that adapters belong to.
       DifferentStateError, DamagedError: see Checkpoints.restore.
     """
     directory = workdirs.directory(workdir) / "checkpoints"
@@ -203,4 +205,8 @@ def restore_params(experiment: Experiment, workdir: str | Path, step: int | None
         restored = checkpoints.restore(abstract_checkpoint(experiment), step)
     if restored is None:
         raise FileNotFoundError(f"there is no readable checkpoint in {directory}")
-    return restored[0], restored[1].params
+    step, state = restored
+    if not experiment.config.lora.rank:
+        return step, state.params
+    base = experiment.rl.freeze(start_params(experiment, directory.parent))
+    return step, experiment.rl.merge(state.params, base)

@@ -8,13 +8,12 @@ meshes. Below: collect, step_functions, sharding. Above: train.
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
-from experiments import sharding
+from experiments import policy, sharding
 from experiments.collect import Collected, Source, collect
 from experiments.experiment import Experiment
 from experiments.learner import TrainState
@@ -28,7 +27,7 @@ class SamplerFns(NamedTuple):
 
     Attributes:
       shardings: of the parameters that they get.
-      cast: parameters of the trainer -> what is sent; on the trainer's devices.
+      cast: (params, base) of the trainer -> what is sent, merged; on the trainer's devices.
       sample: (params, key, prompts, step, round) -> Rollouts.
       train_prompts: (seed, position) -> Prompts; device tasks.
       verify: (verifier inputs, tokens, mask) -> rewards; device tasks.
@@ -53,10 +52,13 @@ def make_sampler_fns(experiment: Experiment, mesh: Mesh) -> SamplerFns:
         key = sampling_key(config, key, step, index)
         return sample(params, prompts, key, config.group_size)
 
+    def cast(params, base):
+        return transformer.cast_for_sampling(model, policy.join(config, params, base))
+
     return SamplerFns(
         shardings=parameter_shardings(model, mesh),
         cast=jax.jit(
-            partial(transformer.cast_for_sampling, model),
+            cast,
             out_shardings=parameter_shardings(model, experiment.mesh),
         ),
         sample=jax.jit(sample_step, out_shardings=by_prompt),
@@ -107,18 +109,18 @@ class Samplers:
             self._under_way.clear()
             for later in range(step, step + self._lag):
                 past = jax.tree.map(lambda p, s=later: p[s % self._lag], state.past_params)
-                self._send_for(later, past, state.key)
-        self._send_for(step + self._lag, state.params, state.key)
+                self._send_for(later, past, state)
+        self._send_for(step + self._lag, state.params, state)
         batch = self._under_way.pop(step).result()
         prompts, rollouts = jax.device_put(
             (batch.prompts, batch.rollouts), sharding.batch_sharding(self._experiment.mesh)
         )
         return batch._replace(prompts=prompts, rollouts=rollouts)
 
-    def _send_for(self, step: int, params: Any, key: jax.Array) -> None:
+    def _send_for(self, step: int, params: Any, state: TrainState) -> None:
         if step < self._experiment.config.steps:
-            sent = jax.device_put(self._fns.cast(params), self._fns.shardings)
-            key = jax.device_put(key, sharding.replicated(self._mesh))
+            sent = jax.device_put(self._fns.cast(params, state.base), self._fns.shardings)
+            key = jax.device_put(state.key, sharding.replicated(self._mesh))
             self._under_way[step] = self._thread.submit(self._collect, step, sent, key)
 
     def _collect(self, step: int, params: Any, key: jax.Array) -> Collected:

@@ -58,7 +58,7 @@ def measure(experiment: Experiment, steps: int, say: Callable[[str], None]) -> d
     mesh = sharding.sampler_mesh(config.mesh)
     fns, by_prompt = make_sampler_fns(experiment, mesh), sharding.batch_sharding(experiment.mesh)
     state: TrainState = rl.init(hyper, initial_params(experiment))
-    params = jax.device_put(fns.cast(state.params), fns.shardings)
+    params = jax.device_put(fns.cast(state.params, state.base), fns.shardings)
     key = jax.device_put(state.key, sharding.replicated(mesh))
 
     def sample(step):
