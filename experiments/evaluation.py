@@ -182,8 +182,8 @@ def _save_samples(workdir: Path, step: int, shown: list[dict]) -> None:
         temporary.write_text("".join(json.dumps(plain_tree(line)) + "\n" for line in shown))
 
 
-def restore_params(experiment: Experiment, workdir: str | Path, step: int | None = None):
-    """Reads the policy of a run's checkpoint; nothing is moved.
+def restore_trained(experiment: Experiment, workdir: str | Path, step: int | None = None):
+    """Reads what a run's checkpoint holds of the policy; nothing is moved.
 
     Args:
       experiment: of the run.
@@ -191,11 +191,10 @@ def restore_params(experiment: Experiment, workdir: str | Path, step: int | None
       step: of the checkpoint; None for the newest that is whole.
 
     Returns:
-      (step, params), the parameters whole: adapters are merged with where the run began.
+      (step, params), with LoRA the adapters alone.
 
     Raises:
-      FileNotFoundError: if there is no readable checkpoint, or not the one asked for, or no longer
-        the warm start that adapters belong to.
+      FileNotFoundError: if there is no readable checkpoint, or not the one asked for.
       DifferentStateError, DamagedError: see Checkpoints.restore.
     """
     directory = workdirs.directory(workdir) / "checkpoints"
@@ -205,8 +204,28 @@ def restore_params(experiment: Experiment, workdir: str | Path, step: int | None
         restored = checkpoints.restore(abstract_checkpoint(experiment), step)
     if restored is None:
         raise FileNotFoundError(f"there is no readable checkpoint in {directory}")
-    step, state = restored
-    if not experiment.config.lora.rank:
-        return step, state.params
-    base = experiment.rl.freeze(start_params(experiment, directory.parent))
-    return step, experiment.rl.merge(state.params, base)
+    return restored[0], restored[1].params
+
+
+def restore_params(experiment: Experiment, workdir: str | Path, step: int | None = None):
+    """Reads the whole policy of a run's checkpoint; nothing is moved.
+
+    Adapters are merged into the parameters that RL started from.
+
+    Args:
+      experiment: of the run.
+      workdir: of the run.
+      step: of the checkpoint; None for the newest that is whole.
+
+    Returns:
+      (step, params).
+
+    Raises:
+      FileNotFoundError: as `restore_trained`, or if adapters have lost their warm start.
+      DifferentStateError, DamagedError: see Checkpoints.restore.
+    """
+    step, params = restore_trained(experiment, workdir, step)
+    if experiment.config.lora.rank:
+        start = start_params(experiment, workdirs.directory(workdir))
+        params = experiment.rl.merge(params, experiment.rl.freeze(start))
+    return step, params
