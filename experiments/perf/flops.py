@@ -135,8 +135,8 @@ def learn_flops(work: Work) -> Flops:
 
     With remat the backward pass computes attention again, and the products of a layer but its last,
     `down`, unless they are kept; attention once more where queries are cut into blocks; and the
-    logits. LoRA has no gradients of weights: a backward pass of once the forward one, beside that of
-    the adapters, which are counted as if the tensor axis split them.
+    logits. With LoRA weights have no gradients, and the backward pass is once the forward one. The
+    products of the adapters come on top, as if the tensor axis split them.
     """
     model, once = work.model, forward(work)
     backward = 1 if work.adapter else 2
