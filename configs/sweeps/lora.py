@@ -3,8 +3,9 @@
 Measures how much of what RL learns on the graph task adapters of a low rank learn too, and what
 they save. The method is GRPO without the standard deviation. Adapters sit on all seven linear maps
 of a layer with alpha = 32; embedding and head are trained by the full update alone. The rates of
-the adapters are those of the full update times 3.3, since the best rate of adapters is commonly
-reported as several times that of the full update.
+the adapters are ten times those of the full update, as is commonly reported for the best ones.
+Before, three runs of 100 steps with seed 1000 were made: pass@1 came to 0.21 by the full update at
+6e-4, and at 2e-3 to 0.17 by rank 8 and to 0.12 by rank 1, from 0.10.
 
 Every rank has the rate that is best for its mean final pass@1. Rank r falls short of the full
 update if the 95% interval over seeds and prompts of the difference of their final pass@1, or
@@ -25,7 +26,7 @@ from experiments.config import with_mode
 from experiments.grid import axis, chain, product, seeds
 
 RATES = (2e-4, 6e-4, 2e-3)  # the middle one is the tuned one of configs/graph.py
-LORA_RATES = (6e-4, 2e-3, 6e-3)
+LORA_RATES = (2e-3, 6e-3, 2e-2)
 RANKS = (1, 8, 32)
 
 
