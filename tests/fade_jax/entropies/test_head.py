@@ -230,9 +230,8 @@ def test_gradient_of_the_unembedding_is_computed_only_where_asked_for(vmapped):
         alone, both = jax.vmap(alone), jax.vmap(both)
         inputs = tuple(x[None] for x in inputs)
     np.testing.assert_array_equal(jax.jit(alone)(*inputs), jax.jit(both)(*inputs)[0])
-    shape = f"f32[{'1,' if vmapped else ''}1,{VOCABULARY},{WIDTH}]"
-    written = f"{shape} = dynamic_update_slice"
-    assert written in str(jax.make_jaxpr(both)(*inputs)).replace("scatter", "dynamic_update_slice")
+    written = "scatter" if vmapped else "dynamic_update_slice"  # of the rows of a chunk
+    assert written in str(jax.make_jaxpr(both)(*inputs))
     assert written not in str(jax.make_jaxpr(alone)(*inputs))
     by_log_prob = jax.grad(lambda h: log_prob_and_entropy(h, UNEMBEDDING, TARGETS)[0].sum())
     one_hot = np.eye(VOCABULARY)[TARGETS]
