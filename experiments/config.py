@@ -81,6 +81,13 @@ def default_config() -> Config:
     # more memory.
     config.model.remat_keeps = "nothing"
 
+    # Low-rank adapters (arXiv:2106.09685): with a rank, RL trains W + (alpha / rank) A B of the
+    # targets and leaves all else as the warm start or model.path has it. 0: all parameters.
+    config.lora = ConfigDict()
+    config.lora.rank = 0
+    config.lora.alpha = 16.0
+    config.lora.targets = ("query", "key", "value", "output", "gate", "up", "down")
+
     config.sampling = ConfigDict()
     config.sampling.temperature = 1.0
     config.sampling.top_p = 1.0
@@ -136,7 +143,8 @@ def default_config() -> Config:
     # up to `overlong_penalty` is taken off the reward. 0 tokens: none.
     config.learner.overlong_buffer = 0
     config.learner.overlong_penalty = 1.0
-    # Log the rank-one fraction of the output head's update; keeps a copy of the initial head.
+    # Log the rank-one fraction of the output head's update; keeps a copy of the initial head. Not
+    # with lora, which leaves the head as it is.
     config.learner.head_rank = True
 
     config.optimizer = ConfigDict()

@@ -22,6 +22,7 @@ from experiments.experiment import (
 )
 from experiments.metric_writer import plain_tree, replacing
 from experiments.tasks.base import Prompts, eos_ids
+from experiments.warm_start import start_params
 from fade_jax.pass_at_k import interval_over_problems, pass_at_k
 
 # Stream of evaluation under its seed. Training folds its step, which is below 2^31, into its seed.
@@ -181,8 +182,8 @@ def _save_samples(workdir: Path, step: int, shown: list[dict]) -> None:
         temporary.write_text("".join(json.dumps(plain_tree(line)) + "\n" for line in shown))
 
 
-def restore_params(experiment: Experiment, workdir: str | Path, step: int | None = None):
-    """Reads the policy of a run's checkpoint; nothing is moved.
+def restore_trained(experiment: Experiment, workdir: str | Path, step: int | None = None):
+    """Reads what a run's checkpoint holds of the policy; nothing is moved.
 
     Args:
       experiment: of the run.
@@ -190,7 +191,7 @@ def restore_params(experiment: Experiment, workdir: str | Path, step: int | None
       step: of the checkpoint; None for the newest that is whole.
 
     Returns:
-      (step, params).
+      (step, params), with LoRA the adapters alone.
 
     Raises:
       FileNotFoundError: if there is no readable checkpoint, or not the one asked for.
@@ -204,3 +205,27 @@ def restore_params(experiment: Experiment, workdir: str | Path, step: int | None
     if restored is None:
         raise FileNotFoundError(f"there is no readable checkpoint in {directory}")
     return restored[0], restored[1].params
+
+
+def restore_params(experiment: Experiment, workdir: str | Path, step: int | None = None):
+    """Reads the whole policy of a run's checkpoint; nothing is moved.
+
+    Adapters are merged into the parameters that RL started from.
+
+    Args:
+      experiment: of the run.
+      workdir: of the run.
+      step: of the checkpoint; None for the newest that is whole.
+
+    Returns:
+      (step, params).
+
+    Raises:
+      FileNotFoundError: as `restore_trained`, or if adapters have lost their warm start.
+      DifferentStateError, DamagedError: see Checkpoints.restore.
+    """
+    step, params = restore_trained(experiment, workdir, step)
+    if experiment.config.lora.rank:
+        start = start_params(experiment, workdirs.directory(workdir))
+        params = experiment.rl.merge(params, experiment.rl.freeze(start))
+    return step, params

@@ -267,13 +267,16 @@ def abstract_checkpoint(experiment: Experiment) -> TrainState:
 
 
 def from_checkpoint(
-    experiment: Experiment, hyper: Hyperparameters, restored: TrainState
+    experiment: Experiment, hyper: Hyperparameters, restored: TrainState, base: Any = ()
 ) -> TrainState:
-    """Returns the train state of a restored checkpoint: the inverse of `learner.to_checkpoint`."""
+    """Returns the train state of a restored checkpoint: the inverse of `learner.to_checkpoint`.
+
+    `base` is that of LoRA, which no checkpoint holds.
+    """
     states = advantages.all_states(experiment.methods, hyper.advantage, restored.advantage_state)
     # Copied, since leaves of a first state may be one buffer, which cannot be donated twice.
     states = jax.device_put(jax.tree.map(jnp.copy, states), sharding.replicated(experiment.mesh))
-    return TrainState(*restored)._replace(advantage_state=states)
+    return TrainState(*restored)._replace(advantage_state=states, base=base)
 
 
 class Scored(NamedTuple):

@@ -1,11 +1,14 @@
 """Writes the policy of a run as a Hugging Face directory.
 
-    python -m experiments.export --workdir=RUN --out=DIR [--step=N] [--dtype=bfloat16]
+    python -m experiments.export --workdir=RUN --out=DIR [--step=N] [--dtype=bfloat16] [--adapters]
 
 The directory holds config.json, safetensors, generation_config.json, and the files of the tokenizer
 that the run began with, chat template included; transformers and `config.model.path` read it. A run
 without a tokenizer, of a task on token ids, gives the model alone. The run is read, not changed, on
 one device; JAX_PLATFORMS=cpu takes the host's memory.
+
+The adapters of LoRA are merged, or with --adapters written as a directory of peft. Its base model
+is config.model.path if RL started from that directory; otherwise it is written to DIR/base.
 
 Below: evaluate, experiment, models. Above: nothing.
 """
@@ -23,11 +26,12 @@ from absl import flags
 from experiments import workdir as workdirs
 from experiments.command import one_line_errors
 from experiments.config import Config, ConfigError, saved_config, shown
-from experiments.evaluation import restore_params
+from experiments.evaluation import restore_params, restore_trained
 from experiments.experiment import Experiment, build_experiment
-from experiments.models import huggingface
+from experiments.models import huggingface, peft
 from experiments.models.config import read_json
 from experiments.tasks.base import eos_ids
+from experiments.warm_start import start_params
 
 # What a Hugging Face directory may hold of a tokenizer.
 _TOKENIZER_FILES = (
@@ -42,7 +46,11 @@ _TOKENIZER_FILES = (
 
 
 def export(
-    workdir: str | Path, out: str | Path, step: int | None = None, dtype: str = "float32"
+    workdir: str | Path,
+    out: str | Path,
+    step: int | None = None,
+    dtype: str = "float32",
+    adapters: bool = False,
 ) -> int:
     """Writes the policy of a run's checkpoint to a new directory.
 
@@ -51,12 +59,13 @@ def export(
       out: the directory; it must not exist, or be empty. It appears when it is complete.
       step: of the checkpoint; None for the newest that is whole.
       dtype: of the weights, one of huggingface.SAVED_DTYPES.
+      adapters: write those of LoRA apart from their base.
 
     Returns:
       The step of the checkpoint.
 
     Raises:
-      ConfigError: for an `out` or a `dtype` that cannot be.
+      ConfigError: for an `out` or a `dtype` that cannot be, or a run without adapters.
       FileNotFoundError: if there is no run, or not the checkpoint asked for.
       ValueError: if a weight is too large for `dtype`, or the checkpoint is damaged.
     """
@@ -69,16 +78,36 @@ def export(
     parent = next(path for path in out.parents if path.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise ConfigError(f"--out must lie in a directory that can be written, got {str(out)!r}")
-    config = saved_config(workdirs.directory(workdir))
-    _check_step(workdirs.directory(workdir) / "checkpoints", step)
+    workdir = workdirs.directory(workdir)
+    config = saved_config(workdir)
+    if adapters and not config.lora.rank:
+        raise ConfigError(
+            f"--adapters needs a run with config.lora.rank > 0, that of {workdir} is 0"
+        )
+    _check_step(workdir / "checkpoints", step)
     for axis in ("data", "fsdp", "tensor"):  # a run on a pod too
         config.mesh[axis] = 1
     experiment = build_experiment(config)
-    step, params = restore_params(experiment, workdir, step)
+    step, params = (restore_trained if adapters else restore_params)(experiment, workdir, step)
     with _complete(out) as directory:
-        huggingface.save(directory, experiment.model, params, dtype)
-        _save_tokenizer(experiment, directory)
+        if adapters:
+            base = _base(experiment, workdir, out, directory, dtype)
+            peft.save(directory, params, alpha=config.lora.alpha, base=base, dtype=dtype)
+        else:
+            huggingface.save(directory, experiment.model, params, dtype)
+            _save_tokenizer(experiment, directory)
     return step
+
+
+def _base(experiment: Experiment, workdir: Path, out: Path, directory: Path, dtype: str) -> str:
+    """Returns the path of the adapters' base, which is written if it is in no directory yet."""
+    config = experiment.config
+    source = Path(config.model.path).expanduser()
+    if config.model.path and source.is_dir() and not config.warm_start.steps:
+        return str(source.resolve())
+    huggingface.save(directory / "base", experiment.model, start_params(experiment, workdir), dtype)
+    _save_tokenizer(experiment, directory / "base")
+    return str(out / "base")
 
 
 def _check_step(checkpoints: Path, step: int | None) -> None:
@@ -140,7 +169,7 @@ def _main(argv):
     for name in ("workdir", "out"):
         if not values[name].value:
             raise ConfigError(f"--{name} must be a directory, got {values[name].value!r}")
-    step = export(values.workdir, values.out, values.step, values.dtype)
+    step = export(values.workdir, values.out, values.step, values.dtype, values.adapters)
     print(f"checkpoint {step} of {values.workdir} is in {values.out}")
 
 
@@ -149,4 +178,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", None, "Directory to write, which must be new or empty.")
     flags.DEFINE_integer("step", None, "Checkpoint to export; the newest by default.")
     flags.DEFINE_string("dtype", "float32", "Of the weights: bfloat16, float16 or float32.")
+    flags.DEFINE_bool("adapters", False, "Write the adapters of LoRA for peft, not merged weights.")
     one_line_errors(_main)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from experiments import advantages, objective
+from experiments import advantages, objective, policy
 from experiments.config import Config
 from experiments.gradients import Batch, Parts, gradient_update, split_rows
 from experiments.models import transformer
@@ -35,18 +35,18 @@ class TrainState(NamedTuple):
     Attributes:
       step: int32 []; updates of the policy from rollouts so far, which is also the position in the
         data: the prompts of a step are a function of (seed, step).
-      params: float32 parameters.
+      params: float32 parameters; with config.lora the adapters alone.
       opt_state: of optax.
       advantage_state: of the advantage transformation(s).
       key: base PRNG key; step keys are folded in from it.
       initial_head: float32 [V, D]; the output head before RL, to measure how it moved. Empty
-        without learner.head_rank.
+        unless policy.measures_head.
       past_params: the parameters of the last k = learner.staleness steps, stacked [k, ...]; those
         of step t at t mod k. Empty where k = 0.
-      reference: parameters of the policy that a KL term compares with, in the dtype of the
-        computation. Empty without one.
+      reference: of the policy that a KL term compares with (policy.reference). Empty without one.
       controllers: of the schedules of the KL and the entropy coefficient.
       solve_rates: PromptState of the training prompts; empty without a curriculum.
+      base: the frozen parameters beside adapters; in no checkpoint. Empty without config.lora.
     """
 
     step: jax.Array
@@ -59,6 +59,7 @@ class TrainState(NamedTuple):
     reference: Any = ()
     controllers: Any = ()
     solve_rates: Any = ()
+    base: Any = ()
 
 
 class Hyperparameters(NamedTuple):
@@ -109,43 +110,45 @@ def init_state(
     optimizer = make_optimizer(settings.optimizer, hyper.learning_rate)
     lag = settings.learner.staleness
     repeat = partial(jnp.repeat, repeats=lag, axis=0)
+    key = jax.random.key(hyper.seed)
     head = transformer.unembedding(model, params)
+    params, base = policy.split(settings, model, params, key)
+    if reference is None:
+        reference = policy.reference(settings, model, params, base)
+    else:
+        reference = transformer.cast_for_sampling(model, reference)
+    # Copied: a buffer that is donated twice would be an error.
+    copy = partial(jax.tree.map, jnp.copy)
     return TrainState(
         step=jnp.int32(0),
         params=params,
         opt_state=optimizer.init(params),
         advantage_state=advantages.init(members, hyper.advantage),
-        key=jax.random.key(hyper.seed),
-        initial_head=jnp.copy(head) if settings.learner.head_rank else (),
+        key=key,
+        initial_head=jnp.copy(head) if policy.measures_head(settings) else (),
         past_params=jax.tree.map(lambda p: repeat(p[None]), params) if lag else (),
-        reference=_as_reference(model, params if reference is None else reference)
-        if objective.has_kl(settings)
-        else (),
+        reference=copy(reference) if objective.has_kl(settings) else (),
         controllers=objective.init_controllers(settings),
         solve_rates=init_prompts(num_prompts) if num_prompts else (),
+        base=base,
     )
 
 
-def _as_reference(model: ModelConfig, params):
-    """A copy in the dtype of the computation: a buffer that is donated twice would be an error."""
-    return jax.tree.map(jnp.copy, transformer.cast_for_sampling(model, params))
-
-
 def to_checkpoint(state: TrainState, hyper: Hyperparameters) -> TrainState:
-    """Returns what a checkpoint holds: nothing that depends on the other runs of a sweep."""
+    """Returns what a checkpoint holds: nothing of the other runs of a sweep, and no frozen base."""
     own = advantages.own_state(hyper.advantage, state.advantage_state)
-    return state._replace(advantage_state=own)
+    return state._replace(advantage_state=own, base=())
 
 
 def behavior_params(settings, state: TrainState):
-    """Returns the parameters that sample the rollouts: those of `learner.staleness` steps ago.
+    """Returns the policy that samples the rollouts: that of `learner.staleness` steps ago.
 
-    In the first steps they are the initial ones.
+    In the first steps it is the initial one.
     """
-    lag = settings.learner.staleness
-    if not lag:
-        return state.params
-    return jax.tree.map(lambda past: past[state.step % lag], state.past_params)
+    params, lag = state.params, settings.learner.staleness
+    if lag:
+        params = jax.tree.map(lambda past: past[state.step % lag], state.past_params)
+    return policy.join(settings, params, state.base)
 
 
 def push_past_params(settings, state: TrainState):
@@ -253,10 +256,10 @@ def _compare(model: ModelConfig, settings, state: TrainState, prompts, rollouts)
     old_log_probs, importance, reference, divergence = rollouts.log_probs, (), (), ()
     log_probs = partial(_log_probs_in_parts, model, settings, prompts, rollouts.tokens)
     if cap := settings.learner.importance_cap:
-        old_log_probs = log_probs(state.params)
+        old_log_probs = log_probs(policy.join(settings, state.params, state.base))
         importance = objective.truncated_importance(old_log_probs, rollouts.log_probs, cap)
     if objective.has_kl(settings):
-        reference = log_probs(state.reference)
+        reference = log_probs(policy.join_reference(settings, state.reference, state.base))
         estimator = objective.KL_ESTIMATORS[settings.learner.kl.estimator]
         divergence = estimator(rollouts.log_probs, reference) * rollouts.token_mask
     return Compared(old_log_probs, importance, reference, divergence)
@@ -280,7 +283,7 @@ def _update_on(model, settings, state: TrainState, hyper, coefficients, batch: B
     def loss(params, part):
         log_probs, entropies = log_probs_and_entropies(
             model,
-            params,
+            policy.join(settings, params, state.base),
             part.prompts,
             part.length,
             part.completions,
@@ -329,7 +332,7 @@ def _refreshed(model: ModelConfig, settings, state: TrainState, params):
     if not (every and objective.has_kl(settings)):
         return state.reference
     due = (state.step + 1) % every == 0
-    now = transformer.cast_for_sampling(model, params)
+    now = policy.reference(settings, model, params, state.base)
     return jax.tree.map(partial(jnp.where, due), now, state.reference)
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from experiments import sharding
+from experiments import policy, sharding
 from experiments.collect import Collected, Source, collect
 from experiments.compilation import compiler_options
 from experiments.config import ConfigError
@@ -33,7 +33,7 @@ class SamplerFns(NamedTuple):
 
     Attributes:
       shardings: of the parameters that they get.
-      cast: parameters of the trainer -> what is sent; on the trainer's devices.
+      cast: (params, base) of the trainer -> what is sent, merged; on the trainer's devices.
       sample: (params, key, prompts, step, round) -> Rollouts.
       train_prompts: (seed, position) -> Prompts; device tasks.
       verify: (verifier inputs, tokens, mask) -> rewards; device tasks.
@@ -59,11 +59,14 @@ def make_sampler_fns(experiment: Experiment, mesh: Mesh) -> SamplerFns:
         key = sampling_key(config, key, step, index)
         return sample(params, prompts, key, config.group_size)
 
+    def cast(params, base):
+        return transformer.cast_for_sampling(model, policy.join(config, params, base))
+
     return SamplerFns(
         shardings=parameter_shardings(model, mesh),
         # A copy: the trainer's next update overwrites its parameters.
         cast=jax.jit(
-            lambda params: jax.tree.map(jnp.copy, transformer.cast_for_sampling(model, params)),
+            lambda *params: jax.tree.map(jnp.copy, cast(*params)),
             out_shardings=parameter_shardings(model, experiment.mesh),
         ),
         sample=jax.jit(sample_step, out_shardings=by_prompt, compiler_options=options),
@@ -171,18 +174,19 @@ class Samplers:
             self._under_way.clear()
             for later in range(step, step + self._lag):
                 past = jax.tree.map(lambda p, s=later: p[s % self._lag], state.past_params)
-                self._send_for(later, past, state.key)
-        self._send_for(step + self._lag, state.params, state.key)
+                self._send_for(later, past, state)
+        self._send_for(step + self._lag, state.params, state)
         batch = self._under_way.pop(step).result()
         prompts, rollouts = jax.device_put(
             (batch.prompts, batch.rollouts), sharding.batch_sharding(self._experiment.mesh)
         )
         return batch._replace(prompts=prompts, rollouts=rollouts)
 
-    def _send_for(self, step: int, params: Any, key: jax.Array) -> None:
+    def _send_for(self, step: int, params: Any, state: TrainState) -> None:
         if step < self._experiment.config.steps:
-            sent = self._side.fns.cast(params)
-            self._under_way[step] = self._thread.submit(self._collect, step, sent, jnp.copy(key))
+            sent = self._side.fns.cast(params, state.base)
+            key = jnp.copy(state.key)
+            self._under_way[step] = self._thread.submit(self._collect, step, sent, key)
 
     def _collect(self, step: int, params: Any, key: jax.Array) -> Collected:
         config, task, side = self._experiment.config, self._experiment.task, self._side

@@ -27,6 +27,7 @@ RULES = (
     ("heads", "tensor"),
     ("kv_heads", "tensor"),
     ("head_dim", None),
+    ("rank", None),
 )
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from experiments import curriculum, learner, objective, sharding
+from experiments import curriculum, learner, objective, policy, sharding
 from experiments.compilation import compiler_options
 from experiments.config import Config
 from experiments.learner import TrainState
@@ -33,6 +33,8 @@ class RLFns(NamedTuple):
     Attributes:
       state_shardings: of a TrainState.
       init: (hyper, params, reference=None) -> TrainState.
+      freeze: params -> TrainState.base.
+      merge: (TrainState.params, base) -> whole parameters, float32.
       train_steps: (state, task, hyper, steps) -> (state, metrics [steps, ...]); device tasks.
       train_steps_vmapped: the same for several runs, with states and hypers stacked along a leading
         axis, and metrics [runs, steps, ...]. Each run is laid out over the mesh as it is alone.
@@ -50,6 +52,8 @@ class RLFns(NamedTuple):
 
     state_shardings: TrainState
     init: Callable
+    freeze: Callable
+    merge: Callable
     train_steps: Callable
     train_steps_vmapped: Callable
     sample: Callable
@@ -108,7 +112,7 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
         Reads only the rows of sampled tokens, at most `max_sampled`: Adam also moves the rows of
         tokens that are never sampled, all in one direction, which would feign a low rank.
         """
-        if not config.learner.head_rank:
+        if not policy.measures_head(config):
             return state, metrics
         size = min(max_sampled, sampled.size)
         rows = jnp.flatnonzero(sampled, size=size, fill_value=sampled.size)
@@ -146,14 +150,19 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
         return batch, rewards, resampling_metrics(first, rounds - 1, rewards)
 
     def train_steps(state, task, hyper, steps):
+        base = state.base  # not in the carry, of which XLA may hold two
+
         def step(carry, _):
             state, sampled = carry
+            state = state._replace(base=base)
             (prompts, rollouts), rewards, extra = collect_varied(state, task, hyper)
             state, metrics = update_step(state, hyper, prompts, rollouts, rewards)
+            state = state._replace(base=())
             return (state, sampled | sampled_tokens(rollouts)), metrics | extra
 
-        none = jnp.zeros(model.vocab_size, bool)
-        (state, sampled), metrics = jax.lax.scan(step, (state, none), length=steps)
+        carry = state._replace(base=()), jnp.zeros(model.vocab_size, bool)
+        (state, sampled), metrics = jax.lax.scan(step, carry, length=steps)
+        state = state._replace(base=base)
         return add_head_rank(state, metrics, sampled, steps * tokens_per_step)
 
     def train_steps_vmapped(states, task, hypers, steps):
@@ -179,6 +188,10 @@ def make_rl_fns(config: Config, mesh: Mesh, task: Task, model: ModelConfig, meth
                 num_prompts=curriculum.table_size(config, task),
             ),
             out_shardings=state_shardings,
+        ),
+        freeze=jax.jit(partial(policy.freeze, config, model), out_shardings=state_shardings.base),
+        merge=jax.jit(
+            partial(policy.merge, config), out_shardings=parameter_shardings(model, mesh)
         ),
         train_steps=jax.jit(
             train_steps,
@@ -275,7 +288,8 @@ def make_sft_fns(config: Config, mesh: Mesh, model: ModelConfig) -> SFTFns:
     by_prompt = sharding.batch_sharding(mesh)
     optimizer = sft_optimizer(config)
     params = parameter_shardings(model, mesh)
-    carry_shardings = params, _optimizer_shardings(optimizer, model, mesh, params)
+    opt_state = _optimizer_shardings(optimizer, mesh, parameter_shapes(model), params)
+    carry_shardings = params, opt_state
     options = compiler_options(config, model)
 
     def update(carry, demonstrations):
@@ -324,10 +338,9 @@ def parameter_shardings(model: ModelConfig, mesh: Mesh):
     return sharding.parameter_shardings(mesh, transformer.abstract_params(model))
 
 
-def _optimizer_shardings(optimizer, model: ModelConfig, mesh: Mesh, params):
+def _optimizer_shardings(optimizer, mesh: Mesh, shapes, params):
     tree_map_params: Any = optax.tree_utils.tree_map_params  # its signature hides the rest
     replicated = sharding.replicated(mesh)
-    shapes = parameter_shapes(model)
 
     def place(leaf, sharding, like):
         if isinstance(leaf, optax.MaskedNode):  # a parameter that this part leaves to another
@@ -348,19 +361,23 @@ def _optimizer_shardings(optimizer, model: ModelConfig, mesh: Mesh, params):
 
 def train_state_shardings(config: Config, mesh: Mesh, model: ModelConfig) -> TrainState:
     """Returns a TrainState of the sharding of every part."""
-    params = parameter_shardings(model, mesh)
+    whole = parameter_shardings(model, mesh)
+    params = policy.trained_shardings(config, model, mesh)
+    shapes = policy.trained_shapes(config, model)
+    reference = params if policy.refers_to_base(config) else whole
     optimizer = make_optimizer(config.optimizer, config.optimizer.learning_rate)
     replicated: Any = sharding.replicated(mesh)
     return TrainState(
         step=replicated,
         params=params,
-        opt_state=_optimizer_shardings(optimizer, model, mesh, params),
+        opt_state=_optimizer_shardings(optimizer, mesh, shapes, params),
         # A prefix of the pytree, as for the controllers: all are small and replicated.
         advantage_state=replicated,
         key=replicated,
-        initial_head=transformer.unembedding(model, params) if config.learner.head_rank else (),
+        initial_head=transformer.unembedding(model, whole) if policy.measures_head(config) else (),
         past_params=sharding.stacked(params) if config.learner.staleness else (),
-        reference=params if objective.has_kl(config) else (),
+        reference=reference if objective.has_kl(config) else (),
         controllers=replicated,
         solve_rates=replicated,
+        base=whole if config.lora.rank else (),
     )

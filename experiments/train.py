@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import curriculum
+from experiments import curriculum, policy
 from experiments import workdir as workdirs
 from experiments.checkpoints import tree_sha256
 from experiments.collect import Source, collect
@@ -36,7 +36,7 @@ from experiments.metric_writer import Bar, Progress, Silent
 from experiments.multihost import everywhere, is_first
 from experiments.samplers import Devices, Processes, Samplers
 from experiments.sharding import batch_sharding, place, stacked
-from experiments.warm_start import warm_start
+from experiments.warm_start import start_params, warm_start
 
 
 class Run(NamedTuple):
@@ -145,7 +145,10 @@ def start_run(experiment: Experiment, writer: RunWriter, progress: Progress) -> 
     if restored is not None:
         step, saved = restored
         workdirs.check_steps(config, writer.directory, step)
-        return Run(experiment, hyper, writer, step, from_checkpoint(experiment, hyper, saved))
+        base: Any = ()
+        if config.lora.rank:
+            base = experiment.rl.freeze(start_params(experiment, writer.directory))
+        return Run(experiment, hyper, writer, step, from_checkpoint(experiment, hyper, saved, base))
     if config.warm_start.steps:
         directory = config.warm_start.workdir or writer.directory / "warm_start"
         params = warm_start(experiment, directory, progress)
@@ -208,7 +211,8 @@ def rl_stage(run: Run, rewards_of: Any, samplers: Samplers | None = None) -> Sta
 
     def evaluate(state, step):
         keep_counts = directory if is_first() else None
-        return [evaluation_metrics(experiment, state.params, rewards_of, step, keep_counts)]
+        params = policy.join(config, state.params, state.base)
+        return [evaluation_metrics(experiment, params, rewards_of, step, keep_counts)]
 
     return _stage(
         config,
@@ -228,6 +232,7 @@ def vmapped_rl_stage(runs: Sequence[Run]) -> Stage:
     """
     task, rl = runs[0].experiment.task, runs[0].experiment.rl
     hypers = jax.tree.map(lambda *x: np.stack(x), *(run.hyper for run in runs))
+    config = runs[0].experiment.config
 
     def train_steps(states, step, count):
         states, metrics = rl.train_steps_vmapped(states, task, hypers, count)
@@ -237,9 +242,10 @@ def vmapped_rl_stage(runs: Sequence[Run]) -> Stage:
         ]
 
     def evaluate(states, step):
+        stacked_params = policy.join(config, states.params, states.base)
         return [
             evaluation_metrics(
-                run.experiment, _take(states.params, i), None, step, run.writer.directory
+                run.experiment, _take(stacked_params, i), None, step, run.writer.directory
             )
             for i, run in enumerate(runs)
         ]
@@ -247,7 +253,6 @@ def vmapped_rl_stage(runs: Sequence[Run]) -> Stage:
     def to_checkpoints(states):
         return [to_checkpoint(_take(states, i), run.hyper) for i, run in enumerate(runs)]
 
-    config = runs[0].experiment.config
     name, per_call = f"{len(runs)} runs", config.steps_per_call
     return _stage(config, name, per_call, train_steps, evaluate, to_checkpoints)
 

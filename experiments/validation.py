@@ -17,6 +17,7 @@ KL_ESTIMATORS = ("k1", "k2", "k3")
 SWEEP_MODES = ("auto", "processes", "serial", "vmap")
 DTYPES = ("float32", "bfloat16")
 REMAT_KEEPS = ("nothing", "products")
+LORA_TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
 
 
 def _lookup(config: Any, field: str) -> Any:
@@ -99,6 +100,19 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "model.dtype": _choice(*DTYPES),
     "model.remat": _BOOLEAN,
     "model.remat_keeps": _choice(*REMAT_KEEPS),
+    "lora.rank": _whole(0, 2**16),
+    "lora.alpha": _POSITIVE,
+    "lora.targets": (
+        Check(
+            f"a tuple of one or more of {', '.join(LORA_TARGETS)}, each once",
+            lambda x: (
+                isinstance(x, (tuple, list))
+                and len(x) > 0
+                and all(isinstance(name, str) and name in LORA_TARGETS for name in x)
+                and len(set(x)) == len(x)
+            ),
+        ),
+    ),
     "sampling.temperature": _number("> 0", lambda x: x > 0, 1e6),
     "sampling.top_p": _FRACTION,
     "sampling.top_k": _whole(0),

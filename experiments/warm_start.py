@@ -53,6 +53,30 @@ def warm_start(experiment: Experiment, workdir: str | Path, progress: Progress) 
     return params
 
 
+def start_params(experiment: Experiment, workdir: Path) -> Any:
+    """Reads the parameters that a run's RL started from; trains nothing.
+
+    Args:
+      experiment: of the run.
+      workdir: of the run.
+
+    Raises:
+      ConfigError: if config.warm_start.workdir holds another warm start.
+      FileNotFoundError: if the finished warm start is not there any more.
+    """
+    config = experiment.config
+    if not config.warm_start.steps:
+        return initial_params(experiment)
+    directory = workdirs.directory(config.warm_start.workdir or workdir / "warm_start")
+    workdirs.check(warm_start_config(config), directory)
+    if not first(lambda: (directory / "result.json").exists()):
+        raise FileNotFoundError(
+            f"{workdir} holds adapters alone; the warm start that they belong to is missing in"
+            f" config.warm_start.workdir = {str(directory)!r}"
+        )
+    return _read(experiment, directory)
+
+
 def warm_start_config(config: Config) -> Config:
     """Returns the fields that a warm start depends on; runs that differ in others can share it."""
     part = {name: config[name].to_dict() for name in ("warm_start", "optimizer", "model", "task")}

@@ -172,32 +172,43 @@ def save(directory, config, params, dtype="float32", shard_bytes=5 * 10**9):
     for old in ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"):
         for path in directory.glob(old):
             path.unlink()
-    tensors = ((name, _cast(name, x, dtype)) for name, x in weights.unstack(_NAMES, params))
+    tensors = ((name, cast(name, x, dtype)) for name, x in weights.unstack(_NAMES, params))
     _save_shards(directory, tensors, shard_bytes)
     (directory / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _cast(name, tensor, dtype):
+def stored_name(name, layer):
+    """Returns the checkpoint's name of one layer's tensor by our name."""
+    return _NAMES[name].format(layer=layer)
+
+
+def cast(name, tensor, dtype):
+    """Casts a tensor; raises a ValueError with its name if it is not finite in `dtype`."""
     # A weight beyond the range of the dtype becomes an infinity, which the check finds.
     with np.errstate(over="ignore"):
-        cast = tensor.astype(jnp.dtype(dtype))
-    if not np.all(np.isfinite(cast)):
+        out = tensor.astype(jnp.dtype(dtype))
+    if not np.all(np.isfinite(out)):
         raise ValueError(f"{name} must hold numbers that are finite in {dtype}, it holds others")
-    return cast
+    return out
+
+
+def save_tensors(path, tensors):
+    """Writes arrays by name to one safetensors file."""
+    from safetensors.numpy import save_file
+
+    path.touch()
+    mode = path.stat().st_mode  # safetensors makes files that only their owner can read
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 def _save_shards(directory, tensors, shard_bytes):
     """Writes (name, array) pairs, in order, to as few files as their order permits."""
-    from safetensors.numpy import save_file
-
     shard, shards, total = {}, [], 0
 
     def write():
         path = directory / f"{len(shards)}.part"
-        path.touch()
-        mode = path.stat().st_mode  # safetensors makes files that only their owner can read
-        save_file(shard, path, metadata={"format": "pt"})
-        path.chmod(mode)
+        save_tensors(path, shard)
         shards.append((path, [*shard]))
         shard.clear()
 

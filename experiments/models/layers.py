@@ -16,6 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from experiments.models.config import ModelConfig
+from experiments.models.lora import LowRank
 from experiments.models.rotary import rotate
 
 
@@ -50,8 +51,8 @@ def is_wide(config: ModelConfig) -> bool:
 MATMUL = "matmul with a weight"
 
 
-def linear(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """Returns x @ weight in x's dtype.
+def linear(x: jax.Array, weight: jax.Array | LowRank) -> jax.Array:
+    """Returns x @ weight in x's dtype; of a LowRank x @ base + scale (x @ a) @ b.
 
     Args:
       x: tokens [..., K].
@@ -60,14 +61,21 @@ def linear(x: jax.Array, weight: jax.Array) -> jax.Array:
     Returns:
       [..., N].
     """
-    weight = weight.astype(x.dtype)
-    if not on_cpu():
-        return checkpoint_name(jnp.matmul(x, weight), MATMUL)
     # One row per token: with more axes XLA:CPU would transpose the output gradient element-wise.
-    rows = x.reshape(-1, x.shape[-1])
-    matmul = _bf16_matmul if x.dtype == jnp.bfloat16 and _on_single_device() else jnp.matmul
-    out = checkpoint_name(matmul(rows, weight), MATMUL)
-    return out.reshape(*x.shape[:-1], weight.shape[-1])
+    rows = x.reshape(-1, x.shape[-1]) if on_cpu() else x
+    if isinstance(weight, LowRank):
+        low = checkpoint_name(_product(rows, weight.a), MATMUL)
+        out = _product(rows, weight.base) + weight.scale * _product(low, weight.b)
+    else:
+        out = _product(rows, weight)
+    out = checkpoint_name(out, MATMUL)
+    return out.reshape(*x.shape[:-1], out.shape[-1])
+
+
+def _product(rows, weight):
+    weight = weight.astype(rows.dtype)
+    bf16_on_cpu = on_cpu() and rows.dtype == jnp.bfloat16 and _on_single_device()
+    return (_bf16_matmul if bf16_on_cpu else jnp.matmul)(rows, weight)
 
 
 def linear_small_batch(x: jax.Array, weight: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments.models import lora
 from experiments.models.config import ModelConfig
 from experiments.models.layers import (
     MATMUL,
@@ -231,11 +232,11 @@ def cast_for_sampling(config, params):
     """Casts the parameters to config.dtype once, for many passes without an update.
 
     Passes return the same bits: norms and the output head stay float32, and all other parameters
-    are cast at their use anyway.
+    are cast at their use anyway. Adapters are merged, up to rounding to config.dtype.
 
     Args:
       config: a ModelConfig.
-      params: as from init_params.
+      params: as from init_params, or with adapters (models.lora).
     """
     head = "embedding" if config.tied_head else "head"
 
@@ -243,7 +244,7 @@ def cast_for_sampling(config, params):
         name = path[-1].key
         return leaf if name == head or name.endswith("norm") else leaf.astype(config.dtype)
 
-    return jax.tree.map_with_path(cast, params)
+    return jax.tree.map_with_path(cast, lora.merge(params))
 
 
 def _causal_mask(steps):

@@ -25,6 +25,7 @@ from experiments.learner import TrainState
 from experiments.models.config import ModelConfig
 from experiments.models.layers import QUERIES, query_blocks
 from experiments.perf.hlo import Collective
+from experiments.policy import trained_shapes
 
 _FLOAT32 = 4
 _HEAD_CHUNK = 1024  # rows of the vocabulary at a time, of fade_jax.entropies
@@ -44,6 +45,7 @@ class Work(NamedTuple):
       microbatches: parts of an update.
       epochs: passes over the prompts.
       item: bytes of an activation.
+      adapter: numbers in the adapters of one layer, of LoRA; 0 where all parameters are trained.
     """
 
     model: ModelConfig
@@ -56,6 +58,7 @@ class Work(NamedTuple):
     microbatches: int
     epochs: int
     item: int
+    adapter: int = 0
 
 
 def work_of(experiment: Experiment, mesh: Mesh | None = None) -> Work:
@@ -72,7 +75,15 @@ def work_of(experiment: Experiment, mesh: Mesh | None = None) -> Work:
         microbatches=config.learner.microbatches,
         epochs=config.learner.epochs,
         item=2 if experiment.model.dtype == "bfloat16" else 4,
+        adapter=_adapter_size(experiment),
     )
+
+
+def _adapter_size(experiment: Experiment) -> int:
+    if not experiment.config.lora.rank:
+        return 0
+    shapes = trained_shapes(experiment.config, experiment.model)
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes)) // experiment.model.num_layers
 
 
 class Flops(NamedTuple):
@@ -124,17 +135,21 @@ def learn_flops(work: Work) -> Flops:
 
     With remat the backward pass computes attention again, and the products of a layer but its last,
     `down`, unless they are kept; attention once more where queries are cut into blocks; and the
-    logits.
+    logits. With LoRA weights have no gradients, and the backward pass is once the forward one. The
+    products of the adapters come on top, as if the tensor axis split them.
     """
     model, once = work.model, forward(work)
+    backward = 1 if work.adapter else 2
     down = 2 * model.d_model * model.d_ff / layer_products(model)
     again = 1 - down if model.remat and model.remat_keeps == "nothing" else 0
     lengths = work.prompt, work.completion - 1
     passes = [3 + model.remat + (query_blocks(length) > 1) for length in lengths]
+    adapters = once.projections * 2 * work.adapter / layer_products(model)
+    projections = once.projections * (1 + again + backward) + adapters * (3 + again)
     return Flops(
-        once.projections * (3 + again) * work.epochs,
+        projections * work.epochs,
         sum(flops * count for flops, count in zip(attention(work), passes)) * work.epochs,
-        once.head * 4 * work.epochs,
+        once.head * (2 + backward) * work.epochs,
     )
 
 
@@ -165,15 +180,16 @@ def state_bytes(state: TrainState) -> dict[str, int]:
 
     "rest" is the head before RL, past parameters, the reference and the small states.
     """
-    rest = state._replace(key=(), params=(), opt_state=())
-    parts = {"weights": state.params, "optimizer": state.opt_state, "rest": rest}
+    rest = state._replace(key=(), params=(), base=(), opt_state=())
+    weights = state.params, state.base
+    parts = {"weights": weights, "optimizer": state.opt_state, "rest": rest}
     return {name: shard_bytes(tree) for name, tree in parts.items()}
 
 
 def learn_bytes(work: Work, state: TrainState) -> dict[str, float]:
     """Bytes that the train step needs beside the state, for its largest microbatch.
 
-    gradients  2 x the shards of the parameters: the sum and the addend
+    gradients  2 x the shards of what is trained: the sum and the addend
     residuals  L x tokens x D, the inputs that remat keeps; with products kept also q, k, v, the
                output of attention and 2 arrays of width F
     layer      the current layer: 6 arrays of width D, of which 2 in float32, and twice (with their

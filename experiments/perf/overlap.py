@@ -64,7 +64,7 @@ def measure(
     state: TrainState = rl.init(hyper, initial_params(experiment))
 
     def sample(step):
-        side.send_weights(fns.cast(state.params))
+        side.send_weights(fns.cast(state.params, state.base))
         prompts = fns.train_prompts(config.seed, step)
         placed = prompts._replace(verifier_inputs=())
         rollouts = side.sample(state.key, placed, step, 0)

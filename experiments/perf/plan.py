@@ -290,7 +290,7 @@ def make_plan(name: str, config: Config, architecture: ModelConfig | None) -> Pl
 _GB, _TERA = 1e9, 1e12
 _STEPS = {"sample": "rollout", "learn": "train"}
 _RESIDENT = {
-    "weights": "weights, float32 (exact)",
+    "weights": "weights, float32, and the base of LoRA (exact)",
     "optimizer": "optimizer state (exact)",
     "rest": "head before RL and small states (exact)",
 }

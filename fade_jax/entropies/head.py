@@ -7,10 +7,11 @@ and two running sums per token, and the backward pass recomputes the logits of e
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
 from fade_jax.checks import check_integer, check_positive, check_same_shape
@@ -53,7 +54,8 @@ def log_prob_and_entropy(
 
     Both are differentiable in `hidden`, `unembedding` and `temperature`:
     ∂ log π(y)/∂z_v = 1[v = y] - π(v) and ∂H/∂z_v = -π(v) (log π(v) + H).
-    Products are accumulated in float32 for inputs of any type.
+    Products are accumulated in float32 for inputs of any type. The gradient of `unembedding` is not
+    computed where it is not asked for.
 
     Args:
       hidden: h, `[..., width]`, the states that the output head reads.
@@ -146,12 +148,23 @@ def _forward(
     return (log_prob, entropy), residuals
 
 
-def _backward(
-    sizes: tuple[int, int], residuals: tuple, cotangents: tuple[jax.Array, jax.Array]
-) -> tuple:
+def _forward_and_asked(sizes: tuple[int, int], *inputs: Any) -> tuple:
+    outputs, residuals = _forward(sizes, *(x.value for x in inputs))
+    # For `_backward`: () if the gradient of the unembedding is asked for, None if not.
+    return outputs, (residuals, () if inputs[1].perturbed else None)
+
+
+def _instantiate(cotangent: Any) -> jax.Array:
+    if isinstance(cotangent, SymbolicZero):
+        shaped: Any = cotangent
+        return jnp.zeros(shaped.shape, shaped.dtype)
+    return cotangent
+
+
+def _backward(sizes: tuple[int, int], residuals: tuple, cotangents: tuple) -> tuple:
     chunk, shards = sizes
-    hidden, unembedding, targets, temperature, log_normalizer, entropy = residuals
-    by_log_prob, by_entropy = (g[:, None, None] / temperature for g in cotangents)
+    (hidden, unembedding, targets, temperature, log_normalizer, entropy), asked = residuals
+    by_log_prob, by_entropy = (_instantiate(g)[:, None, None] / temperature for g in cotangents)
     blocks = unembedding.reshape(shards, -1, unembedding.shape[1])
 
     def add_chunk(i: jax.Array, gradients: tuple) -> tuple:
@@ -166,6 +179,8 @@ def _backward(
         by_hidden += jnp.einsum(
             "nsc,scd->snd", by_logits, new_rows, preferred_element_type=jnp.float32
         )
+        if by_blocks is None:
+            return by_hidden, None
         # Rows that the last two chunks share are overwritten with the same gradient.
         by_rows = jnp.einsum(
             "nc,nd->cd",
@@ -180,14 +195,17 @@ def _backward(
         0,
         _num_chunks(blocks, chunk),
         add_chunk,
-        (jnp.zeros((shards, *hidden.shape), jnp.float32), jnp.zeros_like(blocks)),
+        (
+            jnp.zeros((shards, *hidden.shape), jnp.float32),
+            None if asked is None else jnp.zeros_like(blocks),
+        ),
     )
     by_hidden = jnp.sum(by_hidden, axis=0)
     # The logits depend on hidden / τ alone, so the two gradients are proportional.
     by_temperature = -jnp.sum(hidden * by_hidden) / temperature
     return (
         by_hidden.astype(hidden.dtype),
-        by_blocks.reshape(unembedding.shape),
+        None if by_blocks is None else by_blocks.reshape(unembedding.shape),
         None,
         by_temperature,
     )
@@ -204,7 +222,7 @@ def _primal(
 
 
 _log_prob_and_entropy = jax.custom_vjp(_primal, nondiff_argnums=(0,))
-_log_prob_and_entropy.defvjp(_forward, _backward)
+_log_prob_and_entropy.defvjp(_forward_and_asked, _backward, symbolic_zeros=True)
 
 
 def _num_chunks(blocks: jax.Array, chunk: int) -> int:

@@ -68,6 +68,12 @@ def changed(field, value):
         ("model.remat_keeps", "all", "config.model.remat_keeps must be one of nothing, products"),
         ("evaluation.ks", (1, 9), "config.evaluation.ks must be numbers in 1..config.evaluation.samples = 8"),
         ("evaluation.prompts_per_call", 3, "must be a divisor of config.evaluation.prompts = 8, got 3"),
+        ("lora.rank", -1, "config.lora.rank must be a whole number >= 0, got -1"),
+        ("lora.alpha", 0.0, "config.lora.alpha must be > 0, got 0.0"),
+        ("lora.targets", ("query", "head"), "config.lora.targets must be a tuple of one or more of"
+         " query, key, value, output, gate, up, down, each once, got ('query', 'head')"),
+        ("lora.targets", (), "config.lora.targets must be a tuple of one or more of query, key"),
+        ("lora.targets", ("up", "up"), "each once, got ('up', 'up')"),
         ("model.path", "/nowhere.gguf", "config.model.path must be an existing GGUF file"),
         ("sweep.mode", "threads", "config.sweep.mode must be one of auto, processes, serial, vmap, got 'threads'"),
     ],

@@ -216,3 +216,26 @@ def test_head_bad_input(change, word):
     arguments = {"hidden": HIDDEN, "unembedding": UNEMBEDDING, "targets": TARGETS} | change
     with pytest.raises(ValueError, match=word):
         log_prob_and_entropy(**arguments)
+
+
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_gradient_of_the_unembedding_is_computed_only_where_asked_for(vmapped):
+    def weighted(hidden, unembedding):
+        log_prob, entropy = log_prob_and_entropy(hidden, unembedding, TARGETS, chunk=40)
+        return jnp.sum(BY_LOG_PROB * log_prob + BY_ENTROPY * entropy)
+
+    inputs = jnp.float32(HIDDEN), jnp.float32(UNEMBEDDING)
+    alone, both = jax.grad(weighted), jax.grad(weighted, (0, 1))
+    if vmapped:
+        alone, both = jax.vmap(alone), jax.vmap(both)
+        inputs = tuple(x[None] for x in inputs)
+    np.testing.assert_array_equal(jax.jit(alone)(*inputs), jax.jit(both)(*inputs)[0])
+    written = "scatter" if vmapped else "dynamic_update_slice"  # of the rows of a chunk
+    assert written in str(jax.make_jaxpr(both)(*inputs))
+    assert written not in str(jax.make_jaxpr(alone)(*inputs))
+    by_log_prob = jax.grad(lambda h: log_prob_and_entropy(h, UNEMBEDDING, TARGETS)[0].sum())
+    one_hot = np.eye(VOCABULARY)[TARGETS]
+    z = HIDDEN @ UNEMBEDDING.T
+    p = np.exp(z - z.max(-1, keepdims=True))
+    expected = (one_hot - p / p.sum(-1, keepdims=True)) @ UNEMBEDDING
+    np.testing.assert_allclose(by_log_prob(jnp.float32(HIDDEN)), expected, rtol=1e-4, atol=1e-4)
