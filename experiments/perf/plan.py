@@ -163,11 +163,9 @@ def compile_steps(experiment: Experiment) -> dict[str, CompiledStep]:
         whole = sharding.replicated(mesh)
         key = jax.ShapeDtypeStruct(state.key.shape, state.key.dtype, sharding=whole)
         number = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+        rows = sharding.batch_sharding(mesh)
         there = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(
-                x.shape, x.dtype, sharding=sharding.batch_sharding(mesh)
-            ),
-            prompts,
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), prompts
         )
         params = sent_params(experiment)
         fns = make_sampler_fns(experiment, mesh)
