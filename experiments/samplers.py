@@ -186,26 +186,33 @@ class Samplers:
         if step < self._experiment.config.steps:
             sent = self._side.fns.cast(params, state.base)
             key = jnp.copy(state.key)
-            self._under_way[step] = self._thread.submit(self._collect, step, sent, key)
+            first = None
+            if self._experiment.task.on_device:
+                # Now: later it would wait for the update that the trainer is given next.
+                first = self._prompts(step * (self._experiment.config.learner.resample_rounds + 1))
+            self._under_way[step] = self._thread.submit(self._collect, step, sent, key, first)
 
-    def _collect(self, step: int, params: Any, key: jax.Array) -> Collected:
+    def _prompts(self, position: int) -> tuple[Any, Any]:
+        """The prompts of a batch on the sampler's devices, and what their verification reads."""
         config, task, side = self._experiment.config, self._experiment.task, self._side
-        side.send_weights(params)
+        if task.on_device:
+            made = side.fns.train_prompts(config.seed, position)
+            return made._replace(verifier_inputs=()), made.verifier_inputs
+        read = task.train_prompts(config.seed, position, config.prompts)
+        by_prompt = sharding.batch_sharding(side.mesh)
+        placed = sharding.place(read._replace(verifier_inputs=()), by_prompt)
+        return placed, read.verifier_inputs
 
-        def prompts(position):
-            if task.on_device:
-                made = side.fns.train_prompts(config.seed, position)
-                return made._replace(verifier_inputs=()), made.verifier_inputs
-            read = task.train_prompts(config.seed, position, config.prompts)
-            by_prompt = sharding.batch_sharding(side.mesh)
-            placed = sharding.place(read._replace(verifier_inputs=()), by_prompt)
-            return placed, read.verifier_inputs
+    def _collect(self, step: int, params: Any, key: jax.Array, first: Any) -> Collected:
+        config, side = self._experiment.config, self._side
+        side.send_weights(params)
+        made = iter([] if first is None else [first])
 
         def verified(inputs, rollouts):
             return side.fns.verify(inputs, rollouts.tokens, rollouts.token_mask), {}, {}
 
         source = Source(
-            prompts,
+            lambda position: next(made, None) or self._prompts(position),
             lambda placed, index: side.sample(key, placed, step, index),
             self._rewards_of or verified,
             side.fns.replace_flat,
