@@ -26,7 +26,7 @@ from experiments.config import with_mode
 from experiments.grid import axis, chain, product, seeds
 
 RATES = (2e-4, 6e-4, 2e-3)  # the middle one is the tuned one of configs/graph.py
-LORA_RATES = (2e-3, 6e-3, 2e-2)
+LORA_RATES = (6e-4, 2e-3, 6e-3)
 RANKS = (1, 8, 32)
 
 
