@@ -1,11 +1,12 @@
 """LoRA against the full update from one start: 4 ranks (0 is the full update) x 3 rates x 5 seeds.
 
 Measures how much of what RL learns on the graph task adapters of a low rank learn too, and what
-they save. The method is GRPO without the standard deviation. Adapters sit on all seven linear maps
-of a layer with alpha = 32; embedding and head are trained by the full update alone. Before, three runs
-of 100 steps with seed 1000 were made: pass@1 came to 0.21 by the full update at 6e-4, and at 2e-3 to
-0.17 by rank 8 and to 0.12 by rank 1, from 0.10. The first rates of the adapters were 2e-3 to 2e-2;
-after seeds 0 and 1 of ranks 1 and 8 at 6e-3, all below the start, they are 6e-4 to 6e-3.
+they save. The method is GRPO without the standard deviation. Adapters sit on all seven linear
+maps of a layer with alpha = 32; embedding and head are trained by the full update alone. Before,
+three runs of 100 steps with seed 1000 were made: pass@1 came to 0.21 by the full update at 6e-4,
+and at 2e-3 to 0.17 by rank 8 and to 0.12 by rank 1, from 0.10. The first rates of the adapters
+were 2e-3 to 2e-2; after seeds 0 and 1 of ranks 1 and 8 at 6e-3, all below the start, they are
+6e-4 to 6e-3.
 
 Every rank has the rate that is best for its mean final pass@1. Rank r falls short of the full
 update if the 95% interval over seeds and prompts of the difference of their final pass@1, or
