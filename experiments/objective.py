@@ -336,6 +336,12 @@ def check_objective(config: Config) -> None:
     """
     name = config.learner.loss.name
     function = loss_function(name)
+    for bound in ("low", "high") if name == "clipped_surrogate" else ():
+        if bound in config.learner.loss.kwargs:
+            raise ConfigError(
+                f"config.learner.clip_{bound} must hold what config.learner.loss.kwargs has as"
+                f" {bound!r}, got {config.learner.loss.kwargs[bound]!r} there"
+            )
     check_arguments(function, loss_arguments(config), "learner.loss.kwargs", _GIVEN)
     log_probs = -jnp.arange(1.0, 9.0).reshape(2, 2, 2) / 4
     ones = jnp.ones_like(log_probs)

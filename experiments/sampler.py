@@ -11,6 +11,8 @@ until Ctrl-C. Below: remote, rollout, models.
 """
 
 import dataclasses
+import threading
+from contextlib import suppress
 from functools import partial
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
@@ -135,20 +137,35 @@ def serve(connection: Connection) -> None:
             elif server is not None:
                 found = server.answer(header, arrays)
             send(connection, {}, found)
-        except (ConfigError, ValueError, RuntimeError) as error:
-            send(connection, {"error": " ".join(str(error).split())[:500]})
+        except Exception as error:  # of a trainer of another version, too
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            send(connection, {"error": text[:500]})
+
+
+def serve_one(connection: Connection, busy: threading.Lock, patience: float = 30.0) -> None:
+    """Serves a trainer once the one before it has gone, or refuses it after `patience` seconds."""
+    with connection:
+        if not busy.acquire(timeout=patience):
+            with suppress(OSError, EOFError):
+                receive(connection)
+                send(connection, {"error": "it serves another trainer"})
+            return
+        try:
+            serve(connection)
+        finally:
+            busy.release()
 
 
 def main(argv):
     """Listens, and serves one trainer after another."""
     del argv
-    address, key = parse_address(flags.FLAGS.listen), secret()
+    address, key, busy = parse_address(flags.FLAGS.listen), secret(), threading.Lock()
     with Listener(address, authkey=key) as listener:
         print(f"listening at {flags.FLAGS.listen} with {jax.device_count()} devices", flush=True)
         while True:
             try:
-                with listener.accept() as connection:
-                    serve(connection)
+                connection = listener.accept()
+                threading.Thread(target=serve_one, args=(connection, busy), daemon=True).start()
             except (AuthenticationError, EOFError, ConnectionError) as error:
                 print(f"refused a connection: {error}", flush=True)
 

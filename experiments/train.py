@@ -92,9 +92,9 @@ def train(
         return result
     experiment = with_config(experiment or _build(config, progress), config)
     with (
-        workdirs.locked(workdir),
         host_rewards(experiment) as rewards_of,
         sampling_beside(experiment, rewards_of, samplers) as beside,
+        workdirs.locked(workdir),
     ):
         workdirs.claim(config, workdir)
         with closing(RunWriter(workdir, config.checkpoint.keep, progress)) as writer:

@@ -54,7 +54,7 @@ def changed(field, value):
         ("sampling.end_tokens", ("a",), "config.sampling.end_tokens must be empty without config.model.path"),
         ("learner.minibatches", 3, "config.learner.minibatches must be a divisor of config.prompts = 8, got 3"),
         ("learner.microbatches", 3, "must be a divisor of the minibatch of 8 prompts, got 3"),
-        ("learner.reduction", "mean", "must be one of sequence_sum, token_mean, sequence_mean, constant_length_mean"),
+        ("learner.reduction", "mean", "must be one of sequence_sum, token_mean, sequence_mean, constant_length_mean, got 'mean'"),
         ("learner.clip_low", 0.0, "config.learner.clip_low must be in (0, 1], got 0.0"),
         ("optimizer.moments_dtype", "float16",
          "config.optimizer.moments_dtype must be one of float32, bfloat16, got 'float16'"),

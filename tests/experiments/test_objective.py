@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import advantages, learner, objective
+from experiments.compilation import compiler_options
 from experiments.config import ConfigError
 from experiments.jobs import program_key
 from experiments.metric_writer import Silent, read_lines
@@ -147,7 +148,10 @@ def step(case, config, reference=None, steps=1):
     members = advantages.members_of([("dr_grpo", {})])
     hyper = learner.hyperparameters(config, members)
     state = learner.init_state(MODEL, config, members, hyper, case.params, reference)
-    update = jax.jit(lambda s: learner.policy_update(MODEL, config, members, s, hyper, *case[1:]))
+    update = jax.jit(
+        lambda s: learner.policy_update(MODEL, config, members, s, hyper, *case[1:]),
+        compiler_options=compiler_options(config, MODEL),
+    )
     seen = []
     for _ in range(steps):
         state, metrics = update(state)
@@ -271,6 +275,10 @@ def test_own_loss_by_import_path(case):
     [
         ({"loss.name": "ppo"}, "learner.loss.name must be one of policy_gradient, "),
         ({"loss.name": "cispo", "loss.kwargs": {"lo": 0.1}}, "has no field 'lo'"),
+        (
+            {"loss.kwargs": {"low": 0.1}},
+            r"clip_low must hold what config\.learner\.loss\.kwargs has",
+        ),
         ({"loss.name": "cispo", "loss.kwargs": {"low": 2.0}}, "low must be in \\(0, 1\\]"),
         ({"loss.name": f"{__name__}.without_gradient"}, "must have a finite gradient"),
         (

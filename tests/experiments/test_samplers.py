@@ -1,6 +1,7 @@
 """Devices that sample beside those that train, against the same run in lock step on 8 fake devices."""
 
 import socket
+import threading
 from multiprocessing import Pipe
 
 import jax
@@ -15,6 +16,7 @@ from experiments.loop import Stopped
 from experiments.metric_writer import Silent, read_lines
 from experiments.remote import SECRET, SamplerError
 from experiments.rollout import draw
+from experiments.sampler import serve_one
 from experiments.train import train
 from experiments.validation import validate
 from tests.experiments import letters_run
@@ -177,6 +179,26 @@ def test_train_names_a_sampler_that_is_not_there(tmp_path, monkeypatch):
         train(letters(0, 0), tmp_path / "c", progress=Silent(), samplers=[address])
     with pytest.raises(ConfigError, match=r"must be a multiple of the 3 --samplers, got 8"):
         train(letters(0, 1), tmp_path / "d", progress=Silent(), samplers=[address] * 3)
+    assert not list(tmp_path.iterdir())  # a refused command leaves nothing
+
+
+def test_serve_one_refuses_a_second_trainer():
+    busy = threading.Lock()
+    ours, theirs = Pipe()
+    remote.send(ours, {"kind": "setup"})
+    with busy:
+        serve_one(theirs, busy, patience=0.01)
+    assert remote.receive(ours) == ({"error": "it serves another trainer"}, [])
+
+
+def test_serve_names_what_a_trainer_of_another_version_lacks():
+    ours, theirs = Pipe()
+    remote.send(ours, {"kind": "setup", "tensor": 1})
+    thread = threading.Thread(target=serve_one, args=(theirs, threading.Lock()))
+    thread.start()
+    assert remote.receive(ours) == ({"error": "KeyError: 'model'"}, [])
+    ours.close()
+    thread.join()
 
 
 def test_messages_arrive_as_they_were_sent(monkeypatch):
