@@ -31,7 +31,7 @@ from absl import flags
 from experiments.command import one_line_errors
 from experiments.config import ConfigError
 from experiments.perf.fade_jax_worker import time_sweep
-from experiments.perf.flops import DEVICES
+from experiments.perf.seconds import DEVICES
 from experiments.perf.worker import WORKLOADS, Shape, Worker, Workload, describe_machine
 
 SWEEP = "sweep"  # beside the workloads, with a table of its own

@@ -6,7 +6,8 @@ import pytest
 
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
-from experiments.perf.flops import DEVICES, Work, forward, learn_flops, link_rate, sample_flops
+from experiments.perf.flops import Work, forward, learn_flops, sample_flops
+from experiments.perf.seconds import DEVICES, link_rate
 from experiments.rollout import completion_log_probs, sample
 
 MODEL = ModelConfig(

@@ -15,6 +15,8 @@ from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.perf import flops, plan
 from experiments.perf.hlo import collectives
+from experiments.perf.plan_tables import Plan, plan_tables
+from experiments.perf.seconds import DEVICES
 from experiments.rollout import BLOCKS
 from tests.experiments.tiny_config import get_config as tiny_config
 
@@ -216,7 +218,7 @@ def test_plan_tables_values():
     keys += ["handover", "rollout", "learn", "learn_overlapped", "step"]
     seconds = dict.fromkeys(keys, 4.25)
     compiled = {"arguments": 3e9, "outputs": 0, "temporary": 1e9, "seconds": 12.0}
-    toy = plan.Plan(
+    toy = Plan(
         "toy",
         mesh={"data": 1, "fsdp": 8, "tensor": 2},
         samplers=0,
@@ -228,10 +230,10 @@ def test_plan_tables_values():
         collectives={"sample": {"all-gather": 7e9}, "learn": {"all-gather": 9.5e9}},
         compiled={"sample": compiled, "learn": compiled},
         handover={"received": 0, "sent": 0},
-        seconds={device.name: seconds for device in flops.DEVICES},
+        seconds={device.name: seconds for device in DEVICES},
     )
     assert toy.peak_bytes == pytest.approx(14e9)
-    text = plan.plan_tables([toy])
+    text = plan_tables([toy])
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     assert ["", "16 devices: data 1, fsdp 8, tensor 2; 2 microbatches"] in rows
     assert ["**peak** (estimated)", "14.0"] in rows
@@ -242,7 +244,7 @@ def test_plan_tables_values():
     assert ["H100 SXM, **train step**, nothing overlapped", "4.2"] in rows
     beside = toy._replace(samplers=48, handover={"received": 1.5e9, "sent": 4.5e9})
     assert beside.peak_bytes == pytest.approx(14e9)  # 3 + 11 of a device that trains
-    text = plan.plan_tables([beside])
+    text = plan_tables([beside])
     assert "16 devices and 48 samplers: data 1, fsdp 8, tensor 2; 2 microbatches" in text
     assert "weights that a training device sends (exact)" in text
 
