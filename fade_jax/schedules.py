@@ -1,4 +1,4 @@
-"""Schedules: pure functions that turn statistics of training into one scalar, α or δ."""
+"""Schedules: pure functions that turn statistics of training into one scalar: α, β or δ."""
 
 from __future__ import annotations
 
@@ -284,14 +284,71 @@ def alpha_from_entropy(
       ValueError: if a value is outside its range.
     """
     check_value("alpha_max", alpha_max, "a finite number of at least 1", lambda x: x >= 1)
+    return from_entropy(1.0, alpha_max, rate, initial_entropy)
+
+
+def from_solve_rate(
+    hard: ArrayLike, easy: ArrayLike, rate: ArrayLike = 0.02, initial_solve_rate: ArrayLike = 0.5
+) -> Schedule:
+    """Moves a value in proportion to the moving average of the solve rate.
+
+        value = hard + (easy - hard) p̂
+
+    Args:
+      hard: the value at p̂ = 0.
+      easy: the value at p̂ = 1.
+      rate: weight of a new batch in p̂, in (0, 1].
+      initial_solve_rate: p̂ before the first batch, in [0, 1].
+
+    Returns:
+      a schedule that reads `solve_rate`.
+
+    Raises:
+      ValueError: if a value is outside its range.
+    """
+    check_finite("hard", hard)
+    check_finite("easy", easy)
+    check_probability("initial_solve_rate", initial_solve_rate)
+    return follow(
+        "solve_rate",
+        lambda p: hard + (jnp.asarray(easy) - hard) * jnp.clip(p, 0, 1),
+        rate,
+        initial_solve_rate,
+    )
+
+
+def from_entropy(
+    low: ArrayLike,
+    high: ArrayLike,
+    rate: ArrayLike = 0.02,
+    initial_entropy: ArrayLike | None = None,
+) -> Schedule:
+    """Moves a value in proportion to the moving average of the entropy.
+
+        value = low + (high - low) clip(Ĥ/Ĥ₀, 0, 1)
+
+    Args:
+      low: the value at zero entropy.
+      high: the value at the initial entropy and above.
+      rate: weight of a new batch in Ĥ, in (0, 1].
+      initial_entropy: Ĥ₀ in nats; None takes it from the first batch.
+
+    Returns:
+      a schedule that reads `entropy`.
+
+    Raises:
+      ValueError: if a value is outside its range.
+    """
+    check_finite("low", low)
+    check_finite("high", high)
     if initial_entropy is not None:
         check_positive("initial_entropy", initial_entropy)
 
-    def alpha(entropy: jax.Array, initial: jax.Array) -> jax.Array:
+    def value(entropy: jax.Array, initial: jax.Array) -> jax.Array:
         share = entropy / jnp.maximum(initial, jnp.finfo(jnp.float32).tiny)
-        return 1 + (jnp.asarray(alpha_max) - 1) * jnp.clip(share, 0, 1)
+        return jnp.asarray(low) + (jnp.asarray(high) - jnp.asarray(low)) * jnp.clip(share, 0, 1)
 
-    return follow_from_start("entropy", alpha, rate, initial_entropy)
+    return follow_from_start("entropy", value, rate, initial_entropy)
 
 
 def scalar(value: ArrayLike) -> jax.Array:

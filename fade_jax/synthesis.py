@@ -54,6 +54,26 @@ def log_solve_rate() -> Target:
     return lambda group_size: group_size / np.arange(1.0, group_size + 1)
 
 
+def tempered_likelihood(beta: float) -> Target:
+    """Targets F = p^{1-β} / (1-β), as far as a group of G reaches.
+
+    h = Σ_{k=0}^{G-1} (β)_k/k! q^k, the power series of p^{-β} in q with the rising factorial (β)_k;
+    b_j = Γ(G+β) Γ(j+1) / (Γ(G) Γ(j+1+β)). The truncation keeps h near p^{-β} where p is well above
+    1/G, and at p = 0 it ends at Γ(G+β) / (Γ(G) Γ(1+β)), about G^β. β = 1 is `log_solve_rate`.
+
+    Raises:
+      ValueError: if `beta` is negative.
+    """
+    check_not_negative("beta", beta)
+
+    def coefficients(group_size: int) -> np.ndarray:
+        m = np.arange(1.0, group_size)
+        # b_{G-1} = 1, and each b_{j-1} is b_j (j+β)/j.
+        return np.append(np.cumprod(((m + beta) / m)[::-1])[::-1], 1.0)
+
+    return coefficients
+
+
 def polynomial(*coefficients: float) -> Target:
     """Targets h = c_0 + c_1 p + c_2 p² + …, exactly: b_j = Σ_i c_i C(j, i) / C(G-1, i).
 
@@ -212,8 +232,8 @@ def synthesize(
 
     Args:
       target: `pass_at_k(k)`, `power(alpha)`, `log_solve_rate()`, `log_mean_exp(beta)`,
-        `polynomial(...)`, `objective(F)`, `weight(h)`, or a function from the group size G to the
-        Bernstein coefficients b `[G]` of h.
+        `tempered_likelihood(beta)`, `polynomial(...)`, `objective(F)`, `weight(h)`, or a function
+        from the group size G to the Bernstein coefficients b `[G]` of h.
       group_size: the largest group, at least 1.
       density: of the solve rates, for the split; its parameters may be traced, such as from
         `fade_jax.densities.fit_beta`.

@@ -3,6 +3,7 @@
 from fade_jax.advantages.base import (
     center,
     focal_weight,
+    likelihood_weight,
     standardize,
     suppress_negatives,
     varied_groups,
@@ -16,6 +17,7 @@ from fade_jax.advantages.focal import (
     max_rl,
     power,
     power_asym,
+    tempered_likelihood,
 )
 from fade_jax.advantages.pass_at_k import leave_one_out_pass_at_g, pass_at_k_training, pkpo
 from fade_jax.advantages.reinforce import (
@@ -43,6 +45,7 @@ __all__ = [
     "gpg",
     "grpo",
     "leave_one_out_pass_at_g",
+    "likelihood_weight",
     "log_mean_exp",
     "max_rl",
     "nsr",
@@ -58,6 +61,7 @@ __all__ = [
     "rloo",
     "standardize",
     "suppress_negatives",
+    "tempered_likelihood",
     "varied_groups",
     "w_reinforce",
 ]

@@ -1,4 +1,4 @@
-"""Building blocks of the advantages: center, standardize, focal weight, suppression."""
+"""Building blocks of the advantages: center, standardize, weights of solve rates, suppression."""
 
 from __future__ import annotations
 
@@ -154,6 +154,28 @@ def focal_weight(solve_rate: ArrayLike, alpha: ArrayLike) -> jax.Array:
     failed = ~(failure_rate <= 0)  # true of NaN
     power = jnp.exp(exponent * jnp.log(jnp.where(failed, failure_rate, 1)))
     return jnp.where(failed | (exponent == 0), power, 0)
+
+
+def likelihood_weight(solve_rate: ArrayLike, beta: ArrayLike) -> jax.Array:
+    """Weights hard prompts more, by a power of the solve rate.
+
+        w(p) = p^{-β}, and 0 at p = 0
+
+    Args:
+      solve_rate: p in [0, 1], any shape.
+      beta: β ≥ 0, a scalar or broadcastable to `solve_rate`; 0 weights all solved prompts equally.
+
+    Returns:
+      the weights, in the broadcast shape; finite, or NaN at a NaN solve rate.
+
+    Raises:
+      ValueError: if `beta` is negative.
+    """
+    check_not_negative("beta", beta)
+    solve_rate = jnp.asarray(solve_rate)
+    solved = ~(solve_rate <= 0)  # true of NaN
+    power = jnp.exp(-jnp.asarray(beta, jnp.float32) * jnp.log(jnp.where(solved, solve_rate, 1)))
+    return jnp.where(solved, power, 0)
 
 
 def suppress_negatives(advantages: ArrayLike, delta: ArrayLike) -> jax.Array:

@@ -10,6 +10,7 @@ from fade_jax.advantages.base import (
     advantage,
     center,
     focal_weight,
+    likelihood_weight,
     standardize,
     suppress_negatives,
 )
@@ -207,6 +208,34 @@ def max_rl(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     solve_rate = group_mean(rewards, where)
     solved = solve_rate > 0
     return jnp.where(solved, center(rewards, where=where) / jnp.where(solved, solve_rate, 1), 0)
+
+
+@advantage("in [0, 1]")
+def tempered_likelihood(
+    rewards: ArrayLike, *, beta: ArrayLike, where: ArrayLike | None = None
+) -> jax.Array:
+    """Divides centered rewards by a power of the group's mean (tempered likelihood).
+
+        A_i = (r_i - r̄) / r̄^β;   m_S = m_F → q p^{1-β} in a large group
+
+    In a large group it ascends p^{1-β} / (1-β): β = 0 is the solve rate, β = 1 its logarithm
+    (`max_rl`). β = ½ is GRPO, h = (pq)^{-½}, without the extra weight on nearly solved prompts. For
+    h = p^{-β} at a finite group size, up to q^{G-1}, see `synthesis.tempered_likelihood`.
+
+    Args:
+      rewards: `[..., group]`, in [0, 1]; the group axis is at least 2.
+      beta: β ≥ 0; the mass peaks at p = (1-β)/(2-β), and at 0 from β = 1 on.
+      where: `[..., group]`, true for the rollouts that count; the others get 0.
+
+    Returns:
+      `[..., group]`, exactly 0 in a constant group.
+
+    Raises:
+      ValueError: if the group axis is below 2 or `beta` is negative.
+    """
+    rewards, where = as_group(rewards, where, minimum_size=2)
+    weight = likelihood_weight(group_mean(rewards, where), beta)
+    return weight * center(rewards, where=where)
 
 
 @advantage()

@@ -126,6 +126,13 @@ def max_rl(solve_rate: ArrayLike) -> GradientMasses:
     return GradientMasses(q, q)
 
 
+def tempered_likelihood(solve_rate: ArrayLike, *, beta: Number) -> GradientMasses:
+    """m_S = m_F = q p^{1-β} for p > 0."""
+    p, q = _rates(solve_rate)
+    mass = q * p ** (1 - jnp.asarray(beta, jnp.float32))
+    return GradientMasses(mass, mass)
+
+
 def quantile(solve_rate: ArrayLike, *, level: Number) -> GradientMasses:
     """√(p/q) on successes for p ≤ 1 - K, √(q/p) on failures above; standardized."""
     p, q = _rates(solve_rate)

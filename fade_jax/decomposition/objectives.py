@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fade_jax.checks import check_probability
+from fade_jax.checks import check_probability, check_value
 
 Number = float | jax.Array
 
@@ -107,6 +107,17 @@ def log_mean_exp(solve_rate: ArrayLike, *, beta: Number) -> jax.Array:
     """F = log(1 + κp)/β, κ = e^β - 1."""
     beta = jnp.asarray(beta, jnp.float32)
     return jnp.log1p(jnp.expm1(beta) * _p(solve_rate)) / beta
+
+
+def tempered_likelihood(solve_rate: ArrayLike, *, beta: Number) -> jax.Array:
+    """F = p^{1-β} / (1-β), for β in [0, 1): from β = 1 on it falls to -∞ at p = 0.
+
+    Raises:
+      ValueError: if `beta` is outside [0, 1).
+    """
+    check_value("beta", beta, "in [0, 1)", lambda x: (x >= 0) & (x < 1))
+    exponent = 1 - jnp.asarray(beta, jnp.float32)
+    return _p(solve_rate) ** exponent / exponent
 
 
 def max_rl(solve_rate: ArrayLike, *, group_size: int) -> jax.Array:

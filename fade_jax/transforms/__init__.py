@@ -55,6 +55,13 @@ from fade_jax.transforms.per_prompt import (
     solve_rates,
     update_prompts,
 )
+from fade_jax.transforms.tempered import (
+    temper,
+    tempered_by_entropy,
+    tempered_by_solve_rate,
+    tempered_by_step,
+    tempered_likelihood,
+)
 
 __all__ = [
     "AdvantageState",
@@ -100,6 +107,11 @@ __all__ = [
     "standardize",
     "stateless",
     "suppress",
+    "temper",
+    "tempered_by_entropy",
+    "tempered_by_solve_rate",
+    "tempered_by_step",
+    "tempered_likelihood",
     "update_prompts",
     "w_reinforce",
 ]

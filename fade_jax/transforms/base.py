@@ -16,6 +16,7 @@ from fade_jax.groups import as_group, batch_mean, group_mean
 from fade_jax.schedules import Schedule, as_schedule
 
 AdvantageState = Any
+ScheduledState = Any  # (value, state of its schedule), as FocalState
 Mask = ArrayLike | None
 ScheduleLike = ArrayLike | Schedule | Callable[[jax.Array], ArrayLike]
 
@@ -187,7 +188,7 @@ def suppress(delta: ScheduleLike) -> AdvantageTransformation:
 
 def scheduled(
     parameter: ScheduleLike,
-    state_type: type[FocalState] | type[SuppressState],
+    state_type: Callable[[jax.Array, Any], ScheduledState],
     apply: Callable[[jax.Array, jax.Array, ArrayLike, Mask], jax.Array],
 ) -> AdvantageTransformation:
     """Makes a transformation with one scheduled parameter.
@@ -199,18 +200,18 @@ def scheduled(
     """
     schedule = as_schedule(parameter)
 
-    def init() -> FocalState | SuppressState:
+    def init() -> ScheduledState:
         start = schedule.init()
         return state_type(start.value, start)
 
     def update(
         advantages: ArrayLike,
-        state: FocalState | SuppressState,
+        state: ScheduledState,
         rewards: ArrayLike | None = None,
         *,
         where: Mask = None,
         **statistics: Any,
-    ) -> tuple[jax.Array, FocalState | SuppressState]:
+    ) -> tuple[jax.Array, ScheduledState]:
         rewards = advantages if rewards is None else rewards
         state = state_type(*_advance(schedule, state, rewards, where, statistics))
         advantages = apply(as_group(advantages, where)[0], state[0], rewards, where)
@@ -221,7 +222,7 @@ def scheduled(
 
 def _advance(
     schedule: Schedule,
-    state: FocalState | SuppressState,
+    state: ScheduledState,
     rewards: ArrayLike,
     where: ArrayLike | None,
     statistics: dict[str, Any],

@@ -87,6 +87,7 @@ CASES = [
     case("f_grpo", {"gamma": 0.5}),
     case("a_grae", {"omega": 0.6, "threshold": 0.8}, continuous=False),
     case("max_rl", continuous=False),
+    case("tempered_likelihood", {"beta": 0.5}),
     case("log_mean_exp", {"beta": 2.0}),
     case("pkpo", {"k": 2}),
     case("pkpo", {"k": 2, "baseline": "none"}, high=2.0, label="pkpo_none"),

@@ -67,6 +67,10 @@ def max_rl(r):
     return (r - np.mean(r)) / np.mean(r) if np.mean(r) > 0 else 0 * r
 
 
+def tempered_likelihood(r, beta):
+    return (r - np.mean(r)) / np.mean(r) ** beta if np.mean(r) > 0 else 0 * r
+
+
 def log_mean_exp(r, beta):
     return (np.exp(beta * r) / np.mean(np.exp(beta * r)) - 1) / beta
 

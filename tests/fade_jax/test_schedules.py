@@ -6,7 +6,15 @@ import numpy as np
 import optax
 import pytest
 
-from fade_jax.schedules import as_schedule, by_step, constant, follow, follow_from_start
+from fade_jax.schedules import (
+    as_schedule,
+    by_step,
+    constant,
+    follow,
+    follow_from_start,
+    from_entropy,
+    from_solve_rate,
+)
 
 
 def values(schedule, statistics):
@@ -94,3 +102,18 @@ def test_schedule_bad_input():
         schedule.update(schedule.init(), solve_rate=0.1, length=3, entropy=None)
     with pytest.raises(ValueError, match=r"'entropy' must be a scalar, got shape \(2,\)"):
         schedule.update(schedule.init(), entropy=jnp.ones(2))
+
+
+def test_from_solve_rate_by_hand():
+    schedule = from_solve_rate(1.5, 0.5, rate=0.5, initial_solve_rate=0.2)
+    # p̂: 0.2, then 0.4, 0.7
+    found, _ = values(schedule, [{"solve_rate": 0.6}, {"solve_rate": 1.0}])
+    np.testing.assert_allclose(found, [1.1, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(schedule.init().value, 1.3, rtol=1e-6)
+
+
+def test_from_entropy_by_hand():
+    schedule = from_entropy(0.25, 1.25, rate=0.5)
+    # Ĥ: 2, then 1, 2.5 of an initial 2
+    found, _ = values(schedule, [{"entropy": 2.0}, {"entropy": 0.0}, {"entropy": 4.0}])
+    np.testing.assert_allclose(found, [1.25, 0.75, 1.25], rtol=1e-6)

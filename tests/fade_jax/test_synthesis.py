@@ -1,6 +1,6 @@
 """An advantage built from an objective decomposes to that objective."""
 
-from math import comb
+from math import comb, gamma
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,11 @@ EXACT = {
     "pass@3": (synthesis.pass_at_k(3), lambda p, G: 3 * (1 - p) ** 2),
     "power": (synthesis.power(4.0), lambda p, G: (1 - p) ** 3),
     "log": (synthesis.log_solve_rate(), lambda p, G: sum((1 - p) ** k for k in range(G))),
+    # The power series of (1 - q)^{-1/2}, of central binomial coefficients.
+    "tempered": (
+        synthesis.tempered_likelihood(0.5),
+        lambda p, G: sum(comb(2 * k, k) / 4**k * (1 - p) ** k for k in range(G)),
+    ),
     "polynomial": (
         synthesis.polynomial(0.5, -1.0, 2.0, 3.0),
         lambda p, G: 0.5 - p + 2 * p**2 + 3 * p**3,
@@ -187,3 +192,33 @@ def test_synthesize_fitted_density():
 def test_synthesize_bad_input(call, word):
     with pytest.raises(ValueError, match=word):
         call()
+
+
+@pytest.mark.parametrize("size", [1, 2, 16])
+def test_tempered_likelihood_known_betas(size):
+    np.testing.assert_array_equal(synthesis.tempered_likelihood(0.0)(size), np.ones(size))
+    np.testing.assert_allclose(
+        synthesis.tempered_likelihood(1.0)(size), synthesis.log_solve_rate()(size), rtol=1e-13
+    )
+    # β = 2: the series of p^{-2} is Σ (k+1) q^k, whose mean over Bernstein nodes is summed here.
+    n = size - 1
+    by_terms = [
+        sum((k + 1) * comb(n - j, k) / comb(n, k) for k in range(size)) for j in range(size)
+    ]
+    np.testing.assert_allclose(synthesis.tempered_likelihood(2.0)(size), by_terms, rtol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.25, 0.5, 0.75])
+def test_tempered_likelihood_truncation(beta):
+    advantage = jax.jit(synthesis.synthesize(synthesis.tempered_likelihood(beta), 64))
+    p = np.linspace(0.1, 1.0, 10)
+    result = decomposition.expected_weight(advantage, p, 64)
+    np.testing.assert_allclose(result, p**-beta, rtol=2e-3)
+    at_zero = decomposition.expected_weight(advantage, np.zeros(1), 64)
+    expected = gamma(64 + beta) / (gamma(64) * gamma(1 + beta))
+    np.testing.assert_allclose(at_zero, expected, rtol=1e-4)
+
+
+def test_tempered_likelihood_bad_beta():
+    with pytest.raises(ValueError, match="beta must be"):
+        synthesis.tempered_likelihood(-0.5)

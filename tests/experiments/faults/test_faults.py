@@ -159,9 +159,9 @@ def test_a_kill_at_every_call(servers, straight, tmp_path):
     inject(servers, straight, tmp_path, faults)
 
 
-def test_an_error_at_every_call(servers, straight, tmp_path):
-    errors = (errno.ENOSPC, errno.EIO, errno.EACCES)
-    faults = [{"n": n, "error": errors[n % 3]} for n in range(1, straight[1] + 1)]
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EACCES])
+def test_an_error_at_every_call(servers, straight, tmp_path, error):
+    faults = [{"n": n, "error": error} for n in range(1, straight[1] + 1)]
     inject(servers, straight, tmp_path, faults)
 
 

@@ -19,7 +19,8 @@ DEFINED_FOR_ONE = {"reinforce", "psr", "nsr", "w_reinforce", "reinforce_plus_plu
     "pkpo",
     "pass_at_k_training",
 }
-BLOCKS = {"center", "standardize", "focal_weight", "suppress_negatives", "varied_groups"}
+WEIGHTS = {"focal_weight", "likelihood_weight", "suppress_negatives"}
+BLOCKS = {"center", "standardize", "varied_groups"} | WEIGHTS
 ADVANTAGES = set(fade_jax.advantages.__all__) - BLOCKS - {"fade"}
 KEYWORDS = {case.name: case.keywords for case in CASES} | {"opo": {"lengths": np.ones((3, 1))}}
 
@@ -32,7 +33,7 @@ def test_every_advantage_has_a_case():
 def test_advantages_are_exported_and_take_a_mask():
     for name in fade_jax.advantages.__all__:
         assert getattr(fade_jax, name) is getattr(fade_jax.advantages, name)
-        if name not in ("focal_weight", "suppress_negatives"):
+        if name not in WEIGHTS:
             assert "where" in inspect.signature(getattr(fade_jax, name)).parameters
 
 
@@ -154,7 +155,7 @@ def test_advantage_of_a_nan_reward_is_nan_in_its_group(case, compiled):
     ("allowed", "names"),
     [
         ((0, 1), "psr nsr w_reinforce a_grae max_rl pass_at_k_training synthesized"),
-        ((0, 0.5, 1), "asym_grpo power power_asym f_grpo"),
+        ((0, 0.5, 1), "asym_grpo power power_asym f_grpo tempered_likelihood"),
     ],
 )
 def test_advantage_refuses_rewards_that_it_is_not_defined_for(allowed, names):

@@ -1,11 +1,13 @@
-"""Power-asym, log-mean-exp and A-GRAE beyond the common suite."""
+"""Power-asym, log-mean-exp, tempered likelihood and A-GRAE beyond the common suite."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import fade_jax
 from fade_jax import decomposition
+from tests.fade_jax.cases import binary_rewards
 
 
 def test_fade_is_power_asym():
@@ -49,3 +51,26 @@ def test_a_grae_peak_and_sign_ratio():
         np.testing.assert_allclose(
             decomposition.sign_ratio(masses), np.full(p.shape, omega), rtol=1e-4
         )
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_tempered_likelihood_ends_at_known_advantages(beta):
+    rewards = binary_rewards()
+    known = fade_jax.max_rl if beta else fade_jax.dr_grpo
+    np.testing.assert_allclose(
+        fade_jax.tempered_likelihood(rewards, beta=beta), known(rewards), rtol=1e-6, atol=1e-7
+    )
+
+
+def test_tempered_likelihood_at_one_half_is_grpo_times_root_of_failure_rate():
+    rewards = binary_rewards(seed=3, shape=(64, 16))
+    failure_rate = 1 - rewards.mean(-1, keepdims=True)
+    expected = fade_jax.grpo(rewards, ddof=0, eps=0.0) * np.sqrt(failure_rate)
+    result = fade_jax.tempered_likelihood(rewards, beta=0.5)
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("beta", [-0.1, np.nan])
+def test_tempered_likelihood_bad_beta(beta):
+    with pytest.raises(ValueError, match="beta must be"):
+        fade_jax.tempered_likelihood(np.zeros(4), beta=beta)

@@ -30,6 +30,7 @@ MASSES = {
     "pass_at_k_training": {"k": 3},
     "log_mean_exp": {"beta": 2.0},
     "max_rl": {},
+    "tempered_likelihood": {"beta": 0.5},
     "a_grae": {"omega": 0.6, "threshold": 0.8},
     "pkpo": {"k": 3},
 }
@@ -123,6 +124,7 @@ OBJECTIVES = {
     "power_asym": ({"alpha": 1.5, "delta": 0.7},) * 2,
     "pass_at_k_training": ({"k": 3},) * 2,
     "log_mean_exp": ({"beta": 2.0},) * 2,
+    "tempered_likelihood": ({"beta": 0.5},) * 2,
     "pkpo": ({"k": 3, "baseline": "none"}, {"k": 3}),
     "leave_one_out_pass_at_g": ({"group_size": 6},) * 2,
     "f_grpo": ({"gamma": 1.0},) * 2,
@@ -139,6 +141,7 @@ def test_closed_forms_are_complete():
         "center",
         "standardize",
         "focal_weight",
+        "likelihood_weight",
         "suppress_negatives",
         "varied_groups",
     }
@@ -182,13 +185,15 @@ def test_implied_objective_finite_group(name, keywords, objective, of_objective)
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["grpo", "power", "asym_grpo", "power_asym", "log_mean_exp"])
+@pytest.mark.parametrize(
+    "name", ["grpo", "power", "asym_grpo", "power_asym", "log_mean_exp", "tempered_likelihood"]
+)
 def test_implied_objective_large_group(name):
     of_advantage, of_objective = MASSES[name], OBJECTIVES[name][1]
     fn = jax.jit(partial(getattr(fade_jax, name), **of_advantage))
     result = decomposition.implied_objective(fn, P, 512)
     expected = getattr(objectives, name)(P, **of_objective)
-    # GRPO's diverges at the ends, where the group is never large enough: compare differences.
+    # Some weights diverge at the ends, where the group is never large enough: compare differences.
     np.testing.assert_allclose(result - result[0], expected - expected[0], atol=0.02)
 
 
@@ -205,3 +210,9 @@ def test_objective_f_grpo_elementary():
 def test_closed_forms_bad_solve_rate(closed_form, p):
     with pytest.raises(ValueError, match=r"solve_rate must be in \[0, 1\], got"):
         closed_form(p)
+
+
+@pytest.mark.parametrize("beta", [-0.1, 1.0, np.nan])
+def test_objective_of_tempered_likelihood_bad_beta(beta):
+    with pytest.raises(ValueError, match=r"beta must be in \[0, 1\), got"):
+        objectives.tempered_likelihood(P, beta=beta)

@@ -36,6 +36,10 @@ TRANSFORMATIONS = {case.name: case.transformation for case in CASES if case.name
     "grpo_by_prompt": transforms.chain(
         transforms.grpo(), transforms.focal_by_prompt(num_prompts=9, alpha=1.5, decay=1.0)
     ),
+    "tempered_likelihood": transforms.tempered_likelihood(beta=0.5),
+    "tempered_by_solve_rate": transforms.tempered_by_solve_rate(hard=1.5, easy=0.0, rate=0.5),
+    "tempered_by_entropy": transforms.tempered_by_entropy(low=0.0, high=1.0, rate=0.5),
+    "tempered_by_step": transforms.tempered_by_step(start=1.5, end=0.0, steps=3),
     "by_step": transforms.chain(
         transforms.center(),
         transforms.focal(by_step(lambda step: 1.0 + 0.1 * step)),
@@ -66,8 +70,8 @@ def first(transformation, advantages, entropy=0.7, **keywords):
 def test_every_factory_has_a_case():
     others = {"AdvantageState", "AdvantageTransformation", "PromptState", "chain", "lift"}
     others |= {"init_prompts", "solve_rates", "stateless", "update_prompts"}
-    # In "center_clip", "by_step" and "grpo_by_prompt".
-    links = {"center", "clip", "focal", "focal_by_prompt", "suppress"}
+    # In "center_clip", "by_step", "grpo_by_prompt" and "tempered_likelihood".
+    links = {"center", "clip", "focal", "focal_by_prompt", "suppress", "temper"}
     cases = {case.name for case in CASES} | set(TRANSFORMATIONS)
     assert set(transforms.__all__) <= cases | others | links
 
