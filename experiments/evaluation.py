@@ -37,6 +37,7 @@ class HeldOut(NamedTuple):
       num_samples: n, samples of each prompt.
       entropy: mean token entropy, nats.
       length: mean tokens of a completion.
+      distinct: mean number of different right completions of a prompt, by their tokens.
       truncated: fraction of the completions that have no end.
       unknown: samples that could not be verified; they count as wrong.
       shown: some prompts with all their completions, for people to read; see `_shown`.
@@ -46,6 +47,7 @@ class HeldOut(NamedTuple):
     num_samples: int
     entropy: float
     length: float
+    distinct: float
     truncated: float
     unknown: int
     shown: list[dict]
@@ -66,7 +68,7 @@ def evaluate(experiment: Experiment, params, rewards_of: Any, step: int) -> Held
     prompts = jax.tree.map(np.asarray, task.eval_prompts(settings.prompts))
     stream = jax.random.fold_in(jax.random.key(np.uint32(settings.seed)), STREAM)
     key = jax.random.fold_in(stream, step)
-    correct, entropy, tokens, ended, unknown = [], 0.0, 0.0, 0, 0
+    correct, distinct, entropy, tokens, ended, unknown = [], 0, 0.0, 0.0, 0, 0
     shown: list[dict] = []
     calls = settings.prompts // settings.prompts_per_call
     batches = jax.tree.map(lambda x: x.reshape(calls, -1, *x.shape[1:]), prompts)
@@ -84,7 +86,9 @@ def evaluate(experiment: Experiment, params, rewards_of: Any, step: int) -> Held
                 first = call * settings.prompts_per_call
                 shown += _shown(task, batch, rollouts, dict(list(verdicts.items())[:left]), first)
         solved_at = getattr(task, "solved_at", 1.0)
-        correct.append(np.sum(np.asarray(rewards) >= solved_at, axis=-1))
+        right = np.asarray(rewards) >= solved_at
+        correct.append(np.sum(right, axis=-1))
+        distinct += count_distinct(np.asarray(rollouts.tokens), right)
         entropy += float(np.sum(np.asarray(rollouts.entropies), dtype=np.float64))
         mask = np.asarray(rollouts.token_mask)
         tokens += float(np.sum(mask, dtype=np.float64))
@@ -96,9 +100,22 @@ def evaluate(experiment: Experiment, params, rewards_of: Any, step: int) -> Held
         settings.samples,
         entropy / tokens,
         tokens / total,
+        distinct / settings.prompts,
         1 - ended / total,
         unknown,
         shown,
+    )
+
+
+def count_distinct(tokens: np.ndarray, right: np.ndarray) -> int:
+    """Counts different right completions of each prompt, and adds the counts up.
+
+    Args:
+      tokens: [P, G, T], the same token after the end of every completion.
+      right: bool [P, G].
+    """
+    return sum(
+        len(np.unique(group[solved], axis=0)) for group, solved in zip(tokens, right) if solved.any()
     )
 
 
@@ -153,6 +170,7 @@ def evaluation_metrics(
     return metrics | {
         "eval/entropy": held_out.entropy,
         "eval/length": held_out.length,
+        "eval/distinct": held_out.distinct,
         "eval/truncated_fraction": held_out.truncated,
         "eval/unknown": held_out.unknown,
         "eval/seconds": time.perf_counter() - start,

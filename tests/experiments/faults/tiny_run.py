@@ -46,7 +46,7 @@ def stage(workdir: Path) -> Stage:
 
     def evaluate(state, step):
         correct = np.asarray(state["x"])[:3].astype(np.int32)
-        _save_counts(workdir, step, HeldOut(correct, 4, 0.0, 1.0, 0.0, 0, []))
+        _save_counts(workdir, step, HeldOut(correct, 4, 0.0, 1.0, 0.0, 0.0, 0, []))
         return [{"eval/pass@1": float(correct.mean())}]
 
     return Stage("tiny", STEPS, 1, train_steps, evaluate, lambda state: [state], EVERY, EVERY)
