@@ -115,7 +115,9 @@ def count_distinct(tokens: np.ndarray, right: np.ndarray) -> int:
       right: bool [P, G].
     """
     return sum(
-        len(np.unique(group[solved], axis=0)) for group, solved in zip(tokens, right) if solved.any()
+        len(np.unique(group[solved], axis=0))
+        for group, solved in zip(tokens, right)
+        if solved.any()
     )
 
 

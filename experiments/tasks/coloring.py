@@ -156,8 +156,8 @@ class ColoringTask(DeviceTask):
 def make(
     tokenizer: None = None,
     seed: int = 0,
-    nodes: int = 10,
-    edges: int = 15,
+    nodes: int = 8,
+    edges: int = 10,
     colors: int = 3,
     held_out: float = 0.2,
 ) -> ColoringTask:

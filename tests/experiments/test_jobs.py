@@ -24,7 +24,8 @@ RUNS = {
     "power": {"advantage": {"name": "power", "kwargs": {"alpha": 2.0}}},
     "slow": {"optimizer.learning_rate": 1e-4},
 }
-SWEEPS = sorted(p.stem for p in (REPOSITORY / "configs/sweeps").glob("[!_]*.py"))
+SWEEPS = sorted(f"sweeps.{p.stem}" for p in (REPOSITORY / "configs/sweeps").glob("[!_]*.py"))
+SWEEPS += ["benchmark.all", "benchmark.tuning"]
 
 
 def test_run_configs_share_the_warm_start(tmp_path):
@@ -141,7 +142,7 @@ def test_next_job_keeps_a_worker_to_its_program():
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_sweep_file_can_run(name, tmp_path):
-    module = importlib.import_module(f"configs.sweeps.{name}")
+    module = importlib.import_module(f"configs.{name}")
     for mode in ("", "smoke"):
         config = module.get_config(mode)
         if config.model.path:
@@ -153,6 +154,24 @@ def test_every_sweep_file_can_run(name, tmp_path):
         assert seeds == ({tuning_seed} if tuning_seed else set(range(config.sweep.seeds)))
         for methods in methods_by_program(jobs).values():
             assert len(methods) == len({repr(m) for m in methods})
+
+
+def test_benchmark_takes_a_method_of_ones_own():
+    module = importlib.import_module("configs.benchmark.all")
+    config = module.get_config()
+    plain = module.sweep(config)
+    config.advantage.name = "shrinkage"
+    config.advantage.kwargs = {"a": 2.0}
+    config.optimizer.learning_rate = 7e-4
+    added = {name: run for name, run in module.sweep(config).items() if name not in plain}
+    assert len(added) == 4 * 10
+    assert all(
+        run["advantage"] == {"name": "shrinkage", "kwargs": {"a": 2.0}} for run in added.values()
+    )
+    assert {run["optimizer.learning_rate"] for run in added.values()} == {7e-4}
+    assert {run["task.name"] for run in added.values()} == {
+        run["task.name"] for run in plain.values()
+    }
 
 
 def test_countdown_from_the_shorter_start_is_the_countdown_sweep():

@@ -11,7 +11,7 @@ from experiments.tasks.coloring import make
 
 @pytest.fixture(scope="module")
 def task():
-    return make()
+    return make(nodes=10, edges=15)
 
 
 def plain_reward(task, edges, answer):
