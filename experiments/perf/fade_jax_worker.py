@@ -128,9 +128,12 @@ def call_of(workload: Workload) -> Call:
         notes["flop"] = sample_flops(work_of(experiment)).total
         return Call(rl.sample, (state, prompts), False, notes)
     if workload.kind == "update":
-        notes["flop"] = learn_flops(work_of(experiment)).total
+        if workload.lengths == "fixed":
+            notes["flop"] = learn_flops(work_of(experiment)).total
         rollouts = random_rollouts(workload)
         rewards = task.verify((), rollouts.tokens, rollouts.token_mask)
+        if workload.lengths != "fixed":  # packing would leave completions without a gradient out
+            rewards += 1
         return Call(rl.update, (state, hyper, prompts, rollouts, rewards), True, notes)
     return Call(rl.train_steps, (state, task, hyper, workload.steps), True, notes)
 
