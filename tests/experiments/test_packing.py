@@ -183,7 +183,14 @@ def test_packed_batches_under_vmap(gradients):
         assert_same(gradients(batch)[1], jax.tree.map(lambda x, i=index: x[i], together))
 
 
-@pytest.mark.parametrize("name", CASES)
+# Those with terms of their own; the others take as long and differ in a token loss alone.
+_QUICK = ("sequence_surrogate", "importance")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in _QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
+)
 def test_packed_update_equals_padded(stale, name):
     """Every loss, with KL, entropy and importance, on batches without and with flat groups."""
     changes = {k: v for k, v in CASES[name][0].items() if k != "microbatches"}
@@ -201,7 +208,15 @@ def test_packed_update_equals_padded(stale, name):
 
 
 @pytest.mark.parametrize(
-    "reduction", ["sequence_sum", "token_mean", "sequence_mean", "constant_length_mean"]
+    "reduction",
+    [
+        "token_mean",
+        "sequence_mean",
+        *(
+            pytest.param(r, marks=pytest.mark.slow)
+            for r in ("sequence_sum", "constant_length_mean")
+        ),
+    ],
 )
 def test_packed_reductions_and_minibatches(stale, reduction):
     changes = {"reduction": reduction, "epochs": 2, "minibatches": 2, "clip_low": 0.1}
@@ -281,29 +296,31 @@ def products(model, tokens, scores, predicted):
     return model.num_layers * (token * tokens + score * scores) + head * predicted
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("seed", range(4))
-def test_packed_products_are_those_of_real_tokens_and_15_percent(shape, seed):
-    """32 prompts of 32 tokens, completions of a geometric law with a mean of 64, up to 256."""
-    model, prompt, longest = SHAPES[shape], 32, 256
-    drawn = np.random.default_rng(seed).geometric(1 / 64, 32)
-    lengths = np.minimum(drawn, longest)
+def packed_to_real(model, lengths, rows):
+    """Products of the packed rows of completions behind prompts of 32, by those of real tokens."""
+    prompt, longest = 32, 256
     batch = random_batch(lengths[:, None], prompt=prompt, completion=longest)
-    batch = batch._replace(length=jnp.full(32, prompt, jnp.int32))
-    sizes = sizes_of(batch, model=model)
-    packed = packing.pack(sizes, batch)
-    fed = lengths - 1
-    real = products(
-        model, np.sum(prompt + fed), np.sum(prompt**2 + fed * (prompt + fed)), lengths.sum()
-    )
+    batch = batch._replace(length=jnp.full(len(lengths), prompt, jnp.int32))
+    sizes = sizes_of(batch, rows, model)
+    computed = int(packing.pack(sizes, batch).count) * rows
     tile = -(-sizes.width // transformer.TILES)
     tiles = [(s, min(s + tile, sizes.width)) for s in range(0, sizes.width, tile)]
     scores = sum((end - start) * end for start, end in tiles)
-    rows = int(packed.count) * sizes.rows
-    done = products(model, rows * sizes.width, rows * scores, rows * sizes.predicted)
-    assert done <= 1.15 * real
-    padded = products(model, 32 * (prompt + longest - 1), 32 * (prompt + 255) ** 2, 32 * longest)
-    assert padded > 2.5 * real
+    done = products(model, computed * sizes.width, computed * scores, computed * sizes.predicted)
+    fed = lengths - 1
+    scores = np.sum(prompt**2 + fed * (prompt + fed))
+    return done / products(model, np.sum(prompt + fed), scores, np.sum(lengths))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_packed_products_are_those_of_real_tokens_and_15_percent(shape):
+    """Completions of a geometric law with a mean of 64, up to 256; padding has 2.8 times as many."""
+    model = SHAPES[shape]
+    drawn = [np.random.default_rng(seed).geometric(1 / 64, 32) for seed in range(6)]
+    lengths = np.minimum(drawn, 256)
+    assert packed_to_real(model, lengths[0], rows=2) <= 1.15  # of the benchmark
+    assert np.mean([packed_to_real(model, row, rows=1) for row in lengths]) <= 1.15
+    assert packed_to_real(model, lengths.ravel(), rows=2) <= 1.12
 
 
 def test_wider_rows_for_groups_with_long_prompts():
@@ -319,7 +336,13 @@ def test_wider_rows_for_groups_with_long_prompts():
     assert width(256, 16, packed_tokens=600).width == 512
 
 
-@pytest.mark.parametrize("mesh", [{"data": 4, "fsdp": 2}, {"data": 2, "fsdp": 2, "tensor": 2}])
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        pytest.param({"data": 4, "fsdp": 2}, marks=pytest.mark.slow),
+        {"data": 2, "fsdp": 2, "tensor": 2},
+    ],
+)
 def test_packed_rows_over_eight_devices(params, mesh):
     outcomes = []
     for sizes, packed_tokens in (({"data": 1}, 0), (mesh, 256)):
