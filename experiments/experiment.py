@@ -101,14 +101,6 @@ def build_experiment(config: Config, methods: Sequence[tuple[str, dict]] = ()) -
             f"prompts of {task.max_prompt} and completions of {task.max_completion} tokens do not"
             f" fit the model's context of {model.max_positions}"
         )
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    packed = config.learner.packed_tokens
-    if packed and packed < positions * parts:
-        each = f" on each of {parts} parts of the mesh" if parts > 1 else ""
-        raise ConfigError(
-            f"config.learner.packed_tokens must be 0 or at least {positions * parts}, a longest"
-            f" prompt and completion{each}, got {packed}"
-        )
     if not task.on_device:  # a data set may have too few prompts, or no demonstrations
         task.eval_prompts(config.evaluation.prompts)
         if config.warm_start.steps:

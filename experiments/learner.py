@@ -305,7 +305,7 @@ def _update_on(model, settings, state: TrainState, hyper, coefficients, batch: B
             denominator=jnp.where(denominator > 0, denominator, 1),
             microbatches=settings.learner.microbatches,
             skip_flat=skip_flat,
-            chunks=packed and (packed.count, packed.take),
+            chunks=packed and (packed.chunks, packed.take),
         )
 
     carry = state.params, state.opt_state

@@ -78,18 +78,24 @@ class Packed(NamedTuple):
     """A batch in packed rows.
 
     Attributes:
-      count: int32 [], chunks that hold all of its completions.
+      chunks: int32 [], their number.
       take: index of a chunk -> Chunk.
       used: int32 [], rows with a completion.
     """
 
-    count: jax.Array
+    chunks: jax.Array
     take: Callable[[Any], Chunk]
     used: jax.Array
 
 
 def packed_sizes(
-    model: ModelConfig, packed_tokens: int, *, prompt: int, group: int, completion: int
+    model: ModelConfig,
+    packed_tokens: int,
+    *,
+    prompts: int,
+    prompt: int,
+    group: int,
+    completion: int,
 ) -> Sizes:
     """Chooses the sizes of rows.
 
@@ -99,6 +105,7 @@ def packed_sizes(
     Args:
       model: static model config.
       packed_tokens: of one chunk, at most; one row for every part of the mesh if that is more.
+      prompts: P.
       prompt: S, tokens of the longest.
       group: G.
       completion: T, tokens of the longest.
@@ -119,7 +126,8 @@ def packed_sizes(
         further = (_rounded(least + k * completion // 2) for k in range(1, 7))
         widths += [width for width in further if width * parts <= packed_tokens]
     width = min(widths, key=cost)
-    rows = max(packed_tokens // (width * parts), 1) * parts
+    all_rows = -(-prompts * group // parts)
+    rows = min(max(packed_tokens // (width * parts), 1), all_rows) * parts
     predicted = max(width * completion // (prompt + completion - 1), completion)
     return Sizes(rows, width, predicted, _COMPLETIONS * -(-width // least))
 
@@ -280,7 +288,10 @@ def _write(sizes: Sizes, total: int, batch: Batch, lengths, place: _Places) -> R
             (index * group + jnp.arange(group) - lengths.size, place.first),
         ),
     )
-    return Rows(*inputs, *outputs, items[0] + lengths.size, items[1])
+    tokens, positions, prompt, completion = inputs
+    source, target = outputs
+    item, first = items[0] + lengths.size, items[1]
+    return Rows(tokens, positions, prompt, completion, source, target, item, first)
 
 
 def _replicate(x: jax.Array) -> jax.Array:

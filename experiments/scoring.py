@@ -21,9 +21,14 @@ def pack_batch(
     model: ModelConfig, settings: Config, batch: Batch, counts: jax.Array | None = None
 ) -> packing.Packed:
     """Packs a batch as config.learner.packed_tokens says; see `packing.pack`."""
-    (_, prompt), (_, group, completion) = batch.prompts.shape, batch.completions.shape
+    (prompts, prompt), (_, group, completion) = batch.prompts.shape, batch.completions.shape
     sizes = packing.packed_sizes(
-        model, settings.learner.packed_tokens, prompt=prompt, group=group, completion=completion
+        model,
+        settings.learner.packed_tokens,
+        prompts=prompts,
+        prompt=prompt,
+        group=group,
+        completion=completion,
     )
     return packing.pack(sizes, batch, counts)
 
@@ -82,7 +87,7 @@ def log_probs_in_parts(model: ModelConfig, settings: Config, prompts, rollouts, 
         return out.at[chunk.rows.items].set(found, mode="drop")
 
     zeros = jnp.zeros((number * group, longest), jnp.float32)
-    return jax.lax.fori_loop(0, packed.count, add, zeros).reshape(rollouts.tokens.shape)
+    return jax.lax.fori_loop(0, packed.chunks, add, zeros).reshape(rollouts.tokens.shape)
 
 
 def _head_arguments(settings: Config) -> dict[str, Any]:

@@ -79,6 +79,9 @@ def make_experiment(workload: Workload) -> Experiment:
     config.warm_start.steps = 0
     if workload.kind == "update" and workload.lengths != "fixed":
         config.learner.packed_tokens = 2 * workload.tokens
+    elif workload.kind == "update" and shape.d_model < 384:  # parts that fit a core's cache
+        fit = max(workload.sequences * workload.tokens // 512, 1)
+        config.learner.microbatches = math.gcd(workload.prompts, fit)
     config.learner.head_rank = workload.kind != "update"  # the baselines do not measure it
     if workload.kind == "rollout":
         config.optimizer.name = "sgd"  # the samplers of the baselines hold no optimizer state

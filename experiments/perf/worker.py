@@ -142,7 +142,7 @@ def _family(
     return distinct, kept[0], grouped, kept[1]
 
 
-def _real(kind: str, shape: str) -> Workload:
+def _real_lengths(kind: str, shape: str) -> Workload:
     name = f"{kind}_{shape}_real_lengths"
     return Workload(name, kind, SHAPES[shape], 32, 1, 32, 256, lengths="geometric")
 
@@ -154,8 +154,11 @@ WORKLOADS = (
     *_family("rollout", "tiny", 32, 32, 64),
     *_family("update", "smollm2", 16, 32, 96),
     *_family("update", "tiny", 16, 32, 96),
-    _real("update", "smollm2"),
-    _real("update", "tiny"),
+    *(
+        row
+        for plain in (_real_lengths("update", "smollm2"), _real_lengths("update", "tiny"))
+        for row in (plain, plain._replace(name=f"{plain.name}_kept", variant="kept"))
+    ),
     _HEAD,
     *(_HEAD._replace(name=f"head_{v}", variant=v) for v in ("rows", "logits")),
     Workload("step_tiny", "step", SHAPES["tiny"], 8, 8, 16, 16, steps=5),

@@ -38,7 +38,8 @@ def random_batch(lengths, seed=0, prompt=S, completion=T, vocabulary=7) -> Batch
         jnp.asarray(rng.integers(1, prompt + 1, len(lengths)), jnp.int32),
         jnp.asarray(rng.integers(0, vocabulary, shape), jnp.int32),
         jnp.asarray(mask),
-        *(jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(2)),
+        jnp.asarray(rng.normal(size=shape), jnp.float32),
+        jnp.asarray(rng.normal(size=shape), jnp.float32),
         jnp.asarray(rng.normal(size=lengths.shape), jnp.float32),
     )
 
@@ -50,8 +51,10 @@ def lengths_of(prompts, group, longest=T):
 
 
 def sizes_of(batch, rows=1, model=MODEL):
-    (_, prompt), (_, group, completion) = batch.prompts.shape, batch.mask.shape
-    sizes = packing.packed_sizes(model, 0, prompt=prompt, group=group, completion=completion)
+    (prompts, prompt), (_, group, completion) = batch.prompts.shape, batch.mask.shape
+    sizes = packing.packed_sizes(
+        model, 0, prompts=prompts, prompt=prompt, group=group, completion=completion
+    )
     return sizes._replace(rows=rows)
 
 
@@ -85,7 +88,7 @@ def test_pack_holds_every_completion_once(lengths):
     sizes = sizes_of(batch)
     packed = packing.pack(sizes, batch)
     found = {}
-    for index in range(int(packed.count)):
+    for index in range(int(packed.chunks)):
         chunk = packed.take(index)
         for item, prompt, completion in read_back(batch, chunk.rows):
             assert item not in found
@@ -107,7 +110,7 @@ def test_pack_by_hand():
     batch = random_batch([[9], [8], [3], [1]])._replace(length=jnp.full(4, 4, jnp.int32))
     sizes = packing.Sizes(rows=2, width=16, predicted=12, completions=4)
     packed = packing.pack(sizes, batch)
-    assert (int(packed.used), int(packed.count)) == (3, 2)
+    assert (int(packed.used), int(packed.chunks)) == (3, 2)
     items = [np.asarray(packed.take(i).rows.items).tolist() for i in range(2)]
     assert items == [[[0, 3, 4, 4], [1, 4, 4, 4]], [[2, 4, 4, 4], [4, 4, 4, 4]]]
     # Two completions of one prompt share it: 4 + 4 + 5 tokens in the one row.
@@ -146,7 +149,7 @@ def gradients_fixture():
             return jax.tree.map(jnp.add, total, more)
 
         zeros = 0.0, jax.tree.map(jnp.zeros_like, params)
-        by_chunks = jax.lax.fori_loop(0, packed.count, add, zeros)
+        by_chunks = jax.lax.fori_loop(0, packed.chunks, add, zeros)
         return jax.value_and_grad(padded)(params, batch), by_chunks
 
     return both
@@ -259,7 +262,7 @@ def test_groups_without_a_gradient_take_no_rows():
     packed = packing.pack(sizes_of(batch), batch, counts)
     few = jax.tree.map(lambda x: x[counts], batch)
     assert int(packed.used) == int(packing.pack(sizes_of(few), few).used)
-    items = np.concatenate([np.ravel(packed.take(i).rows.items) for i in range(int(packed.count))])
+    items = np.concatenate([np.ravel(packed.take(i).rows.items) for i in range(int(packed.chunks))])
     assert sorted(items[items < 8]) == [2, 3, 6, 7]
 
 
@@ -302,7 +305,7 @@ def packed_to_real(model, lengths, rows):
     batch = random_batch(lengths[:, None], prompt=prompt, completion=longest)
     batch = batch._replace(length=jnp.full(len(lengths), prompt, jnp.int32))
     sizes = sizes_of(batch, rows, model)
-    computed = int(packing.pack(sizes, batch).count) * rows
+    computed = int(packing.pack(sizes, batch).chunks) * rows
     tile = -(-sizes.width // transformer.TILES)
     tiles = [(s, min(s + tile, sizes.width)) for s in range(0, sizes.width, tile)]
     scores = sum((end - start) * end for start, end in tiles)
@@ -327,13 +330,14 @@ def test_wider_rows_for_groups_with_long_prompts():
     def width(prompt, group, packed_tokens=4096):
         model = SHAPES["smollm2"]
         return packing.packed_sizes(
-            model, packed_tokens, prompt=prompt, group=group, completion=256
+            model, packed_tokens, prompts=32, prompt=prompt, group=group, completion=256
         )
 
     assert width(32, 1) == packing.Sizes(14, 288, 256, 16)
     assert width(256, 1).width == 512
     assert width(256, 16).width > 2 * 512
     assert width(256, 16, packed_tokens=600).width == 512
+    assert width(32, 1, packed_tokens=2**31 - 1).rows == 32  # as many as there are completions
 
 
 @pytest.mark.parametrize(
@@ -364,11 +368,11 @@ def test_packed_rows_over_eight_devices(params, mesh):
         np.testing.assert_allclose(metrics[name], packed_metrics[name], rtol=2e-4, atol=1e-5)
 
 
-def test_packed_tokens_must_hold_the_longest():
+def test_packed_tokens_take_the_place_of_microbatches():
     config = test_sharding.divisible_config()
-    config.learner.packed_tokens = 5
-    with pytest.raises(ConfigError, match=r"packed_tokens must be 0 or at least .*, got 5"):
-        build_experiment(config)
     config.learner.packed_tokens, config.learner.microbatches = 4096, 2
     with pytest.raises(ConfigError, match=r"microbatches must be 1 with .*packed_tokens = 4096"):
+        validate(config)
+    config.learner.packed_tokens = -1
+    with pytest.raises(ConfigError, match=r"packed_tokens must be a whole number >= 0, got -1"):
         validate(config)
