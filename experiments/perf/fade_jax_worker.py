@@ -135,8 +135,7 @@ def call_of(workload: Workload) -> Call:
             notes["flop"] = learn_flops(work_of(experiment)).total
         rollouts = random_rollouts(workload)
         rewards = task.verify((), rollouts.tokens, rollouts.token_mask)
-        if workload.lengths != "fixed":  # packing would leave completions without a gradient out
-            rewards += 1
+        rewards += 1  # an update may leave completions without a gradient out
         return Call(rl.update, (state, hyper, prompts, rollouts, rewards), True, notes)
     return Call(rl.train_steps, (state, task, hyper, workload.steps), True, notes)
 
