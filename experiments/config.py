@@ -107,6 +107,11 @@ def default_config() -> Config:
     # Gradient accumulation inside a minibatch: saves memory, fits a CPU's cache, and skips the
     # microbatches whose advantages are all 0.
     config.learner.microbatches = 1
+    # In place of microbatches, for completions of different lengths: pack them, without their
+    # padding, into rows of which so many tokens are held in memory at a time (experiments.packing).
+    # It is one row on each device at least; a good choice is the longest prompt and completion
+    # twice, and more for groups with long prompts. 0: no packing.
+    config.learner.packed_tokens = 0
     # A token loss: clipped_surrogate, sequence_surrogate (one ratio for a sequence), cispo,
     # policy_gradient, or the import path of a function (objective.loss_function); kwargs are its
     # arguments, of which a sweep may vary the floating-point ones in one program.

@@ -44,6 +44,23 @@ def split_rows(tree: Any, count: int) -> Any:
     return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), tree)
 
 
+def has_gradient(batch: Batch, skip_flat: bool) -> jax.Array:
+    """Returns which groups an update has to compute, bool [P]: with `skip_flat` not all."""
+    return jnp.any(batch.advantages != 0, axis=-1) | (not skip_flat)
+
+
+def split_batch(batch: Batch, microbatches: int, skip_flat: bool) -> tuple[jax.Array, Callable]:
+    """Returns the number of microbatches that an update has to compute, and index -> one of them.
+
+    With `skip_flat` groups without an advantage come last.
+    """
+    counts = has_gradient(batch, skip_flat)
+    order = jnp.argsort(~counts, stable=True)
+    split = split_rows(jax.tree.map(lambda x: x[order], batch), microbatches)
+    needed = -(-jnp.sum(counts) // (counts.size // microbatches))
+    return needed, lambda index: jax.tree.map(lambda x: x[index], split)
+
+
 def gradient_update(
     loss: Callable,
     optimizer: optax.GradientTransformation,
@@ -52,13 +69,14 @@ def gradient_update(
     batch: Batch,
     *,
     denominator: jax.Array,
-    microbatches: int,
+    microbatches: int = 1,
     skip_flat: bool = True,
+    chunks: tuple[jax.Array, Callable] | None = None,
 ):
     """Makes one optimizer update of sum(loss) / denominator, accumulated over microbatches.
 
     Args:
-      loss: (params, batch) -> (sum over the batch, Parts).
+      loss: (params, microbatch or chunk) -> (sum over it, Parts).
       optimizer: of optax.
       params: parameters.
       opt_state: of `optimizer`.
@@ -67,22 +85,21 @@ def gradient_update(
       microbatches: number of equal parts of the batch that are held in memory one after another.
       skip_flat: groups without an advantage have no gradient, and microbatches that hold nothing
         else are left out.
+      chunks: in place of microbatches: how many there are, which may be traced, and
+        index -> what `loss` reads of one.
 
     Returns:
       ((params, opt_state), (metrics, Parts)), with the metrics loss and gradient_norm (before
       clipping).
     """
     value_and_grad = jax.value_and_grad(loss, has_aux=True)
-    if microbatches == 1:
+    if chunks is None and microbatches == 1:
         (total, parts), gradient = value_and_grad(params, batch)
     else:
-        counts = jnp.any(batch.advantages != 0, axis=-1) | (not skip_flat)
-        order = jnp.argsort(~counts, stable=True)  # those left out come last
-        split = split_rows(jax.tree.map(lambda x: x[order], batch), microbatches)
-        needed = -(-jnp.sum(counts) // (counts.size // microbatches))
+        needed, take = chunks or split_batch(batch, microbatches, skip_flat)
 
         def compute(index):
-            return value_and_grad(params, jax.tree.map(lambda x: x[index], split))
+            return value_and_grad(params, take(index))
 
         def accumulate(index, carry):
             (total, parts), gradient = carry

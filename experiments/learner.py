@@ -1,7 +1,7 @@
 """The pure part of training: train state, policy update, SFT update.
 
 `policy_update` sits between a sampling loop and optax. It knows the advantage only as a
-transformation and the loss only by name, so that every ablation is the same step. Below: rollout,
+transformation and the loss only by name, so that every ablation is the same step. Below: scoring,
 advantages, objective, gradients. Above: step_functions.
 """
 
@@ -16,13 +16,14 @@ from jax.typing import ArrayLike
 
 from experiments import advantages, objective, policy
 from experiments.config import Config
-from experiments.gradients import Batch, Parts, gradient_update, split_rows
+from experiments.gradients import Batch, Parts, gradient_update, has_gradient
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.objective import REDUCTIONS, Coefficients, Compared
 from experiments.optimizers import make_optimizer, sft_optimizer
 from experiments.resampling import overlong_punishment
-from experiments.rollout import Rollouts, completion_log_probs, log_probs_and_entropies
+from experiments.rollout import Rollouts, completion_log_probs
+from experiments.scoring import log_probs_in_parts, pack_batch, part_log_probs
 from fade_jax import losses
 from fade_jax.diagnostics import batch_metrics
 from fade_jax.losses import token_mean
@@ -254,7 +255,7 @@ def policy_update(
 def _compare(model: ModelConfig, settings, state: TrainState, prompts, rollouts) -> Compared:
     """Computes what the terms of the objective need from other policies than the one that moves."""
     old_log_probs, importance, reference, divergence = rollouts.log_probs, (), (), ()
-    log_probs = partial(_log_probs_in_parts, model, settings, prompts, rollouts.tokens)
+    log_probs = partial(log_probs_in_parts, model, settings, prompts, rollouts)
     if cap := settings.learner.importance_cap:
         old_log_probs = log_probs(policy.join(settings, state.params, state.base))
         importance = objective.truncated_importance(old_log_probs, rollouts.log_probs, cap)
@@ -279,23 +280,21 @@ def _shaped_rewards(settings, rewards, lengths, coefficients, compared: Compared
 def _update_on(model, settings, state: TrainState, hyper, coefficients, batch: Batch):
     """Makes epochs of minibatch updates; returns ((params, opt_state), metrics)."""
     reduce = REDUCTIONS[settings.learner.reduction]
+    skip_flat = not objective.counts_all_rollouts(settings)
+    longest = batch.mask.shape[-1]
 
     def loss(params, part):
-        log_probs, entropies = log_probs_and_entropies(
-            model,
-            policy.join(settings, params, state.base),
-            part.prompts,
-            part.length,
-            part.completions,
-            temperature=settings.sampling.temperature,
-            vocabulary_shards=settings.mesh.tensor,
-        )
-        return objective.batch_loss(settings, hyper.loss, coefficients, part, log_probs, entropies)
+        params = policy.join(settings, params, state.base)
+        part, found = part_log_probs(model, settings, params, part, longest)
+        return objective.batch_loss(settings, hyper.loss, coefficients, part, *found)
 
     def update(carry, indices):
         params, opt_state = carry
         minibatch = jax.tree.map(lambda x: x[indices], batch) if indices is not None else batch
         denominator = reduce(jnp.zeros_like(minibatch.mask), minibatch.mask)[1]
+        packed = None
+        if settings.learner.packed_tokens:
+            packed = pack_batch(model, settings, minibatch, has_gradient(minibatch, skip_flat))
         return gradient_update(
             loss,
             make_optimizer(settings.optimizer, hyper.learning_rate),
@@ -305,7 +304,8 @@ def _update_on(model, settings, state: TrainState, hyper, coefficients, batch: B
             # A batch in which nothing counts has a loss of 0, not NaN.
             denominator=jnp.where(denominator > 0, denominator, 1),
             microbatches=settings.learner.microbatches,
-            skip_flat=not objective.counts_all_rollouts(settings),
+            skip_flat=skip_flat,
+            chunks=packed and (packed.chunks, packed.take),
         )
 
     carry = state.params, state.opt_state
@@ -334,23 +334,6 @@ def _refreshed(model: ModelConfig, settings, state: TrainState, params):
     due = (state.step + 1) % every == 0
     now = policy.reference(settings, model, params, state.base)
     return jax.tree.map(partial(jnp.where, due), now, state.reference)
-
-
-def _log_probs_in_parts(model: ModelConfig, settings, prompts, completions, params) -> jax.Array:
-    """Log-probabilities [P, G, T] without a gradient, one microbatch in memory after another."""
-
-    def of_part(part):
-        return completion_log_probs(
-            model,
-            params,
-            *part,
-            temperature=settings.sampling.temperature,
-            vocabulary_shards=settings.mesh.tensor,
-        )
-
-    count = settings.learner.minibatches * settings.learner.microbatches
-    parts = split_rows((prompts.tokens, prompts.length, completions), count)
-    return jax.lax.map(of_part, parts).reshape(completions.shape)
 
 
 def sft_update(model: ModelConfig, settings, params, opt_state, demonstrations):

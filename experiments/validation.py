@@ -127,6 +127,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "learner.epochs": _SIZE,
     "learner.minibatches": _SIZE,
     "learner.microbatches": _SIZE,
+    "learner.packed_tokens": _whole(0),
     "learner.clip_low": _FRACTION,
     "learner.clip_high": _NOT_NEGATIVE,
     "learner.loss.name": _NAME,
@@ -283,6 +284,12 @@ def validate(config: Config) -> None:
         "learner.microbatches",
         config.learner.microbatches,
         f"a divisor of the minibatch of {config.prompts // config.learner.minibatches} prompts",
+    )
+    _require(
+        not config.learner.packed_tokens or config.learner.microbatches == 1,
+        "learner.microbatches",
+        config.learner.microbatches,
+        f"1 with config.learner.packed_tokens = {config.learner.packed_tokens}",
     )
     _check_divides(config, "steps_per_call", "steps")
     _check_divides(config, "steps_per_call", "evaluation.every")

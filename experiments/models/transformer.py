@@ -214,6 +214,53 @@ def forward(config, params, tokens, length, completions):
     return _at_last(prompt, length), completion
 
 
+# Parts that a packed row is cut into: the queries of each see no keys of later ones.
+TILES = 4
+
+
+def forward_packed(config, params, tokens, positions, prompt, completion):
+    """Runs one differentiable causal pass over rows that hold several prompts and completions.
+
+    A token sees what comes before it in its row of the same prompt: the prompt, and the completion
+    that it belongs to.
+
+    Args:
+      config: a ModelConfig.
+      params: as from init_params.
+      tokens: i32 [R, W].
+      positions: i32 [R, W], from the beginning of each prompt on.
+      prompt: i32 [R, W], a number for each prompt of a row.
+      completion: i32 [R, W], a number from 1 on for each completion of a row; 0 for prompts.
+
+    Returns:
+      Hidden states [R, W, D].
+    """
+    width = tokens.shape[1]
+    steps = jnp.arange(width)
+    tile = -(-width // TILES)
+
+    def seen(rows, columns):
+        """Mask [R, 1, 1, Q, 1, N] for `attention`."""
+        same = prompt[:, rows, None] == prompt[:, None, columns]
+        its_own = completion[:, rows, None] == completion[:, None, columns]
+        mask = same & (its_own | (completion[:, None, columns] == 0))
+        mask &= steps[rows, None] >= steps[columns]
+        return mask[:, None, None, :, None]
+
+    def attend(query, key, value):
+        keys, values = arrange_kv(key, value)
+        out = []
+        for start in range(0, width, tile):
+            end = min(start + tile, width)
+            mask = seen(slice(start, end), slice(0, end))
+            segment = keys[..., :end], values[..., :end, :], mask
+            out.append(attention(query[:, :, start:end], [segment]))
+        return jnp.concatenate(out, axis=2), None
+
+    hidden, _ = _apply(config, params, tokens[:, None], positions[:, None], attend)
+    return hidden[:, 0]
+
+
 def _apply(config, params, *arguments) -> Any:
     return Transformer(config).apply({"params": params}, *arguments)
 

@@ -77,6 +77,11 @@ def make_experiment(workload: Workload) -> Experiment:
     # With one rollout per group, an advantage relative to the group would be 0.
     config.advantage = {"name": "grpo" if workload.group_size > 1 else "reinforce", "kwargs": {}}
     config.warm_start.steps = 0
+    if workload.kind == "update" and workload.lengths != "fixed":
+        config.learner.packed_tokens = 2 * workload.tokens
+    elif workload.kind == "update" and shape.d_model < 384:  # parts that fit a core's cache
+        fit = max(workload.sequences * workload.tokens // 512, 1)
+        config.learner.microbatches = math.gcd(workload.prompts, fit)
     config.learner.head_rank = workload.kind != "update"  # the baselines do not measure it
     if workload.kind == "rollout":
         config.optimizer.name = "sgd"  # the samplers of the baselines hold no optimizer state
@@ -126,9 +131,11 @@ def call_of(workload: Workload) -> Call:
         notes["flop"] = sample_flops(work_of(experiment)).total
         return Call(rl.sample, (state, prompts), False, notes)
     if workload.kind == "update":
-        notes["flop"] = learn_flops(work_of(experiment)).total
+        if workload.lengths == "fixed":
+            notes["flop"] = learn_flops(work_of(experiment)).total
         rollouts = random_rollouts(workload)
         rewards = task.verify((), rollouts.tokens, rollouts.token_mask)
+        rewards += 1  # an update may leave completions without a gradient out
         return Call(rl.update, (state, hyper, prompts, rollouts, rewards), True, notes)
     return Call(rl.train_steps, (state, task, hyper, workload.steps), True, notes)
 
@@ -151,12 +158,11 @@ def random_rollouts(workload: Workload) -> Rollouts:
     shape = (workload.prompts, workload.group_size, workload.completion)
     nats = np.float32(np.log(workload.shape.vocab_size))
     noise = rng.normal(0, 0.01, shape).astype(np.float32)
-    return Rollouts(
-        jnp.asarray(rng.integers(0, workload.shape.vocab_size, shape, np.int32)),
-        jnp.ones(shape),
-        jnp.asarray(noise - nats),
-        jnp.full(shape, nats),
-    )
+    tokens = rng.integers(0, workload.shape.vocab_size, shape, np.int32)
+    lengths = np.reshape(workload.completion_lengths(), shape[:2])
+    mask = (np.arange(workload.completion) < lengths[..., None]).astype(np.float32)
+    arrays = np.where(mask > 0, tokens, 0), mask, (noise - nats) * mask, nats * mask
+    return Rollouts(*map(jnp.asarray, arrays))
 
 
 def prepare(workload: Workload) -> tuple[RunOnce, dict]:

@@ -150,8 +150,12 @@ def _rollout(workload: Workload) -> dict:
 
 
 def _update(workload: Workload) -> dict:
-    tokens = torch.randint(workload.shape.vocab_size, (workload.sequences, workload.tokens))
-    mask = torch.ones_like(tokens)
+    lengths = torch.tensor(workload.completion_lengths())[:, None]
+    longest = int(lengths.max())  # as TRL pads a batch
+    size = workload.sequences, workload.prompt + longest
+    real = torch.arange(longest) < lengths
+    mask = torch.cat([torch.ones(size[0], workload.prompt, dtype=bool), real], dim=1).long()
+    tokens = torch.randint(workload.shape.vocab_size, size) * mask
     completions = tokens[:, workload.prompt :]
     nats = torch.tensor(float(workload.shape.vocab_size)).log()
     old = 0.01 * torch.randn(completions.shape) - nats
@@ -160,13 +164,14 @@ def _update(workload: Workload) -> dict:
     def surrogate(log_probs):
         ratio = torch.exp(log_probs - old)
         clipped = torch.clamp(ratio, 0.8, 1.2)
-        return -torch.min(ratio * advantages, clipped * advantages).sum() / workload.sequences
+        least = torch.min(ratio * advantages, clipped * advantages)
+        return -(least * real).sum() / workload.sequences
 
     def head_of_logits(hidden, unembedding):
         logits = hidden @ unembedding.T
         log_probs = selective_log_softmax(logits, completions)
         with torch.no_grad():  # as TRL does: the entropy is a metric
-            entropy = entropy_from_logits(logits).mean()
+            entropy = entropy_from_logits(logits)[real].mean()
         return surrogate(log_probs), entropy
 
     def with_logits(model, head):
@@ -180,11 +185,12 @@ def _update(workload: Workload) -> dict:
         add_fused_lm_head(model, outputs=("log_probs", "entropy"))
         labels = tokens.clone()
         labels[:, : workload.prompt] = -100
+        labels[mask == 0] = -100
 
         def loss():
             out = model(input_ids=tokens, attention_mask=mask, labels=labels, fused_lm_head=True)
-            kept = slice(-workload.completion, None)
-            return surrogate(out.log_probs[:, kept]), out.entropy[:, kept].detach().mean()
+            kept = slice(-longest, None)
+            return surrogate(out.log_probs[:, kept]), out.entropy[:, kept].detach()[real].mean()
 
         return loss
 

@@ -177,11 +177,14 @@ def _update(workload: Workload) -> tuple[RunOnce, dict]:
     rng = np.random.default_rng(0)
     sizes = workload.sequences, workload.completion
     prompts = rng.integers(1, workload.shape.vocab_size, (workload.sequences, workload.prompt))
+    lengths = np.array(workload.completion_lengths())[:, None]
+    mask = np.arange(workload.completion) < lengths  # tunix pads to the longest possible
+    completions = rng.integers(1, workload.shape.vocab_size, sizes) * mask
     example = common.TrainExample(
         prompt_ids=jnp.asarray(prompts),
         prompt_mask=jnp.ones((workload.sequences, workload.prompt), bool),
-        completion_ids=jnp.asarray(rng.integers(1, workload.shape.vocab_size, sizes)),
-        completion_mask=jnp.ones(sizes, bool),
+        completion_ids=jnp.asarray(completions),
+        completion_mask=jnp.asarray(mask),
         advantages=jnp.asarray(rng.integers(0, 2, workload.sequences), jnp.float32),
         ref_per_token_logps=None,
         old_per_token_logps=jnp.asarray(

@@ -51,6 +51,8 @@ class Workload(NamedTuple):
       steps: of one repetition, one after another.
       variant: of fade_jax only: "kept" for an update with remat_keeps="products"; "rows" or
         "logits" for a head that is not fused.
+      lengths: of the completions: "fixed", or "geometric" with a mean of 1/4 of `completion`, which
+        is then the longest possible.
     """
 
     name: str
@@ -62,6 +64,16 @@ class Workload(NamedTuple):
     completion: int
     steps: int = 1
     variant: str = ""
+    lengths: str = "fixed"
+
+    def completion_lengths(self) -> list[int]:
+        """Returns the tokens of each completion, the same for all implementations."""
+        if self.lengths == "fixed":
+            return [self.completion] * self.sequences
+        import numpy as np  # each environment has it
+
+        drawn = np.random.default_rng(0).geometric(4 / self.completion, self.sequences)
+        return np.minimum(drawn, self.completion).tolist()
 
     @property
     def sequences(self) -> int:
@@ -82,13 +94,14 @@ class Workload(NamedTuple):
     def amount(self) -> float:
         """The numerator of the rate for one step; 1 for seconds.
 
-        A rollout counts new tokens, an update all tokens of all sequences.
+        A rollout counts new tokens, an update all tokens of all sequences, without padding.
         """
         if self.kind == "product":
             return 2 * self.prompt**3 / 1e9
         if self.kind == "step":
             return 1
-        return self.sequences * (self.completion if self.kind == "rollout" else self.tokens)
+        completions = sum(self.completion_lengths())
+        return completions + (0 if self.kind == "rollout" else self.sequences * self.prompt)
 
     @property
     def baseline(self) -> "Workload":
@@ -103,7 +116,8 @@ class Workload(NamedTuple):
         group = f"{self.prompts} prompts"
         if self.group_size > 1:
             group += f" x {self.group_size} rollouts"
-        sizes = f"{group}, {self.prompt} + {self.completion} tokens"
+        most = "up to " if self.lengths == "geometric" else ""
+        sizes = f"{group}, {self.prompt} + {most}{self.completion} tokens"
         if self.kind == "product":
             sizes = f"{self.prompt} x {self.prompt}"
         if self.kind == "head":
@@ -128,6 +142,11 @@ def _family(
     return distinct, kept[0], grouped, kept[1]
 
 
+def _real_lengths(kind: str, shape: str) -> Workload:
+    name = f"{kind}_{shape}_real_lengths"
+    return Workload(name, kind, SHAPES[shape], 32, 1, 32, 256, lengths="geometric")
+
+
 _HEAD = Workload("head", "head", SHAPES["smollm2"], 16, 1, 32, 96)
 WORKLOADS = (
     Workload("product", "product", SHAPES["tiny"], 1, 1, 2048, 0),
@@ -135,6 +154,11 @@ WORKLOADS = (
     *_family("rollout", "tiny", 32, 32, 64),
     *_family("update", "smollm2", 16, 32, 96),
     *_family("update", "tiny", 16, 32, 96),
+    *(
+        row
+        for plain in (_real_lengths("update", "smollm2"), _real_lengths("update", "tiny"))
+        for row in (plain, plain._replace(name=f"{plain.name}_kept", variant="kept"))
+    ),
     _HEAD,
     *(_HEAD._replace(name=f"head_{v}", variant=v) for v in ("rows", "logits")),
     Workload("step_tiny", "step", SHAPES["tiny"], 8, 8, 16, 16, steps=5),

@@ -63,7 +63,7 @@ TAKES = {
     "sampling.top_p": FRACTION, "sampling.top_k": INDEX,
     "sampling.end_tokens": {"tuple"}, "advantage.name": {"string", "word"},
     "advantage.kwargs": {"dict"}, "learner.epochs": COUNT, "learner.minibatches": COUNT,
-    "learner.microbatches": COUNT, "learner.clip_low": FRACTION,
+    "learner.microbatches": COUNT, "learner.packed_tokens": INDEX, "learner.clip_low": FRACTION,
     "learner.clip_high": POSITIVE | {"zero"}, "learner.reduction": set(),
     "learner.loss.name": {"string", "word"}, "learner.loss.kwargs": {"dict"},
     "learner.importance_cap": POSITIVE | {"zero"},

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments.config import ConfigError
@@ -89,7 +90,17 @@ def test_workload_amounts_and_baselines():
     for name in ("update_tiny_kept", "update_tiny_grouped_kept"):
         assert by_name[name].baseline == by_name["update_tiny"]._replace(name="")
     sizes = [len(group) for group in benchmark.families(WORKLOADS)]
-    assert sizes == [1, 2, 2, 4, 4, 3, 1]
+    assert sizes == [1, 2, 2, 4, 4, 2, 2, 3, 1]
+
+
+def test_workload_lengths_are_geometric_and_the_same_for_baselines():
+    workload = next(w for w in WORKLOADS if w.name == "update_tiny_real_lengths")
+    lengths = workload.completion_lengths()
+    drawn = np.random.default_rng(0).geometric(1 / 64, 32)
+    assert lengths == [min(int(n), 256) for n in drawn]
+    assert workload.amount == sum(lengths) + 32 * 32
+    assert workload.baseline.completion_lengths() == lengths
+    assert "32 + up to 256 tokens" in workload.title()
 
 
 @pytest.mark.slow
@@ -97,19 +108,20 @@ def test_measure_runs_every_kind():
     workloads = [
         Workload("rollout_x", "rollout", SHAPE, 2, 2, 3, 2),
         Workload("update_x", "update", SHAPE, 4, 1, 3, 2, variant="kept"),
+        Workload("update_y", "update", SHAPE, 4, 1, 3, 6, lengths="geometric"),
         *(HEAD._replace(name=f"head_{v}", variant=v) for v in ("", "rows", "logits")),
         Workload("step_x", "step", SHAPE, 2, 2, 3, 2, steps=2),
     ]
     results = json.loads(json.dumps(benchmark.measure(workloads, [OURS, TORCH], 1, None, silent)))
-    assert len(results["entries"]) == 12
+    assert len(results["entries"]) == 14
     for entry in results["entries"]:
         if entry["implementation"] == "fade_jax":
             assert (entry["status"], len(entry["seconds"])) == ("ok", 1)
             assert entry["peak_bytes"] > 1e7
         else:
             assert entry["status"] == "not installed"
-    assert len(results["workloads"]) == 6
-    assert benchmark.report(results | {"device": "cpu"}).count("| not installed ") == 6
+    assert len(results["workloads"]) == 7
+    assert benchmark.report(results | {"device": "cpu"}).count("| not installed ") == 7
 
 
 def test_run_interleaved_reports_a_failed_process():
