@@ -261,6 +261,8 @@ def make_sample_fn(config: Config, mesh: Mesh, task: Task, model: ModelConfig) -
                 top_p=config.sampling.top_p,
                 top_k=config.sampling.top_k,
                 vocab_size=task.vocab_size,
+                slots=config.sampling.slots,
+                loops=config.sampling.loops,
             )
         return jax.lax.with_sharding_constraint(rollouts, by_prompt)
 
