@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from experiments import slot_plan
 from experiments import slots as slot_loops
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
@@ -208,7 +209,7 @@ def sample(
     axes = slot_loops.prompt_axes()
     shards = math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes)
     completions = shape[0] // shards * group_size
-    plan = slot_loops.make_plan(completions, max_tokens, slots=slots, loops=loops)
+    plan = slot_plan.make_plan(completions, max_tokens, slots=slots, loops=loops)
     if plan is None or shape[0] % shards:
         return slot_loops.sample_plainly(policy(params), tokens, length, uniforms, limits, shape)
     if limits is None:

@@ -47,10 +47,12 @@ class Workload(NamedTuple):
       prompts: distinct prompts.
       group_size: completions of each.
       prompt: tokens of each.
-      completion: tokens of each; no completion ends early.
+      completion: tokens of each, at most.
       steps: of one repetition, one after another.
       variant: of fade_jax only: "kept" for an update with remat_keeps="products"; "rows" or
         "logits" for a head that is not fused.
+      lengths: "fixed" if no completion ends early; "geometric" if they have the lengths of
+        `completion_lengths`.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Workload(NamedTuple):
     completion: int
     steps: int = 1
     variant: str = ""
+    lengths: str = "fixed"
 
     @property
     def sequences(self) -> int:
@@ -82,12 +85,15 @@ class Workload(NamedTuple):
     def amount(self) -> float:
         """The numerator of the rate for one step; 1 for seconds.
 
-        A rollout counts new tokens, an update all tokens of all sequences.
+        A rollout counts new tokens up to the ends of completions, an update all tokens of all
+        sequences.
         """
         if self.kind == "product":
             return 2 * self.prompt**3 / 1e9
         if self.kind == "step":
             return 1
+        if self.kind == "rollout" and self.lengths == "geometric":
+            return sum(completion_lengths(self))
         return self.sequences * (self.completion if self.kind == "rollout" else self.tokens)
 
     @property
@@ -103,12 +109,24 @@ class Workload(NamedTuple):
         group = f"{self.prompts} prompts"
         if self.group_size > 1:
             group += f" x {self.group_size} rollouts"
-        sizes = f"{group}, {self.prompt} + {self.completion} tokens"
+        most = "at most " if self.lengths == "geometric" else ""
+        sizes = f"{group}, {self.prompt} + {most}{self.completion} tokens"
         if self.kind == "product":
             sizes = f"{self.prompt} x {self.prompt}"
         if self.kind == "head":
             sizes = f"{self.sequences * self.tokens} tokens"
         return f"{self.name}: {sizes}"
+
+
+def completion_lengths(workload: Workload) -> list[int]:
+    """Returns the lengths of a geometric law with a mean of a quarter of `completion`, its cap.
+
+    Of all completions of the first prompt, then of the second, and so on: the same for a baseline.
+    """
+    import numpy as np  # every environment has it, but `Worker` needs none
+
+    drawn = np.random.default_rng(0).geometric(4 / workload.completion, workload.sequences)
+    return np.minimum(drawn, workload.completion).tolist()
 
 
 def workload_from_json(fields: dict) -> Workload:
@@ -128,11 +146,19 @@ def _family(
     return distinct, kept[0], grouped, kept[1]
 
 
+def _real_lengths(shape: str) -> Workload:
+    name = f"rollout_{shape}_lengths"
+    return Workload(name, "rollout", SHAPES[shape], 32, 1, 32, 256, lengths="geometric")
+
+
 _HEAD = Workload("head", "head", SHAPES["smollm2"], 16, 1, 32, 96)
 WORKLOADS = (
     Workload("product", "product", SHAPES["tiny"], 1, 1, 2048, 0),
     *_family("rollout", "smollm2", 32, 32, 64),
     *_family("rollout", "tiny", 32, 32, 64),
+    _real_lengths("smollm2"),
+    _real_lengths("tiny"),
+    _real_lengths("tiny")._replace(name="rollout_tiny_lengths_grouped", group_size=8),
     *_family("update", "smollm2", 16, 32, 96),
     *_family("update", "tiny", 16, 32, 96),
     _HEAD,

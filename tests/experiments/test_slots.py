@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import sharding, slots
+from experiments import sharding, slot_plan
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.rollout import completion_log_probs, sample
-from experiments.slots import Plan, Stage, make_plan
+from experiments.slot_plan import Plan, Stage, make_plan
 
 EOS, PAD, T = 5, 6, 12
 MODEL = ModelConfig(
@@ -53,7 +53,7 @@ def sampler(plan, group=3, max_tokens=T, mesh=None, **kwargs):
     def run(params, limits, tokens=TOKENS, length=LENGTH, seed=0):
         key = jax.random.key(seed)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(slots, "make_plan", lambda *_, **__: plan)
+            patch.setattr(slot_plan, "make_plan", lambda *_, **__: plan)
             given_ = {"eos_id": EOS, "pad_id": PAD, "limits": limits} | kwargs
             sizes = {"group_size": group, "max_tokens": max_tokens}
             if mesh is None:
@@ -119,8 +119,8 @@ def test_sample_in_slots_equals_plain_loop_for_end_tokens(params, group, scale):
 
 
 def test_sample_in_slots_keeps_bits_where_rows_are_those_of_the_plain_loop(params):
-    """Of one completion of each prompt, until the loops narrow."""
-    plan = Plan((Stage(4, 4), Stage(3, T)), idle=0)
+    """Until the loops narrow."""
+    plan = Plan((Stage(4, T), Stage(3, T)), idle=0)
     limits = jnp.array([[2], [2], [2], [T]], jnp.int32)
     found, expected = (sampler(p, 1)(params, limits) for p in (plan, None))
     for ours, theirs in zip(found, expected):
@@ -203,7 +203,7 @@ def test_make_plan_of_sizes(sizes, expected):
 
 def test_make_plan_narrows_to_the_full_length():
     for completions in range(1, 70):
-        for loops in range(1, slots.MAX_LOOPS + 1):
+        for loops in range(1, slot_plan.MAX_LOOPS + 1):
             plan = make_plan(completions, 130, slots=0, loops=loops)
             if plan is None:
                 continue
@@ -215,7 +215,7 @@ def test_make_plan_narrows_to_the_full_length():
 
 
 def test_make_plan_on_an_accelerator_keeps_wide_loops(monkeypatch):
-    monkeypatch.setattr(slots, "on_cpu", lambda: False)
+    monkeypatch.setattr(slot_plan, "on_cpu", lambda: False)
     assert make_plan(64, 8192, slots=0, loops=6) is None
     plan = make_plan(256, 8192, slots=0, loops=6)
     assert [stage.width for stage in plan.stages] == [256, 192, 128, 80]

@@ -15,6 +15,7 @@ from experiments.perf.worker import (
     Shape,
     Worker,
     Workload,
+    completion_lengths,
     cpu_model,
     workload_from_json,
 )
@@ -89,27 +90,41 @@ def test_workload_amounts_and_baselines():
     for name in ("update_tiny_kept", "update_tiny_grouped_kept"):
         assert by_name[name].baseline == by_name["update_tiny"]._replace(name="")
     sizes = [len(group) for group in benchmark.families(WORKLOADS)]
-    assert sizes == [1, 2, 2, 4, 4, 3, 1]
+    assert sizes == [1, 2, 2, 1, 1, 1, 4, 4, 3, 1]
+
+
+def test_completion_lengths_are_geometric_with_a_cap():
+    workload = Workload("x", "rollout", SHAPE, 1000, 8, 3, 256, lengths="geometric")
+    lengths = completion_lengths(workload)
+    assert workload.amount == sum(lengths)
+    assert len(lengths) == 8000
+    assert (min(lengths), max(lengths)) == (1, 256)
+    # Of min(X, 256) with P(X > n) = (63/64)^n: the mean is 64 (1 - (63/64)^256) = 62.9.
+    assert sum(lengths) / 8000 == pytest.approx(62.9, abs=3)
+    assert sum(n > 64 for n in lengths) / 8000 == pytest.approx((63 / 64) ** 64, abs=0.03)
+    # A baseline has the same sequences, without groups.
+    assert completion_lengths(workload.baseline) == lengths
 
 
 @pytest.mark.slow
 def test_measure_runs_every_kind():
     workloads = [
         Workload("rollout_x", "rollout", SHAPE, 2, 2, 3, 2),
+        Workload("rollout_y", "rollout", SHAPE, 2, 2, 3, 4, lengths="geometric"),
         Workload("update_x", "update", SHAPE, 4, 1, 3, 2, variant="kept"),
         *(HEAD._replace(name=f"head_{v}", variant=v) for v in ("", "rows", "logits")),
         Workload("step_x", "step", SHAPE, 2, 2, 3, 2, steps=2),
     ]
     results = json.loads(json.dumps(benchmark.measure(workloads, [OURS, TORCH], 1, None, silent)))
-    assert len(results["entries"]) == 12
+    assert len(results["entries"]) == 14
     for entry in results["entries"]:
         if entry["implementation"] == "fade_jax":
             assert (entry["status"], len(entry["seconds"])) == ("ok", 1)
             assert entry["peak_bytes"] > 1e7
         else:
             assert entry["status"] == "not installed"
-    assert len(results["workloads"]) == 6
-    assert benchmark.report(results | {"device": "cpu"}).count("| not installed ") == 6
+    assert len(results["workloads"]) == 7
+    assert benchmark.report(results | {"device": "cpu"}).count("| not installed ") == 7
 
 
 def test_run_interleaved_reports_a_failed_process():
