@@ -8,10 +8,10 @@ whatever the plan. Below: slot_plan, models. Above: rollout.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.linen import spmd
 from jax.sharding import PartitionSpec
 
 from experiments.models import decode, transformer
@@ -42,7 +42,7 @@ class _Rows(NamedTuple):
 
     Attributes:
       number: i32 [W], p G + g of the completion; N for none.
-      index: i32 [], or [W] where slots are refilled; of the token that is fed next.
+      position: i32 [], or [W] where slots are refilled; of the token that is fed next.
       token: i32 [W], that token.
       alive: bool [W].
       cache: a Cache of W prompts with one completion each.
@@ -50,7 +50,7 @@ class _Rows(NamedTuple):
     """
 
     number: jax.Array
-    index: jax.Array
+    position: jax.Array
     token: jax.Array
     alive: jax.Array
     cache: decode.Cache
@@ -158,8 +158,10 @@ def _prompts(policy, tokens, length, max_tokens):
 
 
 def _first_tokens(policy, last, uniforms, in_turn):
-    """Draws from hidden states [P, D] that groups share; prompt by prompt if memory is to follow
-    the slots."""
+    """Draws from hidden states [P, D] that groups share.
+
+    Prompt by prompt if memory is to follow the slots: V numbers for each completion are much.
+    """
     if not in_turn:
         return policy.emit(last[:, None], uniforms, jnp.ones(uniforms.shape, bool))
 
@@ -171,7 +173,7 @@ def _first_tokens(policy, last, uniforms, in_turn):
     return jax.lax.map(of_prompt, (last, uniforms))
 
 
-def _decode_groups(policy, context, carry, uniforms, limits, size, floor):
+def _decode_groups(policy, context, carry, uniforms, limits, size, floor) -> Any:
     """Decodes all completions until no more than `floor` are alive, or `size` tokens are cached.
 
     Here groups share the caches of their prompts. Takes and returns the number of the token that is
@@ -191,9 +193,8 @@ def _decode_groups(policy, context, carry, uniforms, limits, size, floor):
 
     cache = decode.empty_cache(policy.model, prompts, group, size)
     bound = min(size, max_tokens - 1)
-    return jax.lax.while_loop(
-        lambda c: (c[0] < bound) & _more_than(floor, c[2]), step, (*carry, cache)
-    )
+    start: Any = *carry, cache
+    return jax.lax.while_loop(lambda c: (c[0] < bound) & _more_than(floor, c[2]), step, start)
 
 
 def _more_than(floor, alive):
@@ -233,7 +234,7 @@ def _refilled(policy, batch, flat, alive, plan):
         number = jnp.where(fresh, number, jnp.where(rows.alive, rows.number, total))
         rows = rows._replace(
             number=number,
-            index=jnp.where(fresh, 0, rows.index),
+            position=jnp.where(fresh, 0, rows.position),
             token=jnp.where(fresh, tokens.at[number].get(mode="clip"), rows.token),
             alive=rows.alive | fresh,
             written=jax.tree.map(lambda x: x.at[number].get(mode="clip"), flat),
@@ -261,13 +262,13 @@ def _decode_rows(policy, batch, rows, floor) -> _Rows:
         length=batch.context.length[prompt],
     )
     uniforms, limits = (x.at[rows.number].get(mode="clip") for x in (batch.uniforms, batch.limits))
-    aligned = rows.index.ndim == 0
+    aligned = rows.position.ndim == 0
 
     def step(rows):
         hidden, cache = decode.decode(
-            policy.model, context, rows.cache, rows.token[:, None], rows.index
+            policy.model, context, rows.cache, rows.token[:, None], rows.position
         )
-        following = rows.index + 1
+        following = rows.position + 1
         column = (
             uniforms[:, following]
             if aligned
@@ -278,13 +279,13 @@ def _decode_rows(policy, batch, rows, floor) -> _Rows:
         alive = rows.alive & ~policy.ends(columns.tokens) & (following + 1 < limits)
         written = _put(rows.written, columns, following, rows.alive)
         if not aligned:
-            following = jnp.where(rows.alive, following, rows.index)
+            following = jnp.where(rows.alive, following, rows.position)
         return _Rows(rows.number, following, columns.tokens, alive, cache, written)
 
     bound = min(rows.cache.keys[0].shape[-1], max_tokens - 1)
 
     def goes_on(rows):
-        return jnp.all(~rows.alive | (rows.index < bound)) & _more_than(floor, rows.alive)
+        return jnp.all(~rows.alive | (rows.position < bound)) & _more_than(floor, rows.alive)
 
     return jax.lax.while_loop(goes_on, step, rows)
 
@@ -298,7 +299,7 @@ def _write_back(flat, rows: _Rows):
     )
 
 
-def _put(written, columns, index, alive=None):
+def _put(written, columns, index, alive: Any = None):
     """Writes columns [...] at `index`, i32 [] or [W], of [..., T]."""
     if jnp.ndim(index) == 0:
         return jax.tree.map(
@@ -329,7 +330,7 @@ def _lengthened(cache, size):
 def prompt_axes() -> tuple[str, ...]:
     """Returns the axes of the mesh of `sharding.layout` that prompts are split over."""
     mesh = jax.sharding.get_abstract_mesh()
-    axes = spmd.logical_to_mesh_axes(("prompts",))
+    axes = nn.logical_to_mesh_axes(("prompts",))
     axes = axes[0] if axes and axes[0] else ()
     return tuple(axis for axis in np.ravel(axes).tolist() if mesh.shape.get(axis, 1) > 1)
 
@@ -339,10 +340,10 @@ def on_each_shard(function, axes):
 
     Their loops may take different numbers of steps. Parameters are whole along `axes`.
     """
-    rules = [(name, axis) for name, axis in spmd.get_logical_axis_rules() if name != "prompts"]
+    rules = [(name, axis) for name, axis in nn.get_logical_axis_rules() if name != "prompts"]
 
     def of_shard(params, *batch):
-        with spmd.logical_axis_rules([*rules, ("prompts", None)]):
+        with nn.logical_axis_rules([*rules, ("prompts", None)]):
             return function(params, *batch)
 
     def run(params, *batch):

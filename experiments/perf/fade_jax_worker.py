@@ -89,6 +89,8 @@ def make_experiment(workload: Workload) -> Experiment:
     config.advantage = {"name": "grpo" if workload.group_size > 1 else "reinforce", "kwargs": {}}
     config.warm_start.steps = 0
     config.learner.head_rank = workload.kind != "update"  # the baselines do not measure it
+    if workload.lengths == "geometric":
+        config.sampling.loops = 6
     if workload.kind == "rollout":
         config.optimizer.name = "sgd"  # the samplers of the baselines hold no optimizer state
     model = ModelConfig(

@@ -172,7 +172,9 @@ def temporary_bytes(params, **kwargs):
     settings_ = {"group_size": 64, "max_tokens": 192, "eos_id": EOS, "pad_id": PAD} | kwargs
     run = jax.jit(functools.partial(sample, MODEL, **settings_))
     lowered = run.lower(params, TOKENS, LENGTH, jax.random.key(0))
-    return lowered.compile().memory_analysis().temp_size_in_bytes
+    memory = lowered.compile().memory_analysis()
+    assert memory is not None
+    return memory.temp_size_in_bytes
 
 
 def test_sample_in_slots_holds_caches_of_the_slots_only(params):
@@ -218,5 +220,6 @@ def test_make_plan_on_an_accelerator_keeps_wide_loops(monkeypatch):
     monkeypatch.setattr(slot_plan, "on_cpu", lambda: False)
     assert make_plan(64, 8192, slots=0, loops=6) is None
     plan = make_plan(256, 8192, slots=0, loops=6)
+    assert plan is not None
     assert [stage.width for stage in plan.stages] == [256, 192, 128, 80]
     assert all(stage.length == 8192 for stage in plan.stages)
