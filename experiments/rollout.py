@@ -216,8 +216,8 @@ def sample(
         limits = jnp.full(shape[:2], max_tokens, jnp.int32)
     numbers = jnp.moveaxis(jax.lax.map(uniforms, jnp.arange(max_tokens)), 0, -1)
 
-    def sample_rows(params, *batch):
-        return slot_loops.sample(policy(params), *batch, plan)
+    def sample_rows(params, tokens, length, numbers, limits):
+        return slot_loops.sample(policy(params), tokens, length, numbers, limits, plan)
 
     if axes:
         sample_rows = slot_loops.on_each_shard(sample_rows, axes)

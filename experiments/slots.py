@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen import spmd
 from jax.sharding import PartitionSpec
 
 from experiments.models import decode, transformer
@@ -330,7 +331,7 @@ def _lengthened(cache, size):
 def prompt_axes() -> tuple[str, ...]:
     """Returns the axes of the mesh of `sharding.layout` that prompts are split over."""
     mesh = jax.sharding.get_abstract_mesh()
-    axes = nn.logical_to_mesh_axes(("prompts",))
+    axes = spmd.logical_to_mesh_axes(("prompts",))
     axes = axes[0] if axes and axes[0] else ()
     return tuple(axis for axis in np.ravel(axes).tolist() if mesh.shape.get(axis, 1) > 1)
 
