@@ -219,9 +219,8 @@ def sample(
     def sample_rows(params, tokens, length, numbers, limits):
         return slot_loops.sample(policy(params), tokens, length, numbers, limits, plan)
 
-    if axes:
-        sample_rows = slot_loops.on_each_shard(sample_rows, axes)
-    return sample_rows(params, tokens, length, numbers, limits)
+    run = slot_loops.on_each_shard(sample_rows, axes) if axes else sample_rows
+    return run(params, tokens, length, numbers, limits)
 
 
 def _empty(pad_id, shape) -> Rollouts:
