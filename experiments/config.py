@@ -94,6 +94,13 @@ def default_config() -> Config:
     config.sampling.top_k = 0  # 0: no truncation
     # Texts of tokens that end a completion, beside all that the files of model.path name.
     config.sampling.end_tokens = ()
+    # Completions that a device decodes at a time; one that ends makes room for the next. 0: all, in
+    # the least time; fewer take less memory.
+    config.sampling.slots = 0
+    # Where completions may have 128 tokens or more, those that outlast the others are decoded in
+    # narrower and narrower loops. At most so many, 1 to 6; each is compiled. 1: the plain loop,
+    # which rounds log-probabilities as runs did before.
+    config.sampling.loops = 1
 
     # A factory of fade_jax.transforms, called with **kwargs; or the import path of a user-defined
     # function such as my_advantages.mine, which is a factory too, or a plain advantage of

@@ -6,12 +6,14 @@ Below: models. Above: learner.
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from experiments.models import decode, transformer
+from experiments import slot_plan
+from experiments import slots as slot_loops
+from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.models.layers import linear_small_batch
 from experiments.tasks.base import is_end
@@ -72,6 +74,34 @@ BLOCKS = 256
 
 
 def draw(key: jax.Array, logits: jax.Array, rows: tuple[int, int] | None = None) -> jax.Array:
+    """Draws from softmax(logits), with the numbers of `draw_uniforms`.
+
+    Args:
+      key: PRNG key.
+      logits: [..., vocab].
+      rows: see `draw_uniforms`.
+
+    Returns:
+      Indices, int32 [...].
+    """
+    return invert_cdf(draw_uniforms(key, logits.shape[:-1], rows), logits)
+
+
+def draw_uniforms(key: jax.Array, shape, rows: tuple[int, int] | None = None) -> jax.Array:
+    """Draws numbers in [0, 1).
+
+    Args:
+      key: PRNG key.
+      shape: of the result.
+      rows: (first, total) if these are rows of a batch of `total`, whose numbers they get.
+    """
+    if rows is None:
+        return jax.random.uniform(key, shape)
+    first, total = rows
+    return jax.random.uniform(key, (total, *shape[1:]))[first : first + shape[0]]
+
+
+def invert_cdf(uniform: jax.Array, logits: jax.Array) -> jax.Array:
     """Draws from softmax(logits) by inverse-CDF sampling with one uniform per draw.
 
     The Gumbel trick would need a random number for every logit. The CDF has two levels: over blocks
@@ -79,9 +109,8 @@ def draw(key: jax.Array, logits: jax.Array, rows: tuple[int, int] | None = None)
     not resolved. A token of logit -inf is never drawn, however the sums are rounded.
 
     Args:
-      key: PRNG key.
+      uniform: in [0, 1), [...].
       logits: [..., vocab].
-      rows: (first, total) if these are rows of a batch of `total`, whose draws they get.
 
     Returns:
       Indices, int32 [...].
@@ -91,12 +120,6 @@ def draw(key: jax.Array, logits: jax.Array, rows: tuple[int, int] | None = None)
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     weights = weights.reshape(*weights.shape[:-1], blocks, -1)
     sums = jnp.sum(weights, axis=-1)
-    shape = sums.shape[:-1]
-    if rows is None:
-        uniform = jax.random.uniform(key, shape)
-    else:
-        first, total = rows
-        uniform = jax.random.uniform(key, (total, *shape[1:]))[first : first + shape[0]]
     target = uniform * jnp.sum(sums, axis=-1)
     block, rest = _first_beyond(sums, target)
     within = jnp.take_along_axis(weights, block[..., None, None], axis=-2)[..., 0, :]
@@ -137,11 +160,15 @@ def sample(
     top_k: int = 0,
     vocab_size: int | None = None,
     rows: tuple[int, int] | None = None,
+    limits: jax.Array | None = None,
+    slots: int = 0,
+    loops: int = 1,
 ) -> Rollouts:
     """Samples `group_size` completions of each prompt.
 
     A prompt is computed once and its cache shared by the group. The loop ends as soon as all
-    completions have ended.
+    completions have ended. With `slots` or `loops` the tokens are the same, computed in the order
+    of experiments.slots; where prompts are split over devices, each device keeps its own.
 
     Args:
       model: static model config.
@@ -157,53 +184,64 @@ def sample(
       top_p: see `truncate`.
       top_k: see `truncate`.
       vocab_size: see `truncate`.
-      rows: (first, total) where these prompts are rows of a batch; see `draw`.
+      rows: (first, total) where these prompts are rows of a batch; see `draw_uniforms`.
+      limits: int32 [P, G], from 1 to T: at most so many tokens of each completion; None for T.
+      slots: completions that a device decodes at a time; 0 for all.
+      loops: decoding loops of decreasing width, at most, for completions longer than the others.
     """
-    keep = functools.partial(truncate, top_p=top_p, top_k=top_k, vocab_size=vocab_size)
-    prompts = tokens.shape[0]
-    head = transformer.unembedding(model, params)
-    prompt_cache, last = transformer.prefill(model, params, tokens, length)
-    context = decode.make_decode_context(model, params, prompt_cache, max_tokens)
+    emit_arguments: Any = {
+        "keep": functools.partial(truncate, top_p=top_p, top_k=top_k, vocab_size=vocab_size),
+        "temperature": temperature,
+        "pad_id": pad_id,
+    }
+    shape = (tokens.shape[0], group_size, max_tokens)
 
-    def emit(t, hidden, rollouts, alive):
-        """Draws token t from hidden [P, G, D], or from [P, 1, D] that the group shares."""
-        logits = linear_small_batch(hidden.astype(jnp.float32), head) / temperature
-        shape = (prompts, group_size, logits.shape[-1])
-        drawn = draw(jax.random.fold_in(key, t), jnp.broadcast_to(keep(logits), shape), rows)
-        log_probs = jax.nn.log_softmax(logits)
-        log_probs = jnp.take_along_axis(
-            jnp.broadcast_to(log_probs, shape), drawn[..., None], axis=-1
-        )[..., 0]
-        entropy = jnp.broadcast_to(token_entropy(logits), drawn.shape)
-        columns = Rollouts(
-            jnp.where(alive, drawn, pad_id),
-            alive.astype(jnp.float32),
-            jnp.where(alive, log_probs, 0.0),
-            jnp.where(alive, entropy, 0.0),
+    def uniforms(t):
+        return draw_uniforms(jax.random.fold_in(key, t), shape[:2], rows)
+
+    def policy(params):
+        emit = functools.partial(_emit, transformer.unembedding(model, params), **emit_arguments)
+        empty = functools.partial(_empty, pad_id)
+        return slot_loops.Policy(
+            model, params, emit, empty, functools.partial(is_end, eos_id=eos_id)
         )
-        rollouts = jax.tree.map(
-            lambda all_, now: jax.lax.dynamic_update_index_in_dim(all_, now, t, axis=-1),
-            rollouts,
-            columns,
-        )
-        return rollouts, alive & ~is_end(drawn, eos_id), columns.tokens
 
-    def step(carry):
-        t, drawn, cache, rollouts, alive = carry
-        hidden, cache = decode.decode(model, context, cache, drawn, t - 1)
-        rollouts, alive, drawn = emit(t, hidden, rollouts, alive)
-        return t + 1, drawn, cache, rollouts, alive
+    axes = slot_loops.prompt_axes()
+    shards = math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes)
+    completions = shape[0] // shards * group_size
+    plan = slot_plan.make_plan(completions, max_tokens, slots=slots, loops=loops)
+    if plan is None or shape[0] % shards:
+        return slot_loops.sample_plainly(policy(params), tokens, length, uniforms, limits, shape)
+    if limits is None:
+        limits = jnp.full(shape[:2], max_tokens, jnp.int32)
+    numbers = jnp.moveaxis(jax.lax.map(uniforms, jnp.arange(max_tokens)), 0, -1)
 
-    shape = (prompts, group_size, max_tokens)
-    empty = Rollouts(
-        jnp.full(shape, pad_id, jnp.int32), *(jnp.zeros(shape, jnp.float32) for _ in range(3))
+    def sample_rows(params, tokens, length, numbers, limits):
+        return slot_loops.sample(policy(params), tokens, length, numbers, limits, plan)
+
+    run = slot_loops.on_each_shard(sample_rows, axes) if axes else sample_rows
+    return run(params, tokens, length, numbers, limits)
+
+
+def _empty(pad_id, shape) -> Rollouts:
+    padding = (jnp.zeros(shape, jnp.float32) for _ in range(3))
+    return Rollouts(jnp.full(shape, pad_id, jnp.int32), *padding)
+
+
+def _emit(head, hidden, uniform, alive, *, keep, temperature, pad_id) -> Rollouts:
+    """Draws a token of each completion from hidden [P, G, D], or [P, 1, D] for the whole group."""
+    logits = linear_small_batch(hidden.astype(jnp.float32), head) / temperature
+    shape = (*uniform.shape, logits.shape[-1])
+    drawn = invert_cdf(uniform, jnp.broadcast_to(keep(logits), shape))
+    log_probs = jax.nn.log_softmax(logits)
+    log_probs = jnp.take_along_axis(jnp.broadcast_to(log_probs, shape), drawn[..., None], axis=-1)
+    entropy = jnp.broadcast_to(token_entropy(logits), drawn.shape)
+    return Rollouts(
+        jnp.where(alive, drawn, pad_id),
+        alive.astype(jnp.float32),
+        jnp.where(alive, log_probs[..., 0], 0.0),
+        jnp.where(alive, entropy, 0.0),
     )
-    alive = jnp.ones(shape[:2], bool)
-    rollouts, alive, drawn = emit(0, last[:, None], empty, alive)
-    cache = decode.empty_cache(model, prompts, group_size, max_tokens)
-    carry = (jnp.int32(1), drawn, cache, rollouts, alive)
-    carry = jax.lax.while_loop(lambda c: (c[0] < max_tokens) & jnp.any(c[4]), step, carry)
-    return carry[3]
 
 
 def completion_log_probs(

@@ -36,7 +36,7 @@ from experiments.rollout import sample
 from experiments.step_functions import parameter_shapes, parameter_shardings, sampling_key
 from experiments.tasks.base import eos_ids
 
-_SETTINGS = ("temperature", "top_p", "top_k")
+_SETTINGS = ("temperature", "top_p", "top_k", "slots", "loops")
 
 
 def setup_of(experiment: Experiment) -> dict[str, Any]:

@@ -233,8 +233,18 @@ def sampling_key(config: Config, key: jax.Array, step, index) -> jax.Array:
     return jax.random.fold_in(key, index) if config.learner.resample_rounds else key
 
 
-def make_sample_fn(config: Config, mesh: Mesh, task: Task, model: ModelConfig) -> Callable:
-    """Returns (params, prompts, key, group_size) -> Rollouts, laid out over a mesh."""
+def make_sample_fn(
+    config: Config, mesh: Mesh, task: Task, model: ModelConfig, limits: jax.Array | None = None
+) -> Callable:
+    """Returns (params, prompts, key, group_size) -> Rollouts, laid out over a mesh.
+
+    Args:
+      config: of the run.
+      mesh: of devices.
+      task: sizes of prompts and completions.
+      model: static sizes of the policy.
+      limits: int32 [P, G], at most so many tokens of each completion; None for those of the task.
+    """
     by_prompt = sharding.batch_sharding(mesh)
     shardings = parameter_shardings(model, mesh)
     # Sampling reads every parameter once per token: gathering them per token would take as long as
@@ -261,6 +271,9 @@ def make_sample_fn(config: Config, mesh: Mesh, task: Task, model: ModelConfig) -
                 top_p=config.sampling.top_p,
                 top_k=config.sampling.top_k,
                 vocab_size=task.vocab_size,
+                limits=limits,
+                slots=config.sampling.slots,
+                loops=config.sampling.loops,
             )
         return jax.lax.with_sharding_constraint(rollouts, by_prompt)
 

@@ -116,6 +116,8 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "sampling.temperature": _number("> 0", lambda x: x > 0, 1e6),
     "sampling.top_p": _FRACTION,
     "sampling.top_k": _whole(0),
+    "sampling.slots": _whole(0, 2**24),
+    "sampling.loops": _whole(1, 6),
     "sampling.end_tokens": (
         Check(
             "a tuple of texts of tokens",

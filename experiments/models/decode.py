@@ -101,7 +101,8 @@ def decode(config, context, cache, tokens, index):
       context: from make_decode_context.
       cache: holds the tokens before `index`.
       tokens: i32 [P, G].
-      index: i32 [], from 0 to T - 1.
+      index: i32 [], from 0 to T - 1; with one completion of each prompt also [P], one for each. A
+        token of index T is written nowhere.
 
     Returns:
       The hidden state [P, G, D], which predicts token index + 1, and the cache with this token.
@@ -109,18 +110,21 @@ def decode(config, context, cache, tokens, index):
     positions, max_tokens = context.keys[0].shape[-1], cache.keys[0].shape[-1]
     position = (context.length + index)[:, None, None]
     cos, sin = (table[position] for table in context.angles)
-    masks = transformer.prompt_mask(context.length, positions), jnp.arange(max_tokens) <= index
+    written = jnp.arange(max_tokens) <= jnp.expand_dims(index, -1)
+    if written.ndim == 2:
+        written = written[:, None, None, None, None]
+    masks = transformer.prompt_mask(context.length, positions), written
     block = Block(config, transposed=True)
     x = transformer.embed(config, context.params["embedding"], tokens[:, :, None])
-    written = []
+    caches = []
     for params, *prompt_kv, keys, values in zip(
         context.params["layers"], context.keys, context.values, *cache
     ):
         attend = _make_attend((keys, values), index, tuple(prompt_kv), masks)
         x, kv = block.apply({"params": params}, x, (cos, sin), attend)
-        written.append(kv)
+        caches.append(kv)
     hidden = transformer.final_norm(config, context.params["final_norm"], x)
-    return hidden[:, :, 0], Cache(*zip(*written))
+    return hidden[:, :, 0], Cache(*zip(*caches))
 
 
 def _make_attend(cache, index, prompt_kv, masks):
@@ -131,6 +135,13 @@ def _make_attend(cache, index, prompt_kv, masks):
         # whole cache for every token.
         if cache[0].ndim == 4:
             kv = tuple(x[:, 0] for x in kv)
+        if jnp.ndim(index):
+            rows, (key, value) = jnp.arange(len(index)), kv
+            unique = {"mode": "drop", "unique_indices": True}
+            return (
+                cache[0].at[rows, :, :, index].set(key[..., 0], **unique),
+                cache[1].at[rows, :, index].set(value[:, :, 0], **unique),
+            )
         update = jax.lax.dynamic_update_slice_in_dim
         return tuple(update(old, new, index, axis) for old, new, axis in zip(cache, kv, (-1, -2)))
 

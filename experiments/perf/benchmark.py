@@ -4,7 +4,7 @@
     python -m experiments.perf.benchmark --workload=rollout_tiny,step --repeats=9 --out=times.json
     python -m experiments.perf.benchmark --workload=step --vary=group_size=4,8,16
     python -m experiments.perf.benchmark --workload=head --vary=d_model=896 --vary=vocab_size=151936
-    python -m experiments.perf.benchmark --workload=sweep
+    python -m experiments.perf.benchmark --workload=rollout_tiny_real_lengths,sweep
 
 Each implementation runs each workload in a fresh process on one core, with one thread; the
 processes take turns, repetition by repetition. --peers adds the baselines google-tunix and torch

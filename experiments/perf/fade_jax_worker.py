@@ -21,14 +21,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.compilation import compiler_options
 from experiments.config import default_config
 from experiments.experiment import Experiment, assemble, build_experiment, initial_params
 from experiments.learner import hyperparameters
 from experiments.models.config import ModelConfig
 from experiments.perf.flops import learn_flops, sample_flops, work_of
-from experiments.perf.worker import ONE_THREAD, SHAPES, RunOnce, Worker, Workload, pinned, serve
+from experiments.perf.worker import (
+    ONE_THREAD,
+    SHAPES,
+    RunOnce,
+    Worker,
+    Workload,
+    pinned,
+    serve,
+)
 from experiments.rollout import Rollouts
 from experiments.sharding import make_mesh
+from experiments.step_functions import make_sample_fn, sampling_key
 from experiments.tasks.base import Prompts
 from fade_jax.entropies import log_prob_and_entropy
 
@@ -83,6 +93,8 @@ def make_experiment(workload: Workload) -> Experiment:
         fit = max(workload.sequences * workload.tokens // 512, 1)
         config.learner.microbatches = math.gcd(workload.prompts, fit)
     config.learner.head_rank = workload.kind != "update"  # the baselines do not measure it
+    if workload.lengths == "geometric":
+        config.sampling.loops = 6
     if workload.kind == "rollout":
         config.optimizer.name = "sgd"  # the samplers of the baselines hold no optimizer state
     model = ModelConfig(
@@ -127,6 +139,8 @@ def call_of(workload: Workload) -> Call:
     state = rl.init(hyper, initial_params(experiment))
     prompts = task.train_prompts(0, 0, workload.prompts)
     notes: dict[str, Any] = {"remat": experiment.model.remat}
+    if workload.lengths == "geometric":
+        return Call(_sample_to(workload, experiment), (state, prompts), False, notes)
     if workload.kind == "rollout":
         notes["flop"] = sample_flops(work_of(experiment)).total
         return Call(rl.sample, (state, prompts), False, notes)
@@ -138,6 +152,20 @@ def call_of(workload: Workload) -> Call:
         rewards += 1  # an update may leave completions without a gradient out
         return Call(rl.update, (state, hyper, prompts, rollouts, rewards), True, notes)
     return Call(rl.train_steps, (state, task, hyper, workload.steps), True, notes)
+
+
+def _sample_to(workload: Workload, experiment: Experiment) -> Callable:
+    """Returns the rollout step, whose completions end at the lengths of the workload."""
+    sizes = workload.prompts, workload.group_size
+    limits = jnp.array(workload.completion_lengths(), jnp.int32).reshape(sizes)
+    config, model = experiment.config, experiment.model
+    draw = make_sample_fn(config, experiment.mesh, experiment.task, model, limits)
+
+    def sample(state, prompts):
+        key = sampling_key(config, state.key, state.step, 0)
+        return draw(state.params, prompts, key, workload.group_size)
+
+    return jax.jit(sample, compiler_options=compiler_options(config, model))
 
 
 def repeated(call: Call) -> RunOnce:

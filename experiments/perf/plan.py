@@ -59,6 +59,7 @@ def with_mesh(config: Config, text: str) -> Config:
     """
     config = config.copy_and_resolve_references()
     config.mesh.update(dict.fromkeys(sharding.MESH_AXES, 1))
+    config.sampling.loops = 1  # further ones would be compiled, and counted, as well
     for part in text.split(","):
         name, _, value = (piece.strip() for piece in part.partition("="))
         path = name.split(".") if "." in name else ["mesh", name]

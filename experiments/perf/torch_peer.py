@@ -19,6 +19,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    StoppingCriteria,
+    StoppingCriteriaList,
     TrainerCallback,
 )
 from trl import GRPOConfig, GRPOTrainer
@@ -114,11 +116,27 @@ def _head(workload: Workload) -> dict:
     return {"eager": lambda: maker(loss), "compiled": lambda: maker(torch.compile(loss))}
 
 
+class EndsAt(StoppingCriteria):
+    """Ends each sequence at a given length."""
+
+    def __init__(self, lengths):
+        self._lengths = torch.tensor(lengths)
+
+    def __call__(self, input_ids, scores, **kwargs):
+        """Returns which sequences have ended."""
+        return input_ids.shape[1] >= self._lengths
+
+
 def _rollout(workload: Workload) -> dict:
     model = make_model(workload).eval()
     prompts = torch.randint(1, workload.shape.vocab_size, (workload.sequences, workload.prompt))
     mask = torch.ones_like(prompts)
     plain = model.forward
+    criteria, expected = StoppingCriteriaList(), workload.tokens
+    if workload.lengths == "geometric":
+        lengths = workload.completion_lengths()
+        criteria.append(EndsAt([workload.prompt + length for length in lengths]))
+        expected = workload.prompt + max(lengths)
 
     def maker(forward, **cache):
         model.forward = forward
@@ -136,8 +154,13 @@ def _rollout(workload: Workload) -> dict:
 
         @torch.no_grad()
         def run_once():
-            out = model.generate(prompts, attention_mask=mask, generation_config=settings)
-            assert out.shape[1] == workload.tokens
+            out = model.generate(
+                prompts,
+                attention_mask=mask,
+                generation_config=settings,
+                stopping_criteria=criteria,
+            )
+            assert out.shape[1] == expected
 
         return run_once
 

@@ -123,17 +123,22 @@ def _rollout(workload: Workload) -> tuple[RunOnce, dict]:
         p for p in texts(workload, np.random.default_rng(0)) for _ in range(workload.group_size)
     ]
 
+    # Its sampler has no hook for the end of each row: it goes on to the longest.
+    steps = workload.completion
+    if workload.lengths == "geometric":
+        steps = max(workload.completion_lengths())
+
     def run_once():
         out = sampler(
             prompts,
-            max_generation_steps=workload.completion,
+            max_generation_steps=steps,
             max_prompt_length=workload.prompt,
             temperature=1.0,
             top_p=1.0,
             return_logprobs=True,
             seed=0,
         )
-        assert all(len(row) == workload.completion for row in out.tokens)
+        assert all(len(row) == steps for row in out.tokens)
 
     return run_once, {}
 

@@ -47,7 +47,7 @@ class Workload(NamedTuple):
       prompts: distinct prompts.
       group_size: completions of each.
       prompt: tokens of each.
-      completion: tokens of each; no completion ends early.
+      completion: tokens of each, at most.
       steps: of one repetition, one after another.
       variant: of fade_jax only: "kept" for an update with remat_keeps="products"; "rows" or
         "logits" for a head that is not fused.
@@ -70,7 +70,7 @@ class Workload(NamedTuple):
         """Returns the tokens of each completion, the same for all implementations."""
         if self.lengths == "fixed":
             return [self.completion] * self.sequences
-        import numpy as np  # each environment has it
+        import numpy as np  # every environment has it, but `Worker` needs none
 
         drawn = np.random.default_rng(0).geometric(4 / self.completion, self.sequences)
         return np.minimum(drawn, self.completion).tolist()
@@ -152,6 +152,11 @@ WORKLOADS = (
     Workload("product", "product", SHAPES["tiny"], 1, 1, 2048, 0),
     *_family("rollout", "smollm2", 32, 32, 64),
     *_family("rollout", "tiny", 32, 32, 64),
+    _real_lengths("rollout", "smollm2"),
+    _real_lengths("rollout", "tiny"),
+    _real_lengths("rollout", "tiny")._replace(
+        name="rollout_tiny_real_lengths_grouped", group_size=8
+    ),
     *_family("update", "smollm2", 16, 32, 96),
     *_family("update", "tiny", 16, 32, 96),
     *(

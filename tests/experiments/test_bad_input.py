@@ -61,6 +61,7 @@ TAKES = {
     "model.remat_keeps": set(), "lora.rank": INDEX, "lora.alpha": POSITIVE, "lora.targets": set(),
     "sampling.temperature": FRACTION,
     "sampling.top_p": FRACTION, "sampling.top_k": INDEX,
+    "sampling.slots": INDEX, "sampling.loops": COUNT,
     "sampling.end_tokens": {"tuple"}, "advantage.name": {"string", "word"},
     "advantage.kwargs": {"dict"}, "learner.epochs": COUNT, "learner.minibatches": COUNT,
     "learner.microbatches": COUNT, "learner.packed_tokens": INDEX, "learner.clip_low": FRACTION,

@@ -90,7 +90,7 @@ def test_workload_amounts_and_baselines():
     for name in ("update_tiny_kept", "update_tiny_grouped_kept"):
         assert by_name[name].baseline == by_name["update_tiny"]._replace(name="")
     sizes = [len(group) for group in benchmark.families(WORKLOADS)]
-    assert sizes == [1, 2, 2, 4, 4, 2, 2, 3, 1]
+    assert sizes == [1, 2, 2, 1, 1, 1, 4, 4, 2, 2, 3, 1]
 
 
 def test_workload_lengths_are_geometric_and_the_same_for_baselines():
@@ -103,10 +103,24 @@ def test_workload_lengths_are_geometric_and_the_same_for_baselines():
     assert "32 + up to 256 tokens" in workload.title()
 
 
+def test_completion_lengths_are_geometric_with_a_cap():
+    workload = Workload("x", "rollout", SHAPE, 1000, 8, 3, 256, lengths="geometric")
+    lengths = workload.completion_lengths()
+    assert workload.amount == sum(lengths)
+    assert len(lengths) == 8000
+    assert (min(lengths), max(lengths)) == (1, 256)
+    # Of min(X, 256) with P(X > n) = (63/64)^n: the mean is 64 (1 - (63/64)^256) = 62.9.
+    assert sum(lengths) / 8000 == pytest.approx(62.9, abs=3)
+    assert sum(n > 64 for n in lengths) / 8000 == pytest.approx((63 / 64) ** 64, abs=0.03)
+    # A baseline has the same sequences, without groups.
+    assert workload.baseline.completion_lengths() == lengths
+
+
 @pytest.mark.slow
 def test_measure_runs_every_kind():
     workloads = [
         Workload("rollout_x", "rollout", SHAPE, 2, 2, 3, 2),
+        Workload("rollout_y", "rollout", SHAPE, 2, 2, 3, 4, lengths="geometric"),
         Workload("update_x", "update", SHAPE, 4, 1, 3, 2, variant="kept"),
         Workload("update_y", "update", SHAPE, 4, 1, 3, 6, lengths="geometric"),
         *(HEAD._replace(name=f"head_{v}", variant=v) for v in ("", "rows", "logits")),
