@@ -128,9 +128,9 @@ class ColoringTask(DeviceTask):
         a, b = (jax.vmap(lambda c, e: c[:, e])(colors, verifier_inputs[..., end]) for end in (0, 1))
         return (are_colors & ends & jnp.all(a != b, axis=-1)).astype(jnp.float32)
 
-    def _prompts(self, edges: jax.Array) -> Prompts:
-        flat = edges.reshape(edges.shape[0], -1)
-        return fixed_length_prompts(self.pad_id + 1, flat, verifier_inputs=edges)
+    def _prompts(self, verifier_inputs: jax.Array) -> Prompts:
+        flat = verifier_inputs.reshape(verifier_inputs.shape[0], -1)
+        return fixed_length_prompts(self.pad_id + 1, flat, verifier_inputs=verifier_inputs)
 
     def _draw_inputs(self, held_out: bool, key: jax.Array) -> jax.Array:
         return self._draw_problem(held_out, key)[0]
