@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.models import rotary, transformer
+from experiments.models.attention import prompt_mask
 from experiments.models.layers import Block, arrange_kv, attention
 
 
@@ -109,7 +110,7 @@ def decode(config, context, cache, tokens, index):
     positions, max_tokens = context.keys[0].shape[-1], cache.keys[0].shape[-1]
     position = (context.length + index)[:, None, None]
     cos, sin = (table[position] for table in context.angles)
-    masks = transformer.prompt_mask(context.length, positions), jnp.arange(max_tokens) <= index
+    masks = prompt_mask(context.length, positions), jnp.arange(max_tokens) <= index
     block = Block(config, transposed=True)
     x = transformer.embed(config, context.params["embedding"], tokens[:, :, None])
     written = []
