@@ -7,22 +7,23 @@ to itself. Axes as in experiments.models.transformer, with Q queries of each seq
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen import spmd
 from jax.sharding import PartitionSpec
 
 from experiments.models.config import ModelConfig
 from experiments.models.layers import arrange_kv, attention
 
 # Keys of a query from which "auto" leaves the plain implementation; docs/performance.md.
-LONG = 2048
+LONG = 1024
 
 # Queries and keys of a block of scores.
-QUERY_BLOCK, KEY_BLOCK = 256, 512
+QUERY_BLOCK, KEY_BLOCK = 128, 256
 
 _MASKED = -1e30  # finite: a query may see no key of its first block
 
@@ -41,16 +42,21 @@ class Prompt(NamedTuple):
     length: jax.Array
 
 
-def implementation(config: ModelConfig, keys: int) -> str:
+def implementation(config: ModelConfig, keys: int, backend: str = "") -> str:
     """Returns the implementation that serves queries of up to `keys` keys.
 
-    That is config.attention, but for "auto": plain up to LONG keys; beyond, cuDNN on a GPU for the
-    sizes that it takes, Pallas on a TPU, and blocks elsewhere.
+    That is config.attention, but for "auto": plain below LONG keys; from there on, cuDNN on a GPU
+    for the sizes that it takes, Pallas on a TPU, and blocks elsewhere.
+
+    Args:
+      config: a ModelConfig.
+      keys: that a query may see.
+      backend: of JAX; that of this process if empty.
 
     Raises:
       ValueError: for one that this backend or these sizes cannot have.
     """
-    backend = jax.default_backend()
+    backend = backend or jax.default_backend()
     if config.attention == "auto":
         if keys < LONG:
             return "plain"
@@ -124,13 +130,14 @@ def _on_each_device(function, query, key, value, prompt):
 
     def split(name, size):
         """The mesh axes of a logical axis; None where they do not divide it."""
-        axes = nn.logical_to_mesh_axes((name,))[0]
+        (axes,) = spmd.logical_to_mesh_axes((name,)) or (None,)
         names = axes if isinstance(axes, tuple) else (axes,) if axes else ()
         return axes if size % math.prod(mesh.shape[axis] for axis in names) == 0 else None
 
     rows, heads = split("prompts", query.shape[0]), split("kv_heads", query.shape[3])
-    spec = PartitionSpec(rows, None, None, heads)
-    of_prompt = None if prompt is None else Prompt(spec, spec, PartitionSpec(rows))
+    spec: Any = PartitionSpec(rows, None, None, heads)
+    rows_only: Any = PartitionSpec(rows)
+    of_prompt = None if prompt is None else Prompt(spec, spec, rows_only)
     return jax.shard_map(
         function, in_specs=(spec, spec, spec, of_prompt), out_specs=spec, check_vma=False
     )(query, key, value, prompt)
@@ -351,8 +358,15 @@ def _pallas(query, key, value, prompt, interpret=False):
         return jnp.swapaxes(jnp.pad(x, pad), 2, 3)
 
     mask = masks.MultiHeadMask([masks.CausalMask((queries, keys), start)] * heads)
-    sizes = splash.BlockSizes(*[block] * 8)
-    kernel = splash.make_splash_mha(
+    sizes = splash.BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_q_dq=block,
+        block_kv_dq=block,
+    )
+    kernel: Any = splash.make_splash_mha(
         mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
     )
 

@@ -194,10 +194,12 @@ def forward(config, params, tokens, length, completions):
         return x[:, :, :start], completion
 
     def attend(query, key, value):
-        (prompt_query, *prompt), completion = zip(*map(split, (query, key, value)))
-        of_prompt = attention.attend(config, prompt_query, *prompt)
-        shared = attention.Prompt(*prompt, length)
-        of_completions = attention.attend(config, *completion, shared)
+        (prompt_query, query), (prompt_key, key), (prompt_value, value) = map(
+            split, (query, key, value)
+        )
+        of_prompt = attention.attend(config, prompt_query, prompt_key, prompt_value)
+        prompt = attention.Prompt(prompt_key, prompt_value, length)
+        of_completions = attention.attend(config, query, key, value, prompt)
         return join(of_prompt[:, 0], of_completions), None
 
     positions = join(
