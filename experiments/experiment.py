@@ -19,7 +19,8 @@ from experiments.compilation import compiler_options
 from experiments.config import Config, ConfigError
 from experiments.curriculum import check_curriculum, table_size
 from experiments.learner import Hyperparameters, TrainState, hyperparameters
-from experiments.models import attention, huggingface, transformer
+from experiments.models import huggingface, transformer
+from experiments.models.attention import implementation
 from experiments.models.config import ModelConfig
 from experiments.multihost import everywhere, gather, join_rows, rows_of
 from experiments.objective import check_objective, has_kl
@@ -102,7 +103,7 @@ def build_experiment(config: Config, methods: Sequence[tuple[str, dict]] = ()) -
             f" fit the model's context of {model.max_positions}"
         )
     try:
-        attention.implementation(model, positions)
+        implementation(model, positions)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if not task.on_device:  # a data set may have too few prompts, or no demonstrations

@@ -81,7 +81,7 @@ def _cudnn_refuses(config: ModelConfig) -> str:
     return ""
 
 
-def attend(config, query, key, value, prompt: Prompt | None = None):
+def attend_causally(config, query, key, value, prompt: Prompt | None = None):
     """Attends causally to the tokens of each sequence, and to its whole prompt.
 
     Args:

@@ -13,7 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.models import attention, lora
+from experiments.models import lora
+from experiments.models.attention import Prompt, attend_causally
 from experiments.models.config import ModelConfig
 from experiments.models.layers import (
     MATMUL,
@@ -152,7 +153,7 @@ def prefill(config, params, tokens, length):
 
     def attend(query, key, value):
         kv = arrange_kv(key, value)
-        return attention.attend(config, query, key, value), tuple(x[:, 0] for x in kv)
+        return attend_causally(config, query, key, value), tuple(x[:, 0] for x in kv)
 
     tokens, positions = tokens[:, None], positions[None, None]
     hidden, (keys, values) = _apply(config, params, tokens, positions, attend)
@@ -197,9 +198,9 @@ def forward(config, params, tokens, length, completions):
         (prompt_query, query), (prompt_key, key), (prompt_value, value) = map(
             split, (query, key, value)
         )
-        of_prompt = attention.attend(config, prompt_query, prompt_key, prompt_value)
-        prompt = attention.Prompt(prompt_key, prompt_value, length)
-        of_completions = attention.attend(config, query, key, value, prompt)
+        of_prompt = attend_causally(config, prompt_query, prompt_key, prompt_value)
+        prompt = Prompt(prompt_key, prompt_value, length)
+        of_completions = attend_causally(config, query, key, value, prompt)
         return join(of_prompt[:, 0], of_completions), None
 
     positions = join(

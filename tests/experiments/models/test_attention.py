@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments import sharding
 from experiments.models import attention, transformer
-from experiments.models.attention import Prompt, attend, implementation
+from experiments.models.attention import Prompt, attend_causally, implementation
 from experiments.models.config import ModelConfig
 from experiments.rollout import completion_log_probs
 from tests.experiments.models.common import random_params
@@ -351,7 +351,7 @@ def test_blocks_on_a_mesh_need_no_collective():
     def step(query, key, value, prompt_key, prompt_value, length):
         with sharding.layout(mesh):
             prompt = Prompt(prompt_key, prompt_value, length)
-            return jnp.sum(attend(config, query, key, value, prompt) ** 2)
+            return jnp.sum(attend_causally(config, query, key, value, prompt) ** 2)
 
     key, prompt = shape(4, 2, 600, 2, 8), shape(4, 1, 300, 2, 8)
     length = jax.ShapeDtypeStruct((4,), jnp.int32, sharding=sharding.batch_sharding(mesh))
