@@ -97,36 +97,25 @@ def roofline(emit, size: int):
 
 
 def numerics(emit, whole: bool):
-    """Tests against references, with float32 products in full precision."""
+    """Tests against references, with float32 products in full precision; a row for each file."""
     files = _CORE if whole else ("tests/experiments/models/test_layers.py",)
-    environment = {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
-    if not whole:
-        environment = {}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-o",
-        "addopts=-q --import-mode=importlib",
-        "-p",
-        "no:cacheprovider",
-        "--tb=no",
-        "-rf",
-    ]
-    command += ["-m", "not slow", "-k", "not shard and not mesh and not device", *files]
     for path in files:
         if not Path(path).exists():
             raise FileNotFoundError(f"{path} is not here: run from the root of the repository")
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
-    counts = dict.fromkeys(("passed", "failed", "skipped"), 0)
-    counts |= {
-        name: int(n) for n, name in re.findall(r"(\d+) (passed|failed|skipped)", done.stdout)
-    }
-    emit({"work": f"{len(files)} files or folders of tests", **counts})
-    for line in re.findall(r"^FAILED (.*)$", done.stdout, re.MULTILINE)[:20]:
-        emit({"work": line[:200], "failed": 1})
-    if not counts["passed"]:
-        raise RuntimeError((done.stdout + done.stderr).strip().splitlines()[-1])
+    environment = {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=-q --import-mode=importlib"]
+    command += ["-p", "no:cacheprovider", "--tb=no", "-rf"]
+    command += ["-m", "not slow", "-k", "not shard and not mesh and not device"]
+    for path in files:
+        more = os.environ | (environment if whole else {})
+        done = subprocess.run([*command, path], capture_output=True, text=True, env=more)
+        found = re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)
+        counts = dict.fromkeys(("passed", "failed", "skipped"), 0)
+        emit({"work": path, **counts, **{name: int(count) for count, name in found}})
+        for line in re.findall(r"^FAILED (.*)$", done.stdout, re.MULTILINE)[:20]:
+            emit({"work": line[:200]})
+        if not found:
+            raise RuntimeError((done.stdout + done.stderr).strip().splitlines()[-1])
 
 
 def policy(emit, workload: dict, weights: str = ""):
