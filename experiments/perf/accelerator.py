@@ -62,7 +62,7 @@ def sections(rehearse: bool) -> list[Section]:
     shapes = {"tiny": Shape(2, 32, 4, 2, 64, 64)} if rehearse else _SHAPES
     found = [
         Section("roofline", "A product and a copy", {"size": 256 if rehearse else 8192}, 5, 60),
-        Section("numerics", "The numerical core of the tests", {"whole": not rehearse}, 30, 150),
+        Section("numerics", "The numerical core of the tests", {"whole": not rehearse}, 30, 120),
     ]
     for title, shape in shapes.items():
         for kind in _KINDS:

@@ -32,10 +32,10 @@ from experiments.rollout import completion_log_probs
 _CORE = (
     "tests/fade_jax/entropies",
     "tests/fade_jax/losses",
-    "tests/fade_jax/advantages",
-    "tests/experiments/models/test_attention.py",
     "tests/experiments/models/test_layers.py",
+    "tests/experiments/models/test_attention.py",
     "tests/experiments/models/test_transformer.py",
+    "tests/fade_jax/advantages",
 )
 
 
