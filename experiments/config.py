@@ -80,6 +80,10 @@ def default_config() -> Config:
     # What remat keeps: "nothing", or the outputs of matmuls ("products"), which takes less time and
     # more memory.
     config.model.remat_keeps = "nothing"
+    # Of passes over many tokens: "plain", or "blocks", "cudnn" (GPU, bfloat16) or "pallas" (TPU),
+    # which hold no scores of all tokens with all. "auto": plain for short sequences, else what the
+    # device has (models.attention).
+    config.model.attention = "auto"
 
     # Low-rank adapters (arXiv:2106.09685): with a rank, RL trains W + (alpha / rank) A B of the
     # targets and leaves all else as the warm start or model.path has it. 0: all parameters.

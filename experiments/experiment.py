@@ -20,6 +20,7 @@ from experiments.config import Config, ConfigError
 from experiments.curriculum import check_curriculum, table_size
 from experiments.learner import Hyperparameters, TrainState, hyperparameters
 from experiments.models import huggingface, transformer
+from experiments.models.attention import implementation
 from experiments.models.config import ModelConfig
 from experiments.multihost import everywhere, gather, join_rows, rows_of
 from experiments.objective import check_objective, has_kl
@@ -101,6 +102,10 @@ def build_experiment(config: Config, methods: Sequence[tuple[str, dict]] = ()) -
             f"prompts of {task.max_prompt} and completions of {task.max_completion} tokens do not"
             f" fit the model's context of {model.max_positions}"
         )
+    try:
+        implementation(model, positions)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if not task.on_device:  # a data set may have too few prompts, or no demonstrations
         task.eval_prompts(config.evaluation.prompts)
         if config.warm_start.steps:
@@ -151,6 +156,7 @@ def _task_and_model(config: Config) -> tuple[Task, ModelConfig, Callable[..., An
         dtype=config.model.dtype,
         remat=config.model.remat,
         remat_keeps=config.model.remat_keeps,
+        attention=config.model.attention,
     )
     largest = max(task.vocab_size - 1, task.pad_id, *eos_ids(task))
     if largest >= model.vocab_size:
@@ -174,6 +180,7 @@ def _fresh_model(sizes: Config, task: Task) -> ModelConfig:
         dtype=sizes.dtype,
         remat=sizes.remat,
         remat_keeps=sizes.remat_keeps,
+        attention=sizes.attention,
         max_positions=task.max_prompt + task.max_completion,
     )
 
@@ -184,7 +191,11 @@ def _reference(config: Config, policy: ModelConfig):
     if path == "start" or not has_kl(config):
         return None
     model, weights = huggingface.open_model(
-        path, dtype=policy.dtype, remat=policy.remat, remat_keeps=policy.remat_keeps
+        path,
+        dtype=policy.dtype,
+        remat=policy.remat,
+        remat_keeps=policy.remat_keeps,
+        attention=policy.attention,
     )
     model = dataclasses.replace(model, max_positions=policy.max_positions)
     if model != policy:

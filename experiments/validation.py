@@ -17,6 +17,7 @@ KL_ESTIMATORS = ("k1", "k2", "k3")
 SWEEP_MODES = ("auto", "processes", "serial", "vmap")
 DTYPES = ("float32", "bfloat16")
 REMAT_KEEPS = ("nothing", "products")
+ATTENTIONS = ("auto", "plain", "blocks", "cudnn", "pallas")
 LORA_TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
 
 
@@ -100,6 +101,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "model.dtype": _choice(*DTYPES),
     "model.remat": _BOOLEAN,
     "model.remat_keeps": _choice(*REMAT_KEEPS),
+    "model.attention": _choice(*ATTENTIONS),
     "lora.rank": _whole(0, 2**16),
     "lora.alpha": _POSITIVE,
     "lora.targets": (

@@ -9,6 +9,7 @@ from pathlib import Path
 _ROPE_SCALINGS = ("linear", "llama3", "yarn")
 _DTYPES = ("float32", "bfloat16")
 _REMAT_KEEPS = ("nothing", "products")
+_ATTENTIONS = ("auto", "plain", "blocks", "cudnn", "pallas")
 
 
 @contextmanager
@@ -147,6 +148,8 @@ class ModelConfig:
       remat: recompute each layer in the backward pass instead of keeping its activations. On a CPU
         this is no slower, since it saves memory traffic.
       remat_keeps: what remat keeps: "nothing", or "products", a layer's matmuls with its weights.
+      attention: of passes over many tokens: "plain"; "blocks", "cudnn" or "pallas", which hold no
+        scores of all tokens with all; or "auto" (models.attention).
 
     Raises:
       ValueError: a value is invalid; the message names the field, its value and what is allowed.
@@ -169,6 +172,7 @@ class ModelConfig:
     dtype: str = "float32"
     remat: bool = False
     remat_keeps: str = "nothing"
+    attention: str = "auto"
 
     def __post_init__(self):
         for field in (
@@ -207,6 +211,7 @@ class ModelConfig:
         _require(self, "dtype", self.dtype in _DTYPES, f"one of {_DTYPES}")
         keeps = self.remat_keeps in _REMAT_KEEPS
         _require(self, "remat_keeps", keeps, f"one of {_REMAT_KEEPS}")
+        _require(self, "attention", self.attention in _ATTENTIONS, f"one of {_ATTENTIONS}")
 
 
 def _require(config, field, holds, allowed):

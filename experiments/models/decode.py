@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.models import rotary, transformer
+from experiments.models.attention import prompt_mask
 from experiments.models.layers import Block, arrange_kv, attention
 
 
@@ -113,7 +114,7 @@ def decode(config, context, cache, tokens, index):
     written = jnp.arange(max_tokens) <= jnp.expand_dims(index, -1)
     if written.ndim == 2:
         written = written[:, None, None, None, None]
-    masks = transformer.prompt_mask(context.length, positions), written
+    masks = prompt_mask(context.length, positions), written
     block = Block(config, transposed=True)
     x = transformer.embed(config, context.params["embedding"], tokens[:, :, None])
     caches = []

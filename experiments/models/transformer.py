@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.models import lora
+from experiments.models.attention import Prompt, attend_causally
 from experiments.models.config import ModelConfig
 from experiments.models.layers import (
     MATMUL,
@@ -150,11 +151,10 @@ def prefill(config, params, tokens, length):
     """
     check_positions(config, tokens.shape[1])
     positions = jnp.arange(tokens.shape[1])
-    mask = _causal_mask(positions)
 
     def attend(query, key, value):
         kv = arrange_kv(key, value)
-        return attention(query, [(*kv, mask)]), tuple(x[:, 0] for x in kv)
+        return attend_causally(config, query, key, value), tuple(x[:, 0] for x in kv)
 
     tokens, positions = tokens[:, None], positions[None, None]
     hidden, (keys, values) = _apply(config, params, tokens, positions, attend)
@@ -184,8 +184,6 @@ def forward(config, params, tokens, length, completions):
     check_positions(config, tokens.shape[1] + completions.shape[2])
     (prompts, start), (group, count) = tokens.shape, completions.shape[1:]
     prompt_steps, completion_steps = jnp.arange(start), jnp.arange(count)
-    prompt_causal = _causal_mask(prompt_steps)
-    completion_masks = prompt_mask(length, start), _causal_mask(completion_steps)
 
     def join(prompt, completion):
         """[P, S, ...] and [P, G, T, ...] to [P, 1, S + G T, ...]."""
@@ -198,12 +196,13 @@ def forward(config, params, tokens, length, completions):
         return x[:, :, :start], completion
 
     def attend(query, key, value):
-        (prompt_query, *prompt), (query, *completion) = zip(*map(split, (query, key, value)))
-        prompt, completion = arrange_kv(*prompt), arrange_kv(*completion)
-        shared = tuple(x[:, 0] for x in prompt)
-        of_prompt = attention(prompt_query, [(*prompt, prompt_causal)])
-        segments = [(*kv, mask) for kv, mask in zip((shared, completion), completion_masks)]
-        return join(of_prompt[:, 0], attention(query, segments)), None
+        (prompt_query, query), (prompt_key, key), (prompt_value, value) = map(
+            split, (query, key, value)
+        )
+        of_prompt = attend_causally(config, prompt_query, prompt_key, prompt_value)
+        prompt = Prompt(prompt_key, prompt_value, length)
+        of_completions = attend_causally(config, query, key, value, prompt)
+        return join(of_prompt[:, 0], of_completions), None
 
     positions = join(
         jnp.broadcast_to(prompt_steps, tokens.shape),
@@ -292,16 +291,6 @@ def cast_for_sampling(config, params):
         return leaf if name == head or name.endswith("norm") else leaf.astype(config.dtype)
 
     return jax.tree.map_with_path(cast, lora.merge(params))
-
-
-def _causal_mask(steps):
-    """Mask [Q, 1, N] for `attention`."""
-    return (steps[:, None] >= steps)[:, None]
-
-
-def prompt_mask(length, positions):
-    """Returns which of a prompt's `positions` tokens are real, bool [P, 1, 1, 1, 1, S]."""
-    return (jnp.arange(positions) < length[:, None])[:, None, None, None, None]
 
 
 def check_positions(config, positions):

@@ -79,8 +79,8 @@ class RandomTask:
         return (tokens[..., 0] % 2 == 0).astype(jnp.float32)
 
 
-def make_experiment(workload: Workload) -> Experiment:
-    """Returns an experiment with the sizes of `workload`, all else by default."""
+def make_experiment(workload: Workload, dtype: str = "float32") -> Experiment:
+    """Returns an experiment with the sizes of `workload`, all else by default but the dtype."""
     config, shape = default_config(), workload.shape
     config.prompts, config.group_size = workload.prompts, workload.group_size
     config.steps_per_call = workload.steps
@@ -107,7 +107,7 @@ def make_experiment(workload: Workload) -> Experiment:
         d_ff=shape.d_ff,
         tied_head=True,
         max_positions=workload.tokens,
-        dtype=config.model.dtype,
+        dtype=dtype,
         remat=config.model.remat,
         remat_keeps="products" if workload.variant == "kept" else "nothing",
     )
@@ -131,9 +131,9 @@ class Call(NamedTuple):
     notes: dict
 
 
-def call_of(workload: Workload) -> Call:
+def call_of(workload: Workload, dtype: str = "float32") -> Call:
     """Returns the call of a rollout, an update or a whole step of `workload`."""
-    experiment = make_experiment(workload)
+    experiment = make_experiment(workload, dtype)
     rl, task = experiment.rl, experiment.task
     hyper = hyperparameters(experiment.config, experiment.methods)
     state = rl.init(hyper, initial_params(experiment))
@@ -197,7 +197,7 @@ def prepare(workload: Workload) -> tuple[RunOnce, dict]:
     """Prepares a workload for `serve`."""
     device = jax.devices()[0]
     notes = {"backend": jax.default_backend(), "device": device.device_kind}
-    makers = {"product": _product, "head": _head, "sweep_steps": _sweep_steps}
+    makers = {"product": _product, "head": head_call, "sweep_steps": _sweep_steps}
     if workload.kind in makers:
         run_once, more = makers[workload.kind](workload)
         return run_once, notes | more
@@ -242,15 +242,15 @@ _HEADS = {"": partial(log_prob_and_entropy, chunk=512), "rows": _rows_head, "log
 _HEAD_PRODUCTS = {"": 4, "rows": 4, "logits": 3}
 
 
-def _head(workload: Workload) -> tuple[RunOnce, dict]:
-    """Log-prob, entropy and the gradients of both inputs."""
+def head_call(workload: Workload, dtype: str = "float32") -> tuple[RunOnce, dict]:
+    """Log-prob, entropy and the gradients of both inputs; hidden states are in `dtype`."""
     tokens, shape = workload.sequences * workload.tokens, workload.shape
     rng = np.random.default_rng(0)
     hidden = rng.standard_normal((tokens, shape.d_model), np.float32)
     unembedding = rng.standard_normal((shape.vocab_size, shape.d_model), np.float32)
     unembedding *= 2 / shape.d_model**0.5
     targets = rng.integers(0, shape.vocab_size, tokens)
-    inputs = tuple(map(jnp.asarray, (hidden, unembedding, targets)))
+    inputs = jnp.asarray(hidden, dtype), jnp.asarray(unembedding), jnp.asarray(targets)
 
     def loss(hidden, unembedding, targets):
         log_prob, entropy = _HEADS[workload.variant](hidden, unembedding, targets)
@@ -262,20 +262,27 @@ def _head(workload: Workload) -> tuple[RunOnce, dict]:
     return lambda: jax.block_until_ready(step(*inputs)), {"flop": flop}
 
 
-def _sweep_steps(workload: Workload) -> tuple[RunOnce, dict]:
-    """Steps of one run of the benchmark's sweep, by the program of all its methods."""
+def sweep_call(steps: int, runs: int = 0) -> Call:
+    """Returns the call of steps of the benchmark's sweep, by the program of all its methods.
+
+    Args:
+      steps: of a run.
+      runs: in one vmapped call; 0 for a run alone.
+    """
     file = runpy.run_path(SWEEP_CONFIG)
     config = file["get_config"]()
     experiment = build_experiment(config, list(file["METHODS"].values()))
     hyper = hyperparameters(config, experiment.methods)
     state = experiment.rl.init(hyper, initial_params(experiment))
-    call = Call(
-        experiment.rl.train_steps,
-        (state, experiment.task, hyper, workload.steps),
-        carries=True,
-        notes={},
-    )
-    return repeated(call), {}
+    function = experiment.rl.train_steps
+    if runs:
+        function = experiment.rl.train_steps_vmapped
+        state, hyper = jax.tree.map(lambda x: jnp.stack([x] * runs), (state, hyper))
+    return Call(function, (state, experiment.task, hyper, steps), carries=True, notes={})
+
+
+def _sweep_steps(workload: Workload) -> tuple[RunOnce, dict]:
+    return repeated(sweep_call(workload.steps)), {}
 
 
 def time_sweep(steps: int, repeats: int, core: int | None, log: Callable[[str], None]) -> dict:

@@ -7,8 +7,9 @@ width, V the vocabulary, and K keys whose scores are computed:
     attention    4 L H d K
     head         2 D V
 
-K counts masked keys too: the scores of the whole square are computed. Elementwise operations are
-left out. The tensor axis of the mesh splits all three.
+With plain attention K counts masked keys too: the scores of the whole square are computed. The
+others leave the blocks out that causality hides. Elementwise operations are left out. The tensor
+axis of the mesh splits all three.
 
 The size of the train state is exact, from its shardings. Activations and caches are estimated: the
 compiler for CPU fuses, widens and schedules otherwise than that of a GPU or a TPU.
@@ -22,6 +23,7 @@ from jax.sharding import Mesh
 
 from experiments.experiment import Experiment
 from experiments.learner import TrainState
+from experiments.models.attention import KEY_BLOCK, QUERY_BLOCK, implementation
 from experiments.models.config import ModelConfig
 from experiments.models.layers import QUERIES, query_blocks
 from experiments.policy import trained_shapes
@@ -45,6 +47,7 @@ class Work(NamedTuple):
       epochs: passes over the prompts.
       item: bytes of an activation.
       adapter: numbers in the adapters of one layer, of LoRA; 0 where all parameters are trained.
+      backend: of JAX on this device, which decides how attention is computed.
     """
 
     model: ModelConfig
@@ -58,6 +61,7 @@ class Work(NamedTuple):
     epochs: int
     item: int
     adapter: int = 0
+    backend: str = "gpu"
 
 
 def work_of(experiment: Experiment, mesh: Mesh | None = None) -> Work:
@@ -108,13 +112,48 @@ def _scores(model: ModelConfig, queries: float, keys: float) -> float:
     return 4 * model.num_layers * model.num_heads * model.head_dim * queries * keys
 
 
-def attention(work: Work) -> tuple[float, float]:
-    """FLOP of attention in one forward pass of `learn`: over the prompts, over the completions."""
-    inputs = work.completion - 1  # the last token predicts nothing
-    queries = work.prompts * work.prompt, work.prompts * work.group * inputs
+class Attention(NamedTuple):
+    """Attention of one device in one forward pass of `learn`, over prompts or over completions.
+
+    Attributes:
+      name: of the implementation.
+      scores: computed, of all layers and heads.
+      passes: over the scores in the train step, a forward one counted as 1.
+    """
+
+    name: str
+    scores: float
+    passes: float
+
+
+_TILE = 128  # queries of a block of a fused kernel, of which a half is computed in vain
+
+
+def attention(work: Work) -> tuple[Attention, Attention]:
+    """Returns the attention over the prompts and that over the completions.
+
+    Without blocks, the backward pass is twice the forward one, and attention is computed once more
+    where queries are cut. With blocks, the scores are a fifth product of the backward pass beside
+    its four. With remat the forward pass comes twice. Before cuDNN, each completion has its prompt
+    in its row.
+    """
+    model, inputs = work.model, work.completion - 1  # the last token predicts nothing
+    heads = model.num_layers * model.num_heads / work.tensor
+
+    def part(sequences, before, queries) -> Attention:
+        name = implementation(model, before + queries, work.backend)
+        scores = queries * before + queries * queries
+        passes = 3 + model.remat + (query_blocks(queries) > 1)
+        if name != "plain":
+            row = before + queries if name == "cudnn" else queries
+            tile = KEY_BLOCK if name == "blocks" else _TILE
+            scores = (before + queries - row) * queries + row * min(row, (row + tile) / 2)
+            passes = 3.5 + model.remat
+        return Attention(name, sequences * scores * heads, passes)
+
     return (
-        _scores(work.model, queries[0], work.prompt) / work.tensor,
-        _scores(work.model, queries[1], work.prompt + inputs) / work.tensor,
+        part(work.prompts, 0, work.prompt),
+        part(work.prompts * work.group, work.prompt, inputs),
     )
 
 
@@ -124,7 +163,7 @@ def forward(work: Work) -> Flops:
     tokens = work.prompts * work.prompt + sequences * (work.completion - 1)
     return Flops(
         model.num_layers * layer_products(model) * tokens / work.tensor,
-        sum(attention(work)),
+        sum(4 * model.head_dim * part.scores for part in attention(work)),
         2 * model.d_model * model.vocab_size * sequences * work.completion / work.tensor,
     )
 
@@ -132,22 +171,21 @@ def forward(work: Work) -> Flops:
 def learn_flops(work: Work) -> Flops:
     """FLOP of the train step: forward, backward (twice that) and rematerialization.
 
-    With remat the backward pass computes attention again, and the products of a layer but its last,
-    `down`, unless they are kept; attention once more where queries are cut into blocks; and the
-    logits. With LoRA weights have no gradients, and the backward pass is once the forward one. The
-    products of the adapters come on top, as if the tensor axis split them.
+    With remat the backward pass computes the products of a layer but its last, `down`, again,
+    unless they are kept; and the logits. The passes over the scores are those of `attention`. With
+    LoRA weights have no gradients, and the backward pass is once the forward one. The products of
+    the adapters come on top, as if the tensor axis split them.
     """
     model, once = work.model, forward(work)
     backward = 1 if work.adapter else 2
     down = 2 * model.d_model * model.d_ff / layer_products(model)
     again = 1 - down if model.remat and model.remat_keeps == "nothing" else 0
-    lengths = work.prompt, work.completion - 1
-    passes = [3 + model.remat + (query_blocks(length) > 1) for length in lengths]
+    scores = sum(part.scores * part.passes for part in attention(work))
     adapters = once.projections * 2 * work.adapter / layer_products(model)
     projections = once.projections * (1 + again + backward) + adapters * (3 + again)
     return Flops(
         projections * work.epochs,
-        sum(flops * count for flops, count in zip(attention(work), passes)) * work.epochs,
+        4 * model.head_dim * scores * work.epochs,
         once.head * (2 + backward) * work.epochs,
     )
 
@@ -157,7 +195,7 @@ def sample_flops(work: Work) -> Flops:
     model, sequences = work.model, work.prompts * work.group
     steps = work.completion - 1
     tokens = work.prompts * work.prompt + sequences * steps
-    scores = _scores(model, work.prompts * work.prompt, work.prompt)
+    scores = 4 * model.head_dim * work.tensor * attention(work)[0].scores
     scores += _scores(model, sequences * steps, work.prompt + work.completion + 1)
     return Flops(
         model.num_layers * layer_products(model) * tokens / work.tensor,
@@ -193,7 +231,8 @@ def learn_bytes(work: Work, state: TrainState) -> dict[str, float]:
                output of attention and 2 arrays of width F
     layer      the current layer: 6 arrays of width D, of which 2 in float32, and twice (with their
                gradients) q, k, v and 3 arrays of width F; the gathered weights of two layers
-    attention  4 arrays of float32 scores of a block of queries
+    attention  4 arrays of float32 scores of a block of queries; with another implementation than
+               plain also, or with a kernel only, twice its inputs and output (float32 in blocks)
     head       4 chunks of logits, the hidden states and their float32 gradient
     """
     model, prompts = work.model, work.prompts * work.epochs / (work.updates * work.microbatches)
@@ -205,19 +244,30 @@ def learn_bytes(work: Work, state: TrainState) -> dict[str, float]:
         model.d_model * (4 * work.item + 2 * _FLOAT32) + 2 * width / work.tensor * work.item
     )
     layers = 1 if model.remat else model.num_layers
-    queries = work.completion - 1
-    if query_blocks(queries) > 1:
-        queries = min(queries, QUERIES)
-    scores = prompts * work.group * model.num_heads / work.tensor * queries
-    scores *= work.prompt + work.completion
     chunk = min(_HEAD_CHUNK, model.vocab_size / work.tensor)
     return {
         "gradients": (1 + (work.microbatches > 1)) * shard_bytes(state.params),
         "residuals": kept * tokens * work.item,
         "layer": layers * inner + 2 * _layer_bytes(work),
-        "attention": layers * 4 * scores * _FLOAT32,
+        "attention": layers * _attention_bytes(work, prompts * work.group),
         "head": completions * (4 * chunk * _FLOAT32 + model.d_model * (work.item + _FLOAT32)),
     }
+
+
+def _attention_bytes(work: Work, sequences: float) -> float:
+    """Bytes that attention over so many completions needs in the layer at hand."""
+    model, queries, keys = work.model, work.completion - 1, work.prompt + work.completion
+    name = attention(work)[1].name
+    heads = (2 * model.num_heads + 2 * model.num_kv_heads) * model.head_dim / work.tensor
+    arrays = 0 if name == "plain" else 2 * sequences * keys * heads
+    if name == "plain" and query_blocks(queries) > 1:
+        queries = min(queries, QUERIES)
+    if name == "blocks":
+        queries, keys = min(queries, QUERY_BLOCK), min(keys, KEY_BLOCK)
+    scores = sequences * queries * keys * model.num_heads / work.tensor
+    if name not in ("plain", "blocks"):
+        return arrays * work.item
+    return 4 * scores * _FLOAT32 + arrays * _FLOAT32
 
 
 def sample_bytes(work: Work) -> dict[str, float]:

@@ -110,13 +110,22 @@ def abstract_experiment(config: Config, architecture: ModelConfig | None) -> Exp
       ConfigError: for a value that cannot run, or a mesh that the batch does not divide over.
     """
     config = config.copy_and_resolve_references()
+    attention = config.model.attention
+    if attention in ("cudnn", "pallas"):  # no CPU compiles them; partitioned like blocks
+        config.model.attention = "blocks"
+    experiment = _abstract_experiment(config, architecture)
+    return experiment._replace(model=dataclasses.replace(experiment.model, attention=attention))
+
+
+def _abstract_experiment(config: Config, architecture: ModelConfig | None) -> Experiment:
     if architecture is None:
         return build_experiment(config)
     config.model.path = ""  # neither read nor needed
     validate(config)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batches(mesh, config)
-    options = {name: config.model[name] for name in ("dtype", "remat", "remat_keeps")}
+    copied = "dtype", "remat", "remat_keeps", "attention"
+    options = {name: config.model[name] for name in copied}
     model = dataclasses.replace(architecture, **options)
     sizes = config.task.kwargs
     task: Any = TaskSizes(sizes.max_prompt, sizes.max_completion, model.vocab_size)
@@ -218,6 +227,7 @@ def make_plan(name: str, config: Config, architecture: ModelConfig | None) -> Pl
             "dtype": experiment.model.dtype,
             "remat": experiment.model.remat,
             "remat_keeps": experiment.model.remat_keeps,
+            "attention": experiment.model.attention,
         },
         resident=flops.state_bytes(state),
         learning=flops.learn_bytes(work, state),

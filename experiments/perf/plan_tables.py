@@ -76,7 +76,7 @@ _LEARNING = {
     "gradients": "train step: gradients",
     "residuals": "train step: activations kept by remat",
     "layer": "train step: current layer",
-    "attention": "train step: scores of a block of queries",
+    "attention": "train step: attention of the current layer",
     "head": "train step: head, chunks of logits",
 }
 _SAMPLING = {
@@ -94,7 +94,7 @@ _SECONDS = {
     "decode": "rollout: decoding",
     "sample_collectives": "rollout: collectives",
     "products": "train: products",
-    "scores": "train: attention scores through memory",
+    "scores": "train: attention through memory",
     "learn_collectives": "train: collectives",
     "handover": "weights to the samplers",
     "rollout": "**rollout step**",

@@ -5,8 +5,14 @@ Below: flops, hlo. Above: plan.
 
 from typing import NamedTuple
 
-from experiments.models.layers import query_blocks
-from experiments.perf.flops import Work, cache_bytes, copy_bytes, learn_flops, sample_flops
+from experiments.perf.flops import (
+    Work,
+    attention,
+    cache_bytes,
+    copy_bytes,
+    learn_flops,
+    sample_flops,
+)
 from experiments.perf.hlo import Collective
 
 _FLOAT32 = 4
@@ -17,6 +23,7 @@ class Device(NamedTuple):
 
     Attributes:
       name: as in the tables.
+      backend: of JAX.
       flops: dense bfloat16 products, FLOP/s.
       memory: bytes.
       memory_rate: bytes/s.
@@ -26,6 +33,7 @@ class Device(NamedTuple):
     """
 
     name: str
+    backend: str
     flops: float
     memory: float
     memory_rate: float
@@ -37,11 +45,13 @@ class Device(NamedTuple):
 DEVICES = (
     # NVIDIA H100 data sheet: 989 TFLOP/s without sparsity, 3.35 TB/s, NVLink 900 GB/s both ways;
     # DGX H100: one 400 Gb/s network port for each GPU.
-    Device("H100 SXM", 989.4e12, 80e9, 3.35e12, link_rate=450e9, island=8, outer_rate=50e9),
+    Device("H100 SXM", "gpu", 989.4e12, 80e9, 3.35e12, link_rate=450e9, island=8, outer_rate=50e9),
     # cloud.google.com/tpu/docs/v5p: 459 TFLOP/s, 95 GiB, 2765 GB/s, interconnect 1200 GB/s both
     # ways. A collective over one mesh axis is taken to run along one axis of the 3D torus, a third
     # of the six links of a chip: 1200 / 2 / 3 GB/s each way.
-    Device("TPU v5p", 459e12, 95 * 2**30, 2765e9, link_rate=200e9, island=8960, outer_rate=200e9),
+    Device(
+        "TPU v5p", "tpu", 459e12, 95 * 2**30, 2765e9, link_rate=200e9, island=8960, outer_rate=200e9
+    ),
 )
 
 # Fractions of the peak rates that well-tuned programs reach; assumptions, not measurements.
@@ -50,8 +60,9 @@ OF_MEMORY_RATE = 0.8
 OF_LINK_RATE = 0.8
 LATENCY = 10e-6  # seconds of each collective beside its bytes
 
-# Float32 passes over the scores: 4 in each forward computation (write; read for the maximum and
-# the exponential; write; read for the mix), 8 in the backward one.
+# Float32 passes over scores that no kernel keeps on the chip: 4 in each forward computation (write;
+# read for the maximum and the exponential; write; read for the mix), 8 in the backward one, which
+# starts from a forward computation where there are blocks.
 _FORWARD_PASSES, _BACKWARD_PASSES = 4, 8
 
 
@@ -66,8 +77,8 @@ def step_seconds(
     """Predicts the seconds of one step.
 
     products     FLOP / (peak x OF_FLOPS)
-    scores       bytes of attention scores in the train step / (memory rate x OF_MEMORY_RATE):
-                 XLA without a fused kernel writes and reads them
+    scores       bytes of attention in the train step / (memory rate x OF_MEMORY_RATE): XLA
+                 without a fused kernel writes and reads the scores
     decode       per token the larger of its products and its reads: the weights and the cache once
     collectives  bytes / (link rate x OF_LINK_RATE) + LATENCY each
 
@@ -84,6 +95,7 @@ def step_seconds(
       sampling: work of one device that samples.
       handover: see `handover_bytes`.
     """
+    work, sampling = (x._replace(backend=device.backend) for x in (work, sampling))
     speed, reading = device.flops * OF_FLOPS, device.memory_rate * OF_MEMORY_RATE
     prefill = sample_flops(sampling._replace(completion=1)).total
     bytes_read = (sampling.completion - 1) * (copy_bytes(sampling) + cache_bytes(sampling))
@@ -109,13 +121,22 @@ def step_seconds(
 
 
 def score_bytes(work: Work) -> float:
-    """Bytes of attention scores that one device moves in the train step."""
-    model, inputs = work.model, work.completion - 1
-    scores = work.prompts * work.prompt**2
-    scores += work.prompts * work.group * inputs * (work.prompt + inputs)
-    scores *= work.epochs * model.num_layers * model.num_heads / work.tensor
-    forwards = 1 + model.remat + (query_blocks(inputs) > 1)
-    return _FLOAT32 * scores * (_FORWARD_PASSES * forwards + _BACKWARD_PASSES)
+    """Bytes that attention moves on one device in the train step.
+
+    With a fused kernel these are its inputs and outputs, whose keys and values are taken to be read
+    once: those of a head fit an H100's cache.
+    """
+    model, moved = work.model, 0.0
+    tokens = work.prompt, work.group * (work.prompt + work.completion - 1)
+    for part, count in zip(attention(work), tokens):
+        if part.name in ("cudnn", "pallas"):
+            arrays = 2 * (model.num_heads + model.num_kv_heads) * model.head_dim / work.tensor
+            moved += work.prompts * count * model.num_layers * arrays * work.item * part.passes
+        else:
+            forwards = part.passes - 2 if part.name == "plain" else 2 + model.remat
+            passes = _FORWARD_PASSES * forwards + _BACKWARD_PASSES
+            moved += _FLOAT32 * part.scores * passes
+    return moved * work.epochs
 
 
 def link_rate(device: Device, group: tuple[int, ...]) -> float:

@@ -58,7 +58,7 @@ TAKES = {
     "model.path": {"empty"}, "model.num_layers": COUNT, "model.d_model": set(),
     "model.num_heads": COUNT, "model.num_kv_heads": COUNT, "model.d_ff": COUNT,
     "model.tied_head": {"true"}, "model.dtype": set(), "model.remat": {"true"},
-    "model.remat_keeps": set(), "lora.rank": INDEX, "lora.alpha": POSITIVE, "lora.targets": set(),
+    "model.remat_keeps": set(), "model.attention": set(), "lora.rank": INDEX, "lora.alpha": POSITIVE, "lora.targets": set(),
     "sampling.temperature": FRACTION,
     "sampling.top_p": FRACTION, "sampling.top_k": INDEX,
     "sampling.slots": INDEX, "sampling.loops": COUNT,

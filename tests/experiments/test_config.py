@@ -69,6 +69,8 @@ def changed(field, value):
         ("optimizer.b2", 1.0, "config.optimizer.b2 must be in [0, 1), got 1.0"),
         ("model.dtype", "float16", "config.model.dtype must be one of float32, bfloat16"),
         ("model.remat_keeps", "all", "config.model.remat_keeps must be one of nothing, products"),
+        ("model.attention", "flash", "config.model.attention must be one of auto, plain, blocks, cudnn, pallas"),
+        ("model.attention", "cudnn", 'config.model.attention = "cudnn" needs a gpu; the backend is "cpu"'),
         ("evaluation.ks", (1, 9), "config.evaluation.ks must be numbers in 1..config.evaluation.samples = 8"),
         ("evaluation.prompts_per_call", 3, "must be a divisor of config.evaluation.prompts = 8, got 3"),
         ("lora.rank", -1, "config.lora.rank must be a whole number >= 0, got -1"),

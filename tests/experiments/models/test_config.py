@@ -30,6 +30,7 @@ SIZES = {
         ("norm_eps", 0.0, "ModelConfig.norm_eps must be positive; got 0.0"),
         ("dtype", "float16", "ModelConfig.dtype must be one of ('float32', 'bfloat16')"),
         ("remat_keeps", "all", "ModelConfig.remat_keeps must be one of ('nothing', 'products')"),
+        ("attention", "flash", "ModelConfig.attention must be one of ('auto', 'plain', 'blocks'"),
     ],
 )
 def test_model_config_raises(field, value, message):

@@ -6,8 +6,8 @@ import pytest
 
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
-from experiments.perf.flops import Work, forward, learn_flops, sample_flops
-from experiments.perf.seconds import DEVICES, link_rate
+from experiments.perf.flops import Work, attention, forward, learn_flops, sample_flops
+from experiments.perf.seconds import DEVICES, link_rate, score_bytes
 from experiments.rollout import completion_log_probs, sample
 
 MODEL = ModelConfig(
@@ -79,12 +79,53 @@ def test_learn_flops_scales_with_layers_and_tensor_axis():
 def test_learn_flops_recomputes_blocks_of_queries():
     """Of the prompts and of the completions each by its own length; 512 queries are one block."""
     by_score = 4 * MODEL.num_heads * MODEL.head_dim
+    plain = ModelConfig(**(MODEL.__dict__ | {"attention": "plain"}))
     for prompt, completion in ((512, 513), (513, 513), (512, 514), (1024, 1025)):
-        sizes = work(MODEL, completion)._replace(prompt=prompt)
+        sizes = work(plain, completion)._replace(prompt=prompt)
         over_prompts = 2 * prompt * prompt * by_score
         over_completions = 2 * 2 * (completion - 1) * (prompt + completion - 1) * by_score
         expected = over_prompts * (4 + (prompt > 512)) + over_completions * (4 + (completion > 513))
         assert learn_flops(sizes).attention == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("backend", "changes", "before", "tile"),
+    [
+        ("gpu", {"dtype": "bfloat16"}, "in_the_row", 128),
+        ("tpu", {}, "apart", 128),
+        ("gpu", {"attention": "blocks"}, "apart", 256),
+    ],
+)
+def test_attention_of_long_sequences_leaves_out_what_is_hidden(backend, changes, before, tile):
+    """Half of each causal square, and half a block at its edge; 4.5 passes with remat."""
+    model = ModelConfig(**(MODEL.__dict__ | changes))
+    sizes = work(model, 4097)._replace(prompt=1024, backend=backend)
+    prompt = 1024 * (1024 + tile) / 2
+    completion = 4096 * (1024 + (4096 + tile) / 2)
+    if before == "in_the_row":
+        completion = 5120 * (5120 + tile) / 2
+    heads = model.num_heads
+    assert [part.scores for part in attention(sizes)] == [
+        2 * heads * prompt,
+        2 * 2 * heads * completion,
+    ]
+    by_score = 4 * model.head_dim * 4.5
+    expected = (2 * prompt + 4 * completion) * heads * by_score
+    assert learn_flops(sizes).attention == pytest.approx(expected)
+
+
+def test_score_bytes_of_a_kernel_grow_with_the_tokens():
+    model = ModelConfig(**(MODEL.__dict__ | {"dtype": "bfloat16"}))
+    sizes = [work(model, n + 1)._replace(prompt=1024, item=2) for n in (3072, 7168)]
+    short, long = map(score_bytes, sizes)
+    # Of 8 heads and 4 of keys and values of width 64: queries, keys, values and output in bfloat16.
+    token = 2 * (8 + 4) * 64 * 2
+    assert short == pytest.approx(4.5 * 2 * (1024 + 2 * 4096) * token)
+    assert long == pytest.approx(4.5 * 2 * (1024 + 2 * 8192) * token)
+    plain = [
+        x._replace(model=ModelConfig(**(model.__dict__ | {"attention": "plain"}))) for x in sizes
+    ]
+    assert score_bytes(plain[1]) > 100 * long
 
 
 def test_link_rate_shares_network_ports_beyond_the_island():

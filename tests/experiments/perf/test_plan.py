@@ -212,6 +212,17 @@ def test_command_prints_plan_or_one_line_error(command, tmp_path):
     assert err.strip().splitlines()[-1].startswith("error: --out must be a file in a directory")
 
 
+def test_plan_of_a_kernel_that_no_cpu_has():
+    """Compiled in blocks, counted as the kernel: no score goes through memory."""
+    planned = config("fsdp=4,tensor=2,model.attention='cudnn'")
+    experiment = plan.abstract_experiment(planned, MODEL)
+    assert experiment.model.attention == "cudnn"
+    learn = plan.compile_steps(experiment)["learn"]
+    assert collectives(learn.partitioned, unknown_trips=1)
+    work = flops.work_of(experiment)
+    assert [part.name for part in flops.attention(work)] == ["cudnn", "cudnn"]
+
+
 def test_plan_tables_values():
     work = {"projections": 1e12, "attention": 2e12, "head": 3e12}
     keys = ["prefill", "decode", "sample_collectives", "products", "scores", "learn_collectives"]
