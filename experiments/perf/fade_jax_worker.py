@@ -93,9 +93,8 @@ def make_experiment(workload: Workload, dtype: str = "float32") -> Experiment:
         fit = max(workload.sequences * workload.tokens // 512, 1)
         config.learner.microbatches = math.gcd(workload.prompts, fit)
     config.learner.head_rank = workload.kind != "update"  # the baselines do not measure it
-    if workload.lengths == "geometric":
-        config.sampling.loops = 6
     if workload.kind == "rollout":
+        config.sampling.loops = 6 if workload.lengths == "geometric" else 1
         config.optimizer.name = "sgd"  # the samplers of the baselines hold no optimizer state
     model = ModelConfig(
         vocab_size=shape.vocab_size,
@@ -139,7 +138,7 @@ def call_of(workload: Workload, dtype: str = "float32") -> Call:
     state = rl.init(hyper, initial_params(experiment))
     prompts = task.train_prompts(0, 0, workload.prompts)
     notes: dict[str, Any] = {"remat": experiment.model.remat}
-    if workload.lengths == "geometric":
+    if workload.kind == "rollout" and workload.lengths == "geometric":
         return Call(_sample_to(workload, experiment), (state, prompts), False, notes)
     if workload.kind == "rollout":
         notes["flop"] = sample_flops(work_of(experiment)).total
