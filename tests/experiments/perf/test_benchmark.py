@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from experiments.config import ConfigError
 from experiments.perf import benchmark
 from experiments.perf.benchmark import Implementation, run_interleaved, select_workloads
+from experiments.perf.fade_jax_worker import call_of
 from experiments.perf.worker import (
     WORKLOADS,
     Shape,
@@ -114,6 +116,21 @@ def test_completion_lengths_are_geometric_with_a_cap():
     assert sum(n > 64 for n in lengths) / 8000 == pytest.approx((63 / 64) ** 64, abs=0.03)
     # A baseline has the same sequences, without groups.
     assert workload.baseline.completion_lengths() == lengths
+
+
+@pytest.mark.parametrize("lengths", ["fixed", "geometric"])
+def test_call_of_each_kind_does_what_it_is_named_for(lengths):
+    for kind, variant in (("rollout", ""), ("update", ""), ("update", "kept")):
+        workload = Workload("x", kind, SHAPE, 8, 1, 3, 8, variant=variant, lengths=lengths)
+        call = call_of(workload)
+        before = [np.array(x) for x in jax.tree.leaves(call.arguments[0].params)]
+        results = call.function(*call.arguments)
+        if kind == "rollout":
+            expected = workload.completion_lengths()
+            np.testing.assert_array_equal(results.token_mask.sum(-1).ravel(), expected)
+        else:
+            after = jax.tree.leaves(results[0].params)
+            assert any(np.any(a != np.asarray(b)) for a, b in zip(before, after))
 
 
 @pytest.mark.slow
