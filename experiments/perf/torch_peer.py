@@ -183,24 +183,29 @@ def _update(workload: Workload) -> dict:
     nats = torch.tensor(float(workload.shape.vocab_size)).log()
     old = 0.01 * torch.randn(completions.shape) - nats
     advantages = torch.randint(0, 2, (workload.sequences, 1)).float()
+    # Gradients are accumulated, as TRL does, over parts whose logits have at most half a gigabyte.
+    count = -(-tokens.numel() * workload.shape.vocab_size * 4 // 2**29)
+    parts = torch.arange(workload.sequences).chunk(count)
 
-    def surrogate(log_probs):
-        ratio = torch.exp(log_probs - old)
+    def surrogate(log_probs, part):
+        ratio = torch.exp(log_probs - old[part])
         clipped = torch.clamp(ratio, 0.8, 1.2)
-        least = torch.min(ratio * advantages, clipped * advantages)
-        return -(least * real).sum() / workload.sequences
+        least = torch.min(ratio * advantages[part], clipped * advantages[part])
+        return -(least * real[part]).sum() / workload.sequences
 
-    def head_of_logits(hidden, unembedding):
+    def head_of_logits(hidden, unembedding, part):
         logits = hidden @ unembedding.T
-        log_probs = selective_log_softmax(logits, completions)
+        log_probs = selective_log_softmax(logits, completions[part])
         with torch.no_grad():  # as TRL does: the entropy is a metric
-            entropy = entropy_from_logits(logits)[real].mean()
-        return surrogate(log_probs), entropy
+            entropy = entropy_from_logits(logits)[real[part]].sum() / real.sum()
+        return surrogate(log_probs, part), entropy
 
     def with_logits(model, head):
-        def loss():
-            hidden = model.model(input_ids=tokens, attention_mask=mask, use_cache=False)[0]
-            return head(hidden[:, workload.prompt - 1 : -1], model.lm_head.weight)
+        def loss(part):
+            hidden = model.model(
+                input_ids=tokens[part], attention_mask=mask[part], use_cache=False
+            )[0]
+            return head(hidden[:, workload.prompt - 1 : -1], model.lm_head.weight, part)
 
         return loss
 
@@ -210,10 +215,12 @@ def _update(workload: Workload) -> dict:
         labels[:, : workload.prompt] = -100
         labels[mask == 0] = -100
 
-        def loss():
-            out = model(input_ids=tokens, attention_mask=mask, labels=labels, fused_lm_head=True)
+        def loss(part):
+            inputs = {"input_ids": tokens[part], "attention_mask": mask[part]}
+            out = model(**inputs, labels=labels[part], fused_lm_head=True)
             kept = slice(-longest, None)
-            return surrogate(out.log_probs[:, kept]), out.entropy[:, kept].detach()[real].mean()
+            entropy = out.entropy[:, kept].detach()[real[part]].sum() / real.sum()
+            return surrogate(out.log_probs[:, kept], part), entropy
 
         return loss
 
@@ -229,12 +236,15 @@ def _update(workload: Workload) -> dict:
             loss = with_logits(model, torch.compile(head_of_logits) if compiled else head_of_logits)
 
         def run_once():
-            value, entropy = loss()
-            value.backward()
+            value = entropy = 0.0
+            for part in parts:
+                loss_of_part, entropy_of_part = loss(part)
+                loss_of_part.backward()
+                value, entropy = value + loss_of_part.detach(), entropy + entropy_of_part
             torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            return value.item(), entropy.item()
+            return float(value), float(entropy)
 
         return run_once
 
