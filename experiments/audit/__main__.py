@@ -51,6 +51,7 @@ def main(argv):
                 for estimator in report.estimators
             ],
             "pass_at_k": {name: measure_pass_at_k(fn) for name, fn in report.pass_at_k.items()},
+            "statements": report.statements,
         }
         path = out / f"{report.framework}.json"
         path.write_text(json.dumps(measured, indent=1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -47,9 +47,25 @@ class Report(NamedTuple):
       estimators: of advantages.
       pass_at_k: of evaluation, by name; a function of rewards `[n]` of one prompt and k to an
         estimate of pass@k.
+      statements: pairs of what the documentation says and what the code gives.
     """
 
     framework: str
     version: str
     estimators: list[Estimator]
     pass_at_k: dict[str, Callable[[np.ndarray, int], float]]
+    statements: list[tuple[str, str]]
+
+
+def of_one_group(estimator: Estimator, rewards: Sequence[float]) -> np.ndarray:
+    """Returns the advantages of rewards that are a batch of one group, of 4 tokens each."""
+    size = len(rewards)
+    found = estimator.advantages(
+        np.asarray(rewards, np.float32), np.zeros(size, np.int64), np.full(size, 4)
+    )
+    return np.asarray(found, np.float64)
+
+
+def shown(values: np.ndarray) -> str:
+    """Returns numbers as text, of three digits each."""
+    return ", ".join(f"{value:.3g}" for value in np.ravel(values))

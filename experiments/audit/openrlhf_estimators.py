@@ -11,7 +11,7 @@ from openrlhf.trainer.ppo_utils.experience_maker import (  # pyright: ignore[rep
     RemoteExperienceMaker,
 )
 
-from experiments.audit.estimators import Estimator, Report
+from experiments.audit.estimators import Estimator, Report, of_one_group, shown
 
 # (advantage estimator, claim, whether it reads the whole batch)
 _ESTIMATORS = [
@@ -26,14 +26,23 @@ _ESTIMATORS = [
 def report() -> Report:
     """Returns OpenRLHF's estimators without a critic."""
     estimators = [_make(*row) for row in _ESTIMATORS]
-    return Report("OpenRLHF", version("openrlhf"), estimators, {})
+    off = _make("group_norm", "2 arcsin √p", False, no_std_norm=True)
+    statements = [
+        (
+            "--algo.advantage.no_std_norm disables dividing by std; group_norm, rewards 1, 0, 0, 0",
+            shown(of_one_group(off, [1, 0, 0, 0])),
+        )
+    ]
+    return Report("OpenRLHF", version("openrlhf"), estimators, {}, statements)
 
 
-def _make(name, claim, whole_batch):
+def _make(name, claim, whole_batch, no_std_norm=False):
     def advantages(rewards, index, lengths):
         args = SimpleNamespace(
             algo=SimpleNamespace(
-                advantage=SimpleNamespace(estimator=name, gamma=1.0, lambd=1.0, no_std_norm=False)
+                advantage=SimpleNamespace(
+                    estimator=name, gamma=1.0, lambd=1.0, no_std_norm=no_std_norm
+                )
             ),
             rollout=SimpleNamespace(n_samples_per_prompt=int((index == index[0]).sum())),
             reward=SimpleNamespace(

@@ -40,6 +40,8 @@ def write_page(out: Path) -> Path:
     ]
     if len(estimates := pass_at_k(measured)):
         sections.append("## Estimates of pass@k from 16 samples\n\n" + _markdown(estimates))
+    if len(differences := statements(measured)):
+        sections.append("## Documentation and code\n\n" + _markdown(differences))
     page = out / "audit.md"
     page.write_text("\n\n".join([*sections, "![expected weights](audit.png)"]) + "\n")
     return page
@@ -82,6 +84,17 @@ def pass_at_k(measured: list[dict[str, Any]]) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows)
     return table.assign(bias=table["estimate"] - table["pass_at_k"]) if rows else table
+
+
+def statements(measured: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row for each statement of a documentation, and what the code gives."""
+    return pd.DataFrame(
+        [
+            {"framework": each["framework"], "documentation": said, "code": found}
+            for each in measured
+            for said, found in each["statements"]
+        ]
+    )
 
 
 def curves(measured: list[dict[str, Any]]) -> pd.DataFrame:

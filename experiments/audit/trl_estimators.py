@@ -18,7 +18,7 @@ from trl import (  # pyright: ignore[reportMissingImports]
     RLOOTrainer,
 )
 
-from experiments.audit.estimators import Estimator, Report
+from experiments.audit.estimators import Estimator, Report, of_one_group
 
 WORDS = ["<pad>", "<end>", *"abcdef"]
 
@@ -41,7 +41,15 @@ _ESTIMATORS = [
 
 def report() -> Report:
     """Returns TRL's estimators; it has none of pass@k."""
-    return Report("TRL", version("trl"), [_make(*row) for row in _ESTIMATORS], {})
+    estimators = [_make(*row) for row in _ESTIMATORS]
+    close = of_one_group(estimators[0], [0.5] * 7 + [0.501])
+    statements = [
+        (
+            "scale_rewards=group ensures unit variance within a group; 7 rewards 0.5, one 0.501",
+            f"variance {close.var(ddof=1):.3g}: 1e-4 is added to the deviation",
+        )
+    ]
+    return Report("TRL", version("trl"), estimators, {}, statements)
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

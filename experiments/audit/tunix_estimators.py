@@ -12,9 +12,8 @@ _CLAIMS = {"grpo": "2 arcsin √p", "rloo": "p", "drgrpo": "p"}
 
 def report() -> Report:
     """Returns tunix's estimators; it has none of pass@k."""
-    return Report(
-        "google-tunix", version("google-tunix"), [_make(*item) for item in _CLAIMS.items()], {}
-    )
+    estimators = [_make(*item) for item in _CLAIMS.items()]
+    return Report("google-tunix", version("google-tunix"), estimators, {}, [])
 
 
 def _make(name, claim):

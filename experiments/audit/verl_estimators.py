@@ -7,11 +7,12 @@ import torch  # pyright: ignore[reportMissingImports]
 from omegaconf import OmegaConf  # pyright: ignore[reportMissingImports]
 from verl import DataProto  # pyright: ignore[reportMissingImports]
 from verl.trainer.ppo.metric_utils import (  # pyright: ignore[reportMissingImports]
+    bootstrap_metric,
     process_validation_metrics,
 )
 from verl.trainer.ppo.ray_trainer import compute_advantage  # pyright: ignore[reportMissingImports]
 
-from experiments.audit.estimators import Estimator, Report
+from experiments.audit.estimators import Estimator, Report, of_one_group, shown
 
 # (adv_estimator, norm_adv_by_std_in_grpo, claim, whether it reads the whole batch)
 _ESTIMATORS = [
@@ -34,7 +35,39 @@ _ESTIMATORS = [
 def report() -> Report:
     """Returns verl's estimators of outcome rewards, and its best@k of validation."""
     estimators = [_make(*row) for row in _ESTIMATORS]
-    return Report("verl", version("verl"), estimators, {"best@k/mean": _best_at_k})
+    by_name = {estimator.name: estimator for estimator in estimators}
+    return Report(
+        "verl", version("verl"), estimators, {"best@k/mean": _best_at_k}, _statements(by_name)
+    )
+
+
+def _statements(estimators):
+    example = bootstrap_metric([1, 2, 3, 4, 5], 3, [np.mean, np.max])
+    off = "norm_adv_by_std_in_grpo=False"
+    one = [1, 0, 0, 0]
+    shifted = of_one_group(estimators["gpg"], [1, -1, -1, -1])
+    return [
+        (
+            "bootstrap_metric: the largest of subsets of 3 of 1, 2, 3, 4, 5 has mean 4.5",
+            f"{example[1][0]:.3g}: it draws with replacement",
+        ),
+        (
+            f"{off} turns off the standard deviation (docs/algo/grpo.md); rewards 1, 0, 0, 0",
+            f"grpo: {shown(of_one_group(estimators[f'grpo, {off}'], one))}; grpo_vectorized: "
+            f"{shown(of_one_group(estimators[f'grpo_vectorized, {off}'], one))}",
+        ),
+        (
+            "rloo, rloo_vectorized: both arXiv:2402.14740; a group of one success",
+            f"rloo: {shown(of_one_group(estimators['rloo'], [1]))}; rloo_vectorized: "
+            f"{shown(of_one_group(estimators['rloo_vectorized'], [1]))}",
+        ),
+        (
+            "gpg: arXiv:2504.02546 scales by rollouts over rollouts of mixed groups, here 1; "
+            "rewards 1, 0, 0, 0, and 1, -1, -1, -1",
+            f"{shown(of_one_group(estimators['gpg'], one))}; {shown(shifted)}: it scales by "
+            "rollouts over rollouts whose reward is not 0",
+        ),
+    ]
 
 
 def _make(name, normalize, claim, whole_batch):

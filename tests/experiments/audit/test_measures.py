@@ -109,6 +109,7 @@ def test_write_page_has_the_measurements(tmp_path):
         "version": "1",
         "estimators": estimators,
         "pass_at_k": {"best@k": rows},
+        "statements": [["says one", "gives another"]],
     }
     (tmp_path / "loops.json").write_text(json.dumps(measured))
     page = write_page(tmp_path).read_text()
