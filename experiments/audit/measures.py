@@ -177,6 +177,9 @@ def measure_cases(estimator: Estimator) -> dict[str, Any]:
 def measure_pass_at_k(estimate: Callable[[np.ndarray, int], float]) -> list[dict[str, float]]:
     """Computes the mean of an estimate of pass@k, exactly over the successes of n = 16 samples.
 
+    Args:
+      estimate: rewards `[n]` of one prompt and k to an estimate; NaN if it has none for this k.
+
     Returns:
       rows of the solve rate `p`, `k`, the true `pass_at_k` 1 - (1-p)^k and the mean `estimate`.
     """
@@ -185,6 +188,8 @@ def measure_pass_at_k(estimate: Callable[[np.ndarray, int], float]) -> list[dict
         of_successes = [
             estimate((np.arange(n) < successes).astype(np.float64), k) for successes in range(n + 1)
         ]
+        if np.isnan(of_successes).any():
+            continue
         for p in (0.02, 0.1, 0.3):
             chances = [comb(n, c) * p**c * (1 - p) ** (n - c) for c in range(n + 1)]
             rows.append(

@@ -88,7 +88,7 @@ def _make(name, trainer_class, config_class, settings, claim, whole_batch):
     def reward(completions, **_):
         return [float(reward) for reward in given["rewards"][: len(completions)]]
 
-    trainer = None
+    trainer, folder = None, tempfile.TemporaryDirectory()
 
     def advantages(rewards, index, lengths):
         del lengths
@@ -96,7 +96,7 @@ def _make(name, trainer_class, config_class, settings, claim, whole_batch):
         group_size = int((index == index[0]).sum())
         if trainer is None or trainer.num_generations != group_size:
             args = config_class(
-                output_dir=tempfile.mkdtemp(),
+                output_dir=folder.name,
                 per_device_train_batch_size=group_size,
                 num_generations=group_size,
                 max_completion_length=1,

@@ -55,9 +55,11 @@ def use_transformation(
     The rewards of a rollout are the weighted sum of `reward_funcs`, as in TRL; a completion for
     which all of them return None does not count and gets 0. The transformation is given the
     statistics `entropy`, the mean token entropy in nats over all processes, and `lengths`, the
-    tokens of each completion. Its state moves once for each batch of generations (with
-    `steps_per_generation` and `num_iterations` that is not once for each optimizer step, and a
-    schedule by step counts batches); batches of evaluation do not move it. It is part of
+    tokens of each completion that the loss counts.
+
+    The state moves once for each batch of generations: with `steps_per_generation` or
+    `num_iterations` that is not once for each optimizer step, and a schedule by step counts
+    batches. Batches of evaluation do not move it. It is part of
     `trainer_state.json` of each checkpoint and comes back with `resume_from_checkpoint`; a
     checkpoint without one leaves it as it is. Scalars of the state, such as α and δ, are logged as
     `fade_jax/alpha`, `fade_jax/delta`.
