@@ -20,8 +20,9 @@ from trl import GRPOConfig, GRPOTrainer  # noqa: E402
 from experiments.audit.trl_estimators import make_model, make_tokenizer  # noqa: E402
 from fade_jax.integrations.trl import use_transformation  # noqa: E402
 
+torch.set_num_threads(1)
 PROMPTS, GENERATIONS, STEPS = 3, 4, 4
-RATE, TARGET = 0.3, 1.4
+RATE, TARGET = 0.3, 2.3
 
 
 def even_length(completions, **_):
@@ -38,6 +39,7 @@ def make_trainer(folder, rewards=even_length, **settings):
         max_steps=STEPS,
         save_steps=2,
         logging_steps=1,
+        disable_tqdm=True,
         learning_rate=1e-2,
         temperature=0.9,
         use_cpu=True,
