@@ -98,7 +98,7 @@ def _single(estimator: Estimator) -> list[float]:
 def _unequal(estimator: Estimator) -> float | str:
     """Largest change of the advantages of groups of 2 and 6 rows against each group alone."""
     if not estimator.by_index or estimator.whole_batch:
-        return "cannot be asked" if not estimator.by_index else "whole batch"
+        return "no index" if not estimator.by_index else "whole batch"
     rewards = np.array([1, 0, 1, 0, 0, 0, 1, 0], np.float32)
     index = np.array([0, 1, 1, 0, 1, 1, 1, 1])
     together = np.asarray(estimator.advantages(rewards, index, np.full(8, 4)))

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+import numpy as np
 import tunix  # noqa: F401  # pyright: ignore[reportMissingImports]
 from tunix.rl import function_registry  # pyright: ignore[reportMissingImports]
 
@@ -21,6 +22,7 @@ def _make(name, claim):
 
     def advantages(rewards, index, lengths):
         del lengths
+        rewards = np.asarray(rewards, np.float64)  # as its reward manager gives them
         return estimator(rewards=rewards, num_generations=int((index == index[0]).sum()))
 
     return Estimator(name, claim, advantages)

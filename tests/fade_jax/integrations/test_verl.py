@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("verl")
 
 from omegaconf import OmegaConf  # noqa: E402
+from torchdata.stateful_dataloader import StatefulDataLoader  # noqa: E402
 from verl import DataProto  # noqa: E402
 from verl.trainer.ppo import core_algos  # noqa: E402
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer, compute_advantage  # noqa: E402
@@ -76,7 +77,7 @@ class Trainer(RayPPOTrainer):
         self.use_critic = False
         self.global_steps = 0
         self.actor_rollout_wg = Workers()
-        self.train_dataloader = SimpleNamespace(state_dict=dict)
+        self.train_dataloader = StatefulDataLoader(list(range(100)), batch_size=1)
 
     def _compute_old_log_prob(self, batch):
         log_probs = torch.log_softmax(self.actor_rollout_wg.logits.detach(), -1)[batch.batch["row"]]
