@@ -40,10 +40,12 @@ $(PEERS)/.installed: pyproject.toml setup.cfg
 	$(PEERS)/bin/python -m pip install --quiet --no-compile --editable '.[peers,test]'
 	touch $@
 
+# OpenRLHF for the audit, without what it requires: flash-attn would be compiled, for CUDA.
 $(VERL)/.installed: pyproject.toml setup.cfg
 	$(PYTHON) -m venv $(VERL)
 	$(VERL)/bin/python -m pip install --quiet --upgrade pip
 	$(VERL)/bin/python -m pip install --quiet --no-compile --editable '.[test,verl]'
+	$(VERL)/bin/python -m pip install --quiet --no-compile --no-deps 'openrlhf>=0.11.2'
 	touch $@
 
 run: $(VENV)/.installed  ## warm start, then GRPO, Power(3) and FADE; ends with a report
@@ -79,7 +81,7 @@ trl: $(PEERS)/.installed  ## live runs of TRL's GRPOTrainer with our advantages
 verl: $(VERL)/.installed  ## live steps of verl with our advantages
 	$(VERL)/bin/python -m pytest -m verl tests/fade_jax/integrations
 
-audit: $(VENV)/.installed $(TUNIX)/.installed $(PEERS)/.installed $(VERL)/.installed  ## measure the advantages of TRL, verl and google-tunix
+audit: $(VENV)/.installed $(TUNIX)/.installed $(PEERS)/.installed $(VERL)/.installed  ## measure other frameworks' advantages
 	for bin in $(TUNIX) $(PEERS) $(VERL); do $$bin/bin/python -m experiments.audit --out=$(AUDIT) || exit 1; done
 	$(BIN)/python -m experiments.audit --out=$(AUDIT) --page
 

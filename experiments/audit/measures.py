@@ -175,7 +175,9 @@ def measure_cases(estimator: Estimator) -> dict[str, Any]:
 
 
 def measure_pass_at_k(estimate: Callable[[np.ndarray, int], float]) -> list[dict[str, float]]:
-    """Computes the mean of an estimate of pass@k, exactly over the successes of n = 16 samples.
+    """Computes the mean of an estimate of pass@k from n = 16 samples.
+
+    Exact over the number of successes; over their order, the mean of 16 random ones.
 
     Args:
       estimate: rewards `[n]` of one prompt and k to an estimate; NaN if it has none for this k.
@@ -184,10 +186,14 @@ def measure_pass_at_k(estimate: Callable[[np.ndarray, int], float]) -> list[dict
       rows of the solve rate `p`, `k`, the true `pass_at_k` 1 - (1-p)^k and the mean `estimate`.
     """
     n, rows = 16, []
+    rng = np.random.default_rng(0)
+    # An estimate that resamples with a fixed seed depends on the order.
+    orders = [
+        rng.permuted(np.tile(np.arange(n) < successes, (16, 1)), axis=1).astype(np.float64)
+        for successes in range(n + 1)
+    ]
     for k in (2, 4, 8, 16):
-        of_successes = [
-            estimate((np.arange(n) < successes).astype(np.float64), k) for successes in range(n + 1)
-        ]
+        of_successes = [np.mean([estimate(each, k) for each in found]) for found in orders]
         if np.isnan(of_successes).any():
             continue
         for p in (0.02, 0.1, 0.3):

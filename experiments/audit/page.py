@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -111,25 +112,22 @@ def curves(measured: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def plot_weights(measured: list[dict[str, Any]], path: Path) -> None:
-    """Draws h(p)/F(1) of every estimator, a panel for each framework."""
+    """Draws h(p), a panel for each framework and a line for estimators that have the same."""
     figure, axes = plt.subplots(
-        1, len(measured), figsize=(4.2 * len(measured), 4.6), sharey=True, squeeze=False
+        1, len(measured), figsize=(3.6 * len(measured), 5.2), sharey=True, squeeze=False
     )
     for axis, each in zip(axes[0], measured):
-        for number, estimator in enumerate(each["estimators"]):
-            scale = estimator["curves"]["objective"][-1]
-            axis.plot(
-                SOLVE_RATES,
-                np.asarray(estimator["curves"]["weight"]) / scale,
-                label=estimator["name"],
-                color=f"C{number % 10}",
-                linestyle=["-", "--", ":"][number % 3],
-            )
-        axis.set(title=f"{each['framework']} {each['version']}", xlabel="solve rate p", ylim=(0, 3))
+        lines: dict[tuple[float, ...], list[str]] = {}
+        for estimator in each["estimators"]:
+            weight = tuple(np.round(estimator["curves"]["weight"], 2))
+            lines.setdefault(weight, []).append(estimator["name"])
+        for weight, names in lines.items():
+            axis.plot(SOLVE_RATES, weight, label="\n".join(textwrap.wrap("; ".join(names), 46)))
+        axis.set(title=f"{each['framework']} {each['version']}", xlabel="solve rate p", ylim=(0, 4))
         axis.legend(fontsize=6, loc="upper center", frameon=False)
-    axes[0, 0].set_ylabel("h(p) / F(1)")
+    axes[0, 0].set_ylabel("expected weight h(p)")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
 
 

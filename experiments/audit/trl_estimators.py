@@ -11,12 +11,10 @@ from transformers import (  # pyright: ignore[reportMissingImports]
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
-from trl import (  # pyright: ignore[reportMissingImports]
-    GRPOConfig,
-    GRPOTrainer,
-    RLOOConfig,
-    RLOOTrainer,
-)
+from trl.trainer.grpo_config import GRPOConfig  # pyright: ignore[reportMissingImports]
+from trl.trainer.grpo_trainer import GRPOTrainer  # pyright: ignore[reportMissingImports]
+from trl.trainer.rloo_config import RLOOConfig  # pyright: ignore[reportMissingImports]
+from trl.trainer.rloo_trainer import RLOOTrainer  # pyright: ignore[reportMissingImports]
 
 from experiments.audit.estimators import Estimator, Report, of_one_group
 

@@ -1,5 +1,6 @@
 """Advantages of verl, through the function with which its trainers compute them."""
 
+from functools import cache
 from importlib.metadata import version
 
 import numpy as np
@@ -109,6 +110,11 @@ def _make(name, normalize, claim, whole_batch):
 
 
 def _best_at_k(rewards, k):
+    return _validation_metrics(tuple(rewards))[f"best@{k}/mean"]
+
+
+@cache
+def _validation_metrics(rewards):
     uids = ["prompt"] * len(rewards)
     metrics = process_validation_metrics(["data"] * len(rewards), uids, {"score": list(rewards)})
-    return metrics["data"]["score"][f"best@{k}/mean"]
+    return metrics["data"]["score"]

@@ -23,7 +23,7 @@ from transformers import TrainerCallback  # pyright: ignore[reportMissingImports
 from transformers.trainer_callback import (  # pyright: ignore[reportMissingImports]
     ExportableState,
 )
-from trl import GRPOTrainer  # pyright: ignore[reportMissingImports]
+from trl.trainer.grpo_trainer import GRPOTrainer  # pyright: ignore[reportMissingImports]
 
 from fade_jax.integrations.host import HostAdvantage
 from fade_jax.transforms import AdvantageTransformation
@@ -88,6 +88,7 @@ def use_transformation(
     advantage = HostAdvantage(transformation, per_group=per_group)
     calculate_rewards = trainer._calculate_rewards
     generate_and_score = trainer._generate_and_score_completions
+    model: Any = trainer.model
     latest = {}
 
     def calculate_and_keep_rewards(*args: Any, **keywords: Any) -> torch.Tensor:
@@ -96,11 +97,11 @@ def use_transformation(
 
     def generate_and_score_anew(inputs: list[dict[str, Any]]) -> dict[str, Any]:
         batch = generate_and_score(inputs)
-        training = trainer.model.training
+        training = model.training
         of_all = latest.pop("rewards")  # of all processes, as TRL gathers them
         counts = ~torch.isnan(of_all).all(dim=1)
         rewards = (of_all * trainer.reward_weights.to(of_all.device)).nansum(dim=1)
-        group_size = trainer.num_generations if training else trainer.num_generations_eval
+        group_size: Any = trainer.num_generations if training else trainer.num_generations_eval
         statistics = {"lengths": trainer.accelerator.gather(batch["completion_mask"].sum(dim=1))}
         if entropy:
             statistics["entropy"] = _mean_entropy(trainer, batch)
