@@ -22,6 +22,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader  # noqa: E402
 from verl import DataProto  # noqa: E402
 from verl.trainer.ppo import core_algos  # noqa: E402
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer, compute_advantage  # noqa: E402
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer  # noqa: E402
 
 from fade_jax.integrations import verl as bridge  # noqa: E402
 
@@ -52,12 +53,12 @@ class Workers:
     def save_checkpoint(self, path, *_, **__):
         torch.save(self.logits.detach(), path)
 
-    def load_checkpoint(self, path, **_):
-        self.logits.data.copy_(torch.load(path))
+    def load_checkpoint(self, local_path, **_):
+        self.logits.data.copy_(torch.load(local_path))
 
 
-class Trainer(RayPPOTrainer):
-    """verl's trainer without its workers, tokenizer and data; checkpoints are its own."""
+class Tiny:
+    """One of verl's trainers without its workers, tokenizer and data; checkpoints are its own."""
 
     def __init__(self, folder, **settings):
         folder.mkdir(exist_ok=True)
@@ -70,7 +71,7 @@ class Trainer(RayPPOTrainer):
                     "del_local_ckpt_after_load": False,
                     **settings,
                 },
-                "actor_rollout_ref": {"actor": {"checkpoint": {}}},
+                "actor_rollout_ref": {"actor": {"checkpoint": {}, "loss_agg_mode": "token-mean"}},
                 "algorithm": {"adv_estimator": "fade", "gamma": 1.0},
             }
         )
@@ -79,16 +80,49 @@ class Trainer(RayPPOTrainer):
         self.actor_rollout_wg = Workers()
         self.train_dataloader = StatefulDataLoader(list(range(100)), batch_size=1)
 
-    def _compute_old_log_prob(self, batch):
+    def policy_of(self, batch):
         log_probs = torch.log_softmax(self.actor_rollout_wg.logits.detach(), -1)[batch.batch["row"]]
         entropy = -(log_probs.exp() * log_probs).sum(-1)
         taken = log_probs.gather(-1, batch.batch["responses"][..., None])[..., 0]
-        return DataProto.from_dict({"old_log_probs": taken, "entropys": entropy}), 0.0
+        return DataProto.from_dict({"old_log_probs": taken, "entropys": entropy})
 
 
-def make_trainer_class():
-    """A class of its own for each test, since `connect` replaces methods."""
-    return type("Connected", (Trainer,), {})
+class Old(Tiny, RayPPOTrainer):
+    def _compute_old_log_prob(self, batch):
+        return self.policy_of(batch), 0.0
+
+    def with_old_log_probs(self, batch):
+        return batch.union(self._compute_old_log_prob(batch)[0])
+
+
+class New(Tiny, PPOTrainer):
+    trainer_mode = "sync"
+    checkpoint_callback = SimpleNamespace(on_save=lambda **_: None)
+
+    def on_step_end(self): ...
+
+    def on_sample_end(self): ...
+
+    def _compute_old_log_prob(self, batch, metrics):
+        batch = batch.union(self.policy_of(batch))
+        entropy = core_algos.agg_loss(
+            batch.batch["entropys"], batch.batch["response_mask"], "token-mean"
+        )
+        metrics["actor/entropy"] = entropy.item()
+        return batch
+
+    def with_old_log_probs(self, batch):
+        return self._compute_old_log_prob(batch, metrics={})
+
+
+TRAINERS = pytest.mark.parametrize("trainer_class", [Old, New])
+
+
+def connected(trainer_class, estimator):
+    """A class of its own, since `connect` replaces methods."""
+    subclass = type("Connected", (trainer_class,), {})
+    bridge.connect(subclass, estimator)
+    return subclass
 
 
 def sample(trainer, step):
@@ -120,8 +154,7 @@ def train(trainer, steps):
     while trainer.global_steps < steps:
         trainer.global_steps += 1
         batch = sample(trainer, trainer.global_steps)
-        old_log_prob, _ = trainer._compute_old_log_prob(batch)
-        batch = batch.union(old_log_prob)
+        batch = trainer.with_old_log_probs(batch)
         batch = compute_advantage(
             batch,
             adv_estimator=trainer.config.algorithm.adv_estimator,
@@ -144,11 +177,10 @@ def read(estimator, name):
     return float(optax.tree_utils.tree_get(estimator.advantage.state, name))
 
 
-def test_register_trains_and_resumes(tmp_path):
+@TRAINERS
+def test_register_trains_and_resumes(tmp_path, trainer_class):
     estimator = bridge.register("fade", fade())
-    connected = make_trainer_class()
-    bridge.connect(connected, estimator)
-    trainer = connected(tmp_path / "whole")
+    trainer = connected(trainer_class, estimator)(tmp_path / "whole")
     before = trainer.actor_rollout_wg.logits.detach().clone()
     batches = train(trainer, 4)
     assert not torch.equal(before, trainer.actor_rollout_wg.logits)
@@ -176,28 +208,24 @@ def test_register_trains_and_resumes(tmp_path):
     # Stopped after two steps, and gone on with in a process of its own registry.
     core_algos.ADV_ESTIMATOR_REGISTRY.pop("fade")
     first = bridge.register("fade", fade())
-    connected = make_trainer_class()
-    bridge.connect(connected, first)
-    train(connected(tmp_path / "parts"), 2)
+    train(connected(trainer_class, first)(tmp_path / "parts"), 2)
     core_algos.ADV_ESTIMATOR_REGISTRY.pop("fade")
     second = bridge.register("fade", fade())
-    connected = make_trainer_class()
-    bridge.connect(connected, second)
-    resumed = train(connected(tmp_path / "parts"), 4)
+    resumed = train(connected(trainer_class, second)(tmp_path / "parts"), 4)
     assert len(resumed) == 2
     for batch, same in zip(resumed, batches[2:]):
         assert torch.equal(batch.batch["advantages"], same.batch["advantages"])
     assert second.advantage.state_dict() == estimator.advantage.state_dict()
 
 
-def test_connect_resume_path(tmp_path):
+@TRAINERS
+def test_connect_resume_path(tmp_path, trainer_class):
     estimator = bridge.register("fade", fade())
-    connected = make_trainer_class()
-    bridge.connect(connected, estimator)
-    train(connected(tmp_path / "first"), 2)
+    subclass = connected(trainer_class, estimator)
+    train(subclass(tmp_path / "first"), 2)
     saved = estimator.advantage.state_dict()
-    train(connected(tmp_path / "other"), 1)
-    trainer = connected(
+    train(subclass(tmp_path / "other"), 1)
+    trainer = subclass(
         tmp_path / "second",
         resume_mode="resume_path",
         resume_from_path=str(tmp_path / "first/global_step_2"),
@@ -206,30 +234,17 @@ def test_connect_resume_path(tmp_path):
     assert estimator.advantage.state_dict() == saved
 
 
-def test_connect_metrics_of_the_new_trainer():
+def test_connect_entropy_serves_one_batch(tmp_path):
     estimator = bridge.register("fade", fade())
-    mode = SimpleNamespace(loss_agg_mode="token-mean")
-
-    class NewTrainer:
-        config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(actor=mode))
-
-        def _compute_old_log_prob(self, batch, metrics):
-            metrics["actor/entropy"] = 1.2
-            return batch
-
-        def _save_checkpoint(self): ...
-
-        def _load_checkpoint(self): ...
-
-    bridge.connect(NewTrainer, estimator)
-    NewTrainer()._compute_old_log_prob("batch", metrics={})
+    trainer = connected(New, estimator)(tmp_path)
+    estimator.observe(entropy=1.2)
     estimator(torch.eye(2), torch.ones(2, 2), ["a", "a"])
     assert read(estimator, "delta") == pytest.approx(1 + 1.2 - TARGET)
     with pytest.raises(ValueError, match="'entropy' is missing"):
         estimator(torch.eye(2), torch.ones(2, 2), ["a", "a"])
-    mode.loss_agg_mode = "seq-mean-token-sum"
+    trainer.config.actor_rollout_ref.actor.loss_agg_mode = "seq-mean-token-sum"
     with pytest.raises(ValueError, match=r"actor.loss_agg_mode must be one of .*token-sum"):
-        NewTrainer()._compute_old_log_prob("batch", metrics={})
+        trainer.with_old_log_probs(sample(trainer, 1))
 
 
 def test_register_taken_name():
