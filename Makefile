@@ -75,8 +75,9 @@ parity: $(VENV)/.installed-parity smollm2  ## live comparison with torch and tra
 tunix: $(TUNIX)/.installed  ## live runs of google-tunix with our advantages
 	$(TUNIX)/bin/python -m pytest -m tunix tests/fade_jax/integrations
 
-trl: $(PEERS)/.installed  ## live runs of TRL's GRPOTrainer with our advantages
+trl: $(PEERS)/.installed  ## live runs of TRL's GRPOTrainer, and of loops of torch, with our advantages
 	$(PEERS)/bin/python -m pytest -m trl tests/fade_jax/integrations
+	$(PEERS)/bin/python -m pytest tests/fade_jax/integrations/test_host.py
 
 verl: $(VERL)/.installed  ## live steps of verl with our advantages
 	$(VERL)/bin/python -m pytest -m verl tests/fade_jax/integrations
