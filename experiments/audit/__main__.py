@@ -10,6 +10,7 @@ page needs the extra experiments.
 
 import importlib
 import json
+import sys
 from pathlib import Path
 
 from absl import app, flags
@@ -30,7 +31,10 @@ def main(argv):
     if _PAGE.value:
         from experiments.audit.page import write_page
 
-        print(write_page(out))
+        try:
+            print(write_page(out))
+        except ValueError as error:
+            sys.exit(str(error))
         return
     for module in MODULES:
         try:

@@ -119,5 +119,11 @@ def test_write_page_has_the_measurements(tmp_path):
     assert table.loc[0, "h(0.9)"] == pytest.approx(1, abs=1e-5)
     assert cases([measured]).loc[0, "G = 1: success, failure"] == "1, 0"
     assert pass_at_k([measured]).loc[0, "bias"] == pytest.approx(-0.01)
-    with pytest.raises(ValueError, match="--out must have measurements"):
-        write_page(tmp_path / "nothing")
+
+
+def test_page_without_measurements_is_one_line(command, tmp_path):
+    process = command("experiments.audit", f"--out={tmp_path}", "--page")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.strip().splitlines()[-1].startswith("--out must have measurements")
+    assert "Traceback" not in errors
