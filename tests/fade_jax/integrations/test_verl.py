@@ -4,6 +4,10 @@ verl's rollouts need vLLM or SGLang and a GPU: here a table of logits is the pol
 of verl's class without workers saves and loads.
 """
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -245,6 +249,29 @@ def test_connect_entropy_serves_one_batch(tmp_path):
     trainer.config.actor_rollout_ref.actor.loss_agg_mode = "seq-mean-token-sum"
     with pytest.raises(ValueError, match=r"actor.loss_agg_mode must be one of .*token-sum"):
         trainer.with_old_log_probs(sample(trainer, 1))
+
+
+def test_register_in_an_external_module(tmp_path):
+    (tmp_path / "my_estimators.py").write_text(
+        "from verl.trainer.ppo.v1.trainer_base import PPOTrainer\n"
+        "from fade_jax import transforms\n"
+        "from fade_jax.integrations.verl import connect, register\n"
+        "connect(PPOTrainer, register('fade', transforms.fade()))\n"
+    )
+    code = (
+        "import verl\n"
+        "from verl.trainer.ppo.core_algos import get_adv_estimator_fn\n"
+        "print(type(get_adv_estimator_fn('fade')).__name__)"
+    )
+    environment = {
+        **os.environ,
+        "VERL_USE_EXTERNAL_MODULES": "my_estimators",
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[3])]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.strip().splitlines()[-1] == "RegisteredEstimator", done.stderr
 
 
 def test_register_taken_name():
