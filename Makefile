@@ -7,8 +7,10 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 TUNIX := $(VENV)-tunix
 PEERS := $(VENV)-peers
+VERL := $(VENV)-verl
+AUDIT ?= runs/audit
 
-.PHONY: help run test slow faults lint parity tunix peers smollm2 clean
+.PHONY: help run test slow faults lint parity tunix trl verl peers audit smollm2 clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -35,17 +37,25 @@ $(TUNIX)/.installed: pyproject.toml setup.cfg
 $(PEERS)/.installed: pyproject.toml setup.cfg
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
-	$(PEERS)/bin/python -m pip install --quiet --no-compile --editable '.[peers]'
+	$(PEERS)/bin/python -m pip install --quiet --no-compile --editable '.[peers,test]'
+	touch $@
+
+# OpenRLHF for the audit, without what it requires: flash-attn would be compiled, for CUDA.
+$(VERL)/.installed: pyproject.toml setup.cfg
+	$(PYTHON) -m venv $(VERL)
+	$(VERL)/bin/python -m pip install --quiet --upgrade pip
+	$(VERL)/bin/python -m pip install --quiet --no-compile --editable '.[test,verl]'
+	$(VERL)/bin/python -m pip install --quiet --no-compile --no-deps 'openrlhf>=0.11.2'
 	touch $@
 
 run: $(VENV)/.installed  ## warm start, then GRPO, Power(3) and FADE; ends with a report
 	$(BIN)/python -m experiments.run --config=configs/quickstart.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.installed  ## the tests, without the slow ones
-	$(BIN)/python -m pytest -m 'not slow and not faults and not parity and not tunix' -n $(WORKERS)
+	$(BIN)/python -m pytest -m 'not slow and not faults and not parity and not tunix and not trl and not verl' -n $(WORKERS)
 
 slow: $(VENV)/.installed  ## kill and resume, several processes, whole notebooks, timed processes
-	$(BIN)/python -m pytest -m 'slow and not faults and not parity and not tunix' -n $(WORKERS)
+	$(BIN)/python -m pytest -m 'slow and not faults and not parity and not tunix and not trl and not verl' -n $(WORKERS)
 
 faults: $(VENV)/.installed  ## kills and disk errors at every call that changes a file (minutes)
 	$(BIN)/python -m pytest -m faults -s
@@ -65,7 +75,18 @@ parity: $(VENV)/.installed-parity smollm2  ## live comparison with torch and tra
 tunix: $(TUNIX)/.installed  ## live runs of google-tunix with our advantages
 	$(TUNIX)/bin/python -m pytest -m tunix tests/fade_jax/integrations
 
+trl: $(PEERS)/.installed  ## live runs of TRL's GRPOTrainer, and of loops of torch, with our advantages
+	$(PEERS)/bin/python -m pytest -m trl tests/fade_jax/integrations
+	$(PEERS)/bin/python -m pytest tests/fade_jax/integrations/test_host.py
+
+verl: $(VERL)/.installed  ## live steps of verl with our advantages
+	$(VERL)/bin/python -m pytest -m verl tests/fade_jax/integrations
+
+audit: $(VENV)/.installed $(TUNIX)/.installed $(PEERS)/.installed $(VERL)/.installed  ## measure other frameworks' advantages
+	for bin in $(TUNIX) $(PEERS) $(VERL); do $$bin/bin/python -m experiments.audit --out=$(AUDIT) || exit 1; done
+	$(BIN)/python -m experiments.audit --out=$(AUDIT) --page
+
 peers: $(TUNIX)/.installed $(PEERS)/.installed  ## install the baselines of experiments.perf.benchmark --peers
 
 clean:  ## remove the virtual environments
-	rm -rf $(VENV) $(TUNIX) $(PEERS) build *.egg-info
+	rm -rf $(VENV) $(TUNIX) $(PEERS) $(VERL) build *.egg-info

@@ -1,0 +1,1 @@
+"""What other frameworks' advantages do, measured on their installed code."""
