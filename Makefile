@@ -19,7 +19,7 @@ help:  ## show the targets
 $(VENV)/.installed: pyproject.toml setup.cfg
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[experiments,test,lint]'
+	$(BIN)/python -m pip install --quiet --editable '.[experiments,test,lint,tracking]'
 	touch $@
 
 $(VENV)/.installed-parity: $(VENV)/.installed

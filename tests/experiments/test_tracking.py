@@ -177,7 +177,7 @@ def test_service_that_does_not_start_is_one_line_before_any_work(config, tmp_pat
 
     monkeypatch.setitem(tracking.SERVICES, "wandb", fail)
     config.tracking = ("wandb",)
-    with pytest.raises(ConfigError, match="config.tracking: wandb does not start: .*: no key"):
+    with pytest.raises(ConfigError, match=r"config.tracking: wandb does not start: .*: no key"):
         run(config, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
@@ -201,7 +201,7 @@ def test_validate_names_the_extra_of_a_missing_library(config, monkeypatch, serv
 def test_validate_refuses_what_is_no_tuple_of_services(config, value):
     with config.ignore_type():
         config.tracking = value
-    with pytest.raises(ConfigError, match="config.tracking must be a tuple of none or more of"):
+    with pytest.raises(ConfigError, match=r"config.tracking must be a tuple of none or more of"):
         validate(config)
 
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -304,7 +305,7 @@ def test_plan_tables_values():
 )
 def test_fits_says_how_sure_it_is(memory, answer):
     """3 GB of state and 11 GB that are estimated within a factor 2: 8.5 to 25 GB."""
-    empty = dict.fromkeys(Plan._fields, {})
+    empty: Any = {key: {} for key in Plan._fields}
     toy = Plan(
         **(empty | {"samplers": 0, "resident": {"weights": 3e9}, "learning": {"head": 11e9}})
     )
@@ -312,7 +313,7 @@ def test_fits_says_how_sure_it_is(memory, answer):
 
 
 def test_fraction_of_peak_with_samplers_counts_both_sides():
-    empty = dict.fromkeys(Plan._fields, {})
+    empty: Any = {key: {} for key in Plan._fields}
     device = DEVICES[0]._replace(flops=1e12)
     toy = Plan(**empty)._replace(
         mesh={"data": 1, "fsdp": 2, "tensor": 1},

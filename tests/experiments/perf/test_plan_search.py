@@ -1,6 +1,7 @@
 """The search for a mesh, against all meshes that there are."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ def build(mesh):
 
 
 def toy_plan(seconds):
-    empty = dict.fromkeys(Plan._fields, {})
+    empty: Any = {key: {} for key in Plan._fields}
     return Plan(**empty)._replace(samplers=0, seconds={H100.name: {"step": seconds}})
 
 
