@@ -17,6 +17,18 @@ from experiments.perf.seconds import DEVICES, Device
 WITHIN = 2
 
 
+class Alive(NamedTuple):
+    """Bytes of one device that are alive together, exact and estimated ones."""
+
+    exact: float
+    estimated: float
+
+    @property
+    def total(self) -> float:
+        """The sum of both."""
+        return self.exact + self.estimated
+
+
 class Plan(NamedTuple):
     """All numbers of one device: bytes, FLOP and seconds, as dicts that JSON can hold.
 
@@ -49,7 +61,7 @@ class Plan(NamedTuple):
     seconds: dict
 
     @property
-    def alive(self) -> dict[str, "Alive"]:
+    def alive(self) -> dict[str, Alive]:
         """What is in memory at one time, by step: the state and the rows of one step.
 
         Samplers hold no state: their weights are a row of the rollout step.
@@ -82,18 +94,6 @@ class Plan(NamedTuple):
         count = math.prod(self.mesh.values())
         beside = f" and {self.samplers} samplers" if self.samplers else ""
         return f"{count} devices{beside}: {axes}; {self.options['microbatches']} microbatches"
-
-
-class Alive(NamedTuple):
-    """Bytes of one device that are alive together, exact and estimated ones."""
-
-    exact: float
-    estimated: float
-
-    @property
-    def total(self) -> float:
-        """The sum of both."""
-        return self.exact + self.estimated
 
 
 _GB, _TERA = 1e9, 1e12
