@@ -54,7 +54,8 @@ class Wandb:
         """Starts a run, or goes on with that of `run_id`; raises what wandb raises."""
         import wandb
 
-        self._wandb, self.id, self._step = wandb, run_id or uuid.uuid4().hex[:16], 0
+        self._wandb, self.id = wandb, run_id or uuid.uuid4().hex[:16]
+        self._step: int | None = None  # whose numbers have come, until it is ended
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=self.id,
@@ -84,11 +85,12 @@ class Wandb:
     def log_picture(self, step: int, path: Path) -> None:
         """Sends an image."""
         self._run.log({f"report/{path.stem}": self._wandb.Image(str(path))}, step=step)
-        self._step = step
 
     def flush(self) -> None:
         """Ends the step at hand: a killed process would else take it along."""
-        self._run.log({}, step=self._step, commit=True)
+        if self._step is not None:
+            self._run.log({}, step=self._step, commit=True)
+            self._step = None
 
     def finish(self, done: bool) -> None:
         """Waits until all is sent."""
@@ -174,7 +176,7 @@ class TrackedRun:
         """Sends to `service`; a run that is new there gets the lines before a resumption, too."""
         self._name, self._service, self._is_new = name, service, is_new
         self._sent: set[tuple] = set()
-        self._failed = False
+        self._sent_before = self._failed = False
 
     def _try(self, function: Callable[..., None], *arguments: Any) -> None:
         if self._failed:
@@ -191,18 +193,19 @@ class TrackedRun:
         if self._is_new:
             for line in kept:
                 self.log(line)
-            self.flush()
         else:
             self._sent = {(line["step"], *line) for line in cut}
 
     def log(self, line: dict) -> None:
         """Sends the numbers of a line."""
-        if (line["step"], *line) not in self._sent:
+        self._sent_before = (line["step"], *line) in self._sent
+        if not self._sent_before:
             self._try(self._service.log, line["step"], scalars(line))
 
     def log_samples(self, step: int, path: Path) -> None:
-        """Sends the completions of an evaluation."""
-        self._try(self._service.log_samples, step, path)
+        """Sends the completions of the evaluation whose line came last."""
+        if not self._sent_before:
+            self._try(self._service.log_samples, step, path)
 
     def log_picture(self, step: int, path: Path) -> None:
         """Sends a PNG file."""

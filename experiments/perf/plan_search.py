@@ -87,6 +87,10 @@ def candidates(
             refused[mesh] = str(error)
             continue
         work = flops.work_of(experiment)
+        if experiment.model.num_kv_heads % work.tensor:  # the arithmetic splits whole heads
+            heads = experiment.model.num_kv_heads
+            refused[mesh] = f"the tensor axis must divide the {heads} heads of keys"
+            continue
         rest = sum(flops.state_bytes(state).values())
         sampling = sum(flops.sample_bytes(work).values())
         prompts = work.prompts * work.epochs // work.updates  # of an update on one device

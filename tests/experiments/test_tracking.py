@@ -130,6 +130,75 @@ def test_service_that_is_added_on_resumption_gets_the_earlier_lines(client, conf
     assert history(client, run_id, "eval/pass_at_1") == list(PASS.items())
 
 
+def wandb_records(workdir):
+    """All records of the offline files of a run, in order: a log as of LevelDB, of protobufs."""
+    import wandb
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    wandb.teardown()  # the process that writes the files ends
+    for path in sorted(workdir.glob("wandb/offline-run-*/run-*.wandb")):
+        content, at, whole = path.read_bytes(), 7, b""  # after the file's header
+        while at + 7 <= len(content):
+            if 2**15 - at % 2**15 < 7:  # the rest of a block
+                at += 2**15 - at % 2**15
+            size, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+            whole += content[at + 7 : at + 7 + size]
+            at += 7 + size
+            if kind in (1, 4):  # a record, or the last part of one
+                yield Record.FromString(whole)
+                whole = b""
+
+
+def wandb_history(workdir):
+    """(step, key, value) of all numbers in order."""
+    for record in wandb_records(workdir):
+        if record.WhichOneof("record_type") == "history":
+            for item in record.history.item:
+                key = item.key or "/".join(item.nested_key)
+                yield record.history.step.num, key, json.loads(item.value_json)
+
+
+def test_wandb_offline_has_each_step_once_after_a_kill(config, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config.tracking = ("wandb",)
+    workdir = tmp_path / "core" / "runs" / "seed0"
+    workdir.mkdir(parents=True)
+    (tmp_path / "core" / "sweep.json").touch()
+    run_id = run_killed_and_resumed(config, workdir)["wandb"]
+    history = list(wandb_history(workdir))
+    assert [(step, value) for step, key, value in history if key == "loss"] == list(LOSSES.items())
+    passes = [(step, value) for step, key, value in history if key == "eval/pass@1"]
+    assert passes == list(PASS.items())
+    samples = [(step, value) for step, key, value in history if key == "samples/nrows"]
+    assert samples == [(step, len(SHOWN)) for step in PASS]
+    runs = [r.run for r in wandb_records(workdir) if r.WhichOneof("record_type") == "run"]
+    assert {(one.run_id, one.run_group, one.display_name) for one in runs} == {
+        (run_id, "core", "seed0")
+    }
+    assert {one.project for one in runs} == {"fade_jax"}
+    configs = [{u.key: json.loads(u.value_json) for u in one.config.update} for one in runs]
+    assert configs[0]["learner"]["clip_low"] == 0.2
+    exits = [r.exit.exit_code for r in wandb_records(workdir) if r.HasField("exit")]
+    assert exits == [1, 0]
+
+
+def test_wandb_pictures_go_to_the_same_run(config, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config.tracking = ("wandb",)
+    run(config, tmp_path)
+    (tmp_path / "report").mkdir()
+    image.new("RGB", (4, 3)).save(tmp_path / "report" / "overview.png")
+    send_pictures(config, tmp_path, tmp_path / "report")
+    picture = {key: value for step, key, value in wandb_history(tmp_path) if step == STEPS + 1}
+    assert picture["report/overview/_type"] == "image-file"
+    assert (picture["report/overview/width"], picture["report/overview/height"]) == (4, 3)
+    runs = [r.run.run_id for r in wandb_records(tmp_path) if r.WhichOneof("record_type") == "run"]
+    assert len(set(runs)) == 1
+
+
 def test_runs_of_a_sweep_are_grouped(client, config, tmp_path):
     config.tracking = ("mlflow",)
     sweep = tmp_path / "core"
@@ -167,7 +236,7 @@ def test_error_of_a_service_is_a_warning_and_the_run_goes_on(
     run(config, tmp_path / "run")
     lines = read_lines(tmp_path / "run" / "metrics.jsonl")
     assert {line["step"]: line["loss"] for line in lines if "loss" in line} == LOSSES
-    messages = [record.getMessage() for record in caplog.records]
+    messages = [r.getMessage() for r in caplog.records if r.name == "experiments.tracking"]
     assert messages == ["nothing more is sent to mlflow: OSError: the server is gone"]
 
 
