@@ -23,7 +23,7 @@ def build(mesh):
 
 def toy_plan(seconds):
     empty: Any = {key: {} for key in Plan._fields}
-    return Plan(**empty)._replace(samplers=0, seconds={H100.name: {"step": seconds}})
+    return Plan(**empty)._replace(samplers=0, seconds={H100.name: {"step": seconds, "learn": 0.0}})
 
 
 def test_meshes_are_all_factorizations():
