@@ -74,12 +74,13 @@ peers: $(TUNIX)/.installed $(PEERS)/.installed  ## install the baselines of expe
 dist:  ## build wheel and sdist into dist/, check, install and run both
 	rm -rf dist build $(DIST) $(DIST)-bare $(DIST)-experiments
 	$(PYTHON) -m venv $(DIST)
-	$(DIST)/bin/python -m pip install --quiet build twine
+	$(DIST)/bin/python -m pip install --quiet build pyright twine
 	$(DIST)/bin/python -m build
 	$(DIST)/bin/python -m twine check --strict dist/*
 	$(PYTHON) -m venv $(DIST)-bare
 	$(DIST)-bare/bin/python -m pip install --quiet dist/*.whl
 	cd $(DIST)-bare && bin/python -c 'import fade_jax, numpy; print(fade_jax.__version__, fade_jax.rloo(numpy.arange(4.0)))'
+	cd $(DIST)-bare && PATH=$$PWD/bin:$$PATH $(abspath $(DIST))/bin/pyright --verifytypes fade_jax --ignoreexternal
 	cd $(DIST)-bare && ! bin/fade-run --config=configs/fade.py:smoke --workdir=smoke
 	$(PYTHON) -m venv $(DIST)-experiments
 	$(DIST)-experiments/bin/python -m pip install --quiet "$$(echo dist/*.tar.gz)[experiments]"
