@@ -9,8 +9,10 @@ TUNIX := $(VENV)-tunix
 PEERS := $(VENV)-peers
 VERL := $(VENV)-verl
 AUDIT ?= runs/audit
+DIST := $(VENV)-dist
+BOUNDS := $(VENV)-bounds
 
-.PHONY: help run test slow faults lint parity tunix trl verl peers audit smollm2 clean
+.PHONY: help run test slow faults lint parity tunix trl verl peers audit smollm2 dist bounds docs clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -19,7 +21,7 @@ help:  ## show the targets
 $(VENV)/.installed: pyproject.toml setup.cfg
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[experiments,test,lint]'
+	$(BIN)/python -m pip install --quiet --editable '.[experiments,test,lint,tracking]'
 	touch $@
 
 $(VENV)/.installed-parity: $(VENV)/.installed
@@ -88,5 +90,33 @@ audit: $(VENV)/.installed $(TUNIX)/.installed $(PEERS)/.installed $(VERL)/.insta
 
 peers: $(TUNIX)/.installed $(PEERS)/.installed  ## install the baselines of experiments.perf.benchmark --peers
 
+# The library alone, from the wheel; the experiments, from the sdist: each in a fresh environment, and
+# run in a directory that is not the clone.
+dist:  ## build wheel and sdist into dist/, check, install and run both
+	rm -rf dist build $(DIST) $(DIST)-bare $(DIST)-experiments
+	$(PYTHON) -m venv $(DIST)
+	$(DIST)/bin/python -m pip install --quiet build pyright twine
+	$(DIST)/bin/python -m build
+	$(DIST)/bin/python -m twine check --strict dist/*
+	$(PYTHON) -m venv $(DIST)-bare
+	$(DIST)-bare/bin/python -m pip install --quiet dist/*.whl
+	cd $(DIST)-bare && bin/python -c 'import fade_jax, numpy; print(fade_jax.__version__, fade_jax.rloo(numpy.arange(4.0)))'
+	cd $(DIST)-bare && PATH=$$PWD/bin:$$PATH $(abspath $(DIST))/bin/pyright --verifytypes fade_jax --ignoreexternal
+	cd $(DIST)-bare && ! bin/fade-run --config=configs/fade.py:smoke --workdir=smoke
+	$(PYTHON) -m venv $(DIST)-experiments
+	$(DIST)-experiments/bin/python -m pip install --quiet "$$(echo dist/*.tar.gz)[experiments]"
+	cd $(DIST)-experiments && bin/fade-run --config=configs/fade.py:smoke --workdir=smoke
+	cd $(DIST)-experiments && bin/fade-plan --config=configs/fade.py:smoke --mesh=fsdp=2
+
+bounds:  ## the tests of fade_jax with the oldest versions that setup.cfg allows
+	$(PYTHON) -m venv $(BOUNDS)
+	$(BOUNDS)/bin/python -m pip install --quiet uv
+	$(BOUNDS)/bin/uv pip install --quiet --python $(BOUNDS)/bin/python --resolution lowest-direct --editable '.[test]'
+	$(BOUNDS)/bin/python -m pytest tests/fade_jax
+
+docs: $(VENV)/.installed  ## the reference of fade_jax, into build/docs
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/pdoc --docformat google --math --output-directory build/docs fade_jax '!fade_jax.integrations'
+
 clean:  ## remove the virtual environments
-	rm -rf $(VENV) $(TUNIX) $(PEERS) $(VERL) build *.egg-info
+	rm -rf $(VENV) $(TUNIX) $(PEERS) $(VERL) $(DIST)* $(BOUNDS) build dist *.egg-info

@@ -22,6 +22,7 @@ FREE_TO_CHANGE = (
     "checkpoint.keep",
     "profile.start",
     "profile.steps",
+    "tracking",
     "sweep.mode",
     "sweep.workers",
     "sweep.runs_together",
@@ -59,6 +60,7 @@ def default_config() -> Config:
     config.prompts = 32  # P, prompts per step
     config.group_size = 16  # G, rollouts per prompt
     config.steps_per_call = 10  # RL steps per compiled call on a device task, and per log flush
+    config.tracking = ("tensorboard",)  # beside metrics.jsonl: of tensorboard, wandb, mlflow
 
     # Compile in a fifth of the time on a CPU, for slower steps: only to see whether all runs.
     config.quick_compile = False

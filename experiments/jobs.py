@@ -31,6 +31,7 @@ READ_AROUND_PROGRAMS = (
     "evaluation.ks",
     "evaluation.seed",
     "checkpoint",
+    "tracking",
     "sweep",
     "launcher",
 )

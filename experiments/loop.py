@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from experiments.checkpoints import Checkpoints
-from experiments.metric_writer import Logs, Progress
+from experiments.metric_writer import Logs, Progress, Tracker
 from experiments.multihost import any_of, is_first
 from experiments.remote import SamplerError
 from experiments.tasks.verdict import VerificationError
@@ -125,10 +125,18 @@ class RunWriter:
     Of several processes the first writes the log; all of them write the checkpoints.
     """
 
-    def __init__(self, directory: Path, keep: int, progress: Progress):
+    def __init__(
+        self,
+        directory: Path,
+        keep: int,
+        progress: Progress,
+        tensorboard: bool = True,
+        trackers: Sequence[Tracker] = (),
+    ):
         """Opens the checkpoints of the run in `directory`; the newest `keep` are kept."""
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self._progress = directory, progress
+        self._tensorboard, self._trackers = tensorboard, trackers
         self._checkpoints = Checkpoints(directory / "checkpoints", keep)
         self._logs: Logs | None = None
         self._opened = False
@@ -145,7 +153,7 @@ class RunWriter:
     def open(self, name: str, steps: int) -> None:
         """Cuts the log back to the checkpoint, and shows the progress bar."""
         if is_first():
-            self._logs = Logs(self.directory, self.saved)
+            self._logs = Logs(self.directory, self.saved, self._tensorboard, self._trackers)
         self._progress.start(name, self.saved or 0, steps)
         self._opened = True
 
@@ -170,12 +178,14 @@ class RunWriter:
 
     def log_evaluation(self, step: int, line: dict) -> None:
         """Logs the metrics of an evaluation; warns if all rewards since the last were 0."""
+        shown = self.directory / "samples" / f"{step}.jsonl"
         if (warning := self._outcomes.take()) and is_first():
-            shown = self.directory / "samples" / f"{step}.jsonl"
             where = f"; some are in {shown}" if shown.exists() else ""
             logger.warning("%s: %s%s", self.directory, warning, where)
         if self._logs is not None:
             self._logs.write(step, line)
+            for tracker in self._trackers if shown.exists() else ():
+                tracker.log_samples(step, shown)
         self._progress.update(step, line)
 
     def flush(self) -> None:

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -54,6 +54,12 @@ def read_lines(path: Path) -> list[dict]:
         elif number < len(texts):  # a whole line ends with a newline
             logger.warning("%s: line %d is damaged and is left out", path, number)
     return lines
+
+
+def scalars(line: Mapping[str, object]) -> dict[str, float]:
+    """Returns the numbers of a line but its step."""
+    numbers = {k: v for k, v in line.items() if k != "step"}
+    return {k: v for k, v in numbers.items() if isinstance(v, (int, float))}
 
 
 def write_json(path: Path, value) -> None:
@@ -139,44 +145,76 @@ class _Events:
             self._file.close()
 
 
-class Logs:
-    """Appends lines to metrics.jsonl and TensorBoard."""
+class Tracker(Protocol):
+    """A service that gets what a run logs, beside its files (experiments.tracking)."""
 
-    def __init__(self, directory: Path, resume_step: int | None):
+    def begin(self, kept: Sequence[dict], cut: Sequence[dict]) -> None:
+        """The lines that a run goes on from, and those after them, which are to come again."""
+
+    def log(self, line: dict) -> None:
+        """A line of metrics.jsonl."""
+
+    def log_samples(self, step: int, path: Path) -> None:
+        """The completions of an evaluation, as JSON lines."""
+
+    def flush(self) -> None:
+        """All lines of the steps so far have come."""
+
+
+class Logs:
+    """Appends lines to metrics.jsonl, TensorBoard and trackers."""
+
+    def __init__(
+        self,
+        directory: Path,
+        resume_step: int | None,
+        tensorboard: bool = True,
+        trackers: Sequence[Tracker] = (),
+    ):
         """Opens the logs of a run.
 
         Args:
           directory: the workdir.
           resume_step: keep the lines up to this step; None keeps nothing.
+          tensorboard: whether to write files for it.
+          trackers: of the run.
         """
-        self._path = directory / "metrics.jsonl"
-        lines = [] if resume_step is None else read_lines(self._path)
-        kept = [line for line in lines if line["step"] <= resume_step]
+        self._path, self._trackers = directory / "metrics.jsonl", trackers
+        first_step = 0 if resume_step is None else resume_step + 1
+        lines = read_lines(self._path) if trackers or resume_step is not None else []
+        kept = [line for line in lines if line["step"] < first_step]
         with replacing(self._path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = self._path.open("a")
-        first_step = 0 if resume_step is None else resume_step + 1
-        self._events = _Events(directory / "tensorboard", first_step)
+        self._events = _Events(directory / "tensorboard", first_step) if tensorboard else None
+        for tracker in trackers:
+            tracker.begin(kept, [line for line in lines if line["step"] >= first_step])
 
     def write(self, step: int, values: dict) -> None:
         """Writes one line; scalars also go to TensorBoard."""
         line = {"step": step} | {k: plain(v) for k, v in values.items()}
         with naming(self._path):
             self._file.write(json.dumps(line) + "\n")
-        scalars = {k: v for k, v in line.items() if k != "step" and isinstance(v, (int, float))}
-        self._events.write(step, scalars)
+        if self._events is not None:
+            self._events.write(step, scalars(line))
+        for tracker in self._trackers:
+            tracker.log(line)
 
     def flush(self) -> None:
         """Puts all lines on disk."""
         with naming(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
-        self._events.flush()
+        if self._events is not None:
+            self._events.flush()
+        for tracker in self._trackers:
+            tracker.flush()
 
     def close(self) -> None:
         """Flushes and closes."""
         with ExitStack() as stack:
-            stack.callback(self._events.close)
+            if self._events is not None:
+                stack.callback(self._events.close)
             stack.callback(self._file.close)
             self.flush()
 

@@ -97,9 +97,12 @@ def main(argv):
         train(config, workdir, samplers=_SAMPLERS.value)
     if _REPORT.value and is_first():
         from experiments.report import main_table, write_report
+        from experiments.tracking import send_pictures
 
         try:
             report = write_report(workdir)
+            if sweep is None:
+                send_pictures(config, workdir, report.parent)
             print(f"\n{main_table(workdir)}\n\nreport: {report}")
         except FileNotFoundError:  # no run has begun
             if failed is None:

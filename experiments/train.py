@@ -32,10 +32,11 @@ from experiments.experiment import (
 )
 from experiments.learner import Hyperparameters, TrainState, hyperparameters, to_checkpoint
 from experiments.loop import NonFiniteError, RunWriter, Stage, per_step, run_loop
-from experiments.metric_writer import Bar, Progress, Silent
+from experiments.metric_writer import Bar, Progress, Silent, Tracker
 from experiments.multihost import everywhere, is_first
 from experiments.samplers import Devices, Processes, Samplers
 from experiments.sharding import batch_sharding, place, stacked
+from experiments.tracking import tracked
 from experiments.warm_start import start_params, warm_start
 
 
@@ -70,7 +71,7 @@ def train(
     Args:
       config: see experiments.config.default_config.
       workdir: gets config.json, metrics.jsonl, tensorboard/, evaluations/, samples/ (of a task on
-        text), checkpoints/ and result.json.
+        text), checkpoints/ and result.json; tracking.json with config.tracking.
       progress: where to show progress; a bar on the terminal if None.
       experiment: of a run whose compiled functions this run can share; built here if None.
       samplers: HOST:PORT of processes that sample (experiments.sampler).
@@ -97,11 +98,19 @@ def train(
         workdirs.locked(workdir),
     ):
         workdirs.claim(config, workdir)
-        with closing(RunWriter(workdir, config.checkpoint.keep, progress)) as writer:
-            run = start_run(experiment, writer, progress)
-            stage = rl_stage(run, rewards_of, beside)
-            state = run_loop(stage, [writer], run.step, run.state)
-        return workdirs.write_result(config, workdir, tree_sha256(state.params))
+        with tracked(config, workdir) as trackers:
+            with closing(_writer(config, workdir, progress, trackers)) as writer:
+                run = start_run(experiment, writer, progress)
+                stage = rl_stage(run, rewards_of, beside)
+                state = run_loop(stage, [writer], run.step, run.state)
+            return workdirs.write_result(config, workdir, tree_sha256(state.params))
+
+
+def _writer(
+    config: Config, workdir: Path, progress: Progress, trackers: Sequence[Tracker]
+) -> RunWriter:
+    tensorboard = "tensorboard" in config.tracking
+    return RunWriter(workdir, config.checkpoint.keep, progress, tensorboard, trackers)
 
 
 def sampling_beside(
@@ -333,8 +342,9 @@ def train_many(
             for workdir in batch:
                 stack.enter_context(workdirs.locked(workdir))
                 workdirs.claim(left[workdir], workdir)
-                keep = left[workdir].checkpoint.keep
-                writer = stack.enter_context(closing(RunWriter(workdir, keep, progress[workdir])))
+                trackers = stack.enter_context(tracked(left[workdir], workdir))
+                writer = _writer(left[workdir], workdir, progress[workdir], trackers)
+                stack.enter_context(closing(writer))
                 own = with_config(experiment, left[workdir])
                 runs.append(start_run(own, writer, progress[workdir]))
             # A damaged checkpoint takes its run back to an earlier step than its batch.

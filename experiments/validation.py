@@ -3,6 +3,7 @@
 Below: config. Above: experiment, jobs, command.
 """
 
+import importlib.util
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ SWEEP_MODES = ("auto", "processes", "serial", "vmap")
 DTYPES = ("float32", "bfloat16")
 REMAT_KEEPS = ("nothing", "products")
 ATTENTIONS = ("auto", "plain", "blocks", "cudnn", "pallas")
+TRACKING = ("tensorboard", "wandb", "mlflow")
 LORA_TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
 
 
@@ -55,6 +57,13 @@ def _number(allowed: str, holds: Callable[[float], bool], high: float = 3e38) ->
         Check(allowed, holds),
         Check(f"finite and <= {high:g}", lambda x: x <= high),
     )
+
+
+def _are_among(names: Any, known: Sequence[str]) -> bool:
+    """Whether these are names of `known`, each once."""
+    if not isinstance(names, (tuple, list)):
+        return False
+    return all(isinstance(n, str) and n in known for n in names) and len(set(names)) == len(names)
 
 
 def _choice(*choices: Any) -> tuple[Check, ...]:
@@ -107,12 +116,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "lora.targets": (
         Check(
             f"a tuple of one or more of {', '.join(LORA_TARGETS)}, each once",
-            lambda x: (
-                isinstance(x, (tuple, list))
-                and len(x) > 0
-                and all(isinstance(name, str) and name in LORA_TARGETS for name in x)
-                and len(set(x)) == len(x)
-            ),
+            lambda x: _are_among(x, LORA_TARGETS) and len(x) > 0,
         ),
     ),
     "sampling.temperature": _number("> 0", lambda x: x > 0, 1e6),
@@ -192,6 +196,12 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "checkpoint.keep": _STEPS,
     "profile.start": _whole(0),
     "profile.steps": _whole(0),
+    "tracking": (
+        Check(
+            f"a tuple of none or more of {', '.join(TRACKING)}, each once",
+            lambda x: _are_among(x, TRACKING),
+        ),
+    ),
     "mesh.data": (Check("-1 or >= 1", lambda x: type(x) is int and (x == -1 or 1 <= x < 2**31)),),
     "mesh.fsdp": _STEPS,
     "mesh.tensor": _STEPS,
@@ -307,6 +317,10 @@ def validate(config: Config) -> None:
     exists = reference == "start" or os.path.exists(os.path.expanduser(reference))
     hint = "'start', or an existing GGUF file or Hugging Face directory"
     _require(exists, "learner.kl.reference", reference, hint)
+    for service in {*config.tracking} - {"tensorboard"}:
+        installed = importlib.util.find_spec(service) is not None
+        needs = f"pip install 'fade-jax[tracking]' for {service}"
+        _require(installed, "tracking", config.tracking, f"without {service}, or {needs}")
     low, high = config.curriculum.low, config.curriculum.high
     allowed = f"at least config.curriculum.low = {low}"
     _require(low <= high, "curriculum.high", high, allowed)

@@ -42,7 +42,8 @@ def warm_start(experiment: Experiment, workdir: str | Path, progress: Progress) 
         return _read(experiment, workdir)
     with workdirs.locked(workdir):
         workdirs.claim(warm_start_config(config), workdir)
-        with closing(RunWriter(workdir, 1, progress)) as writer:
+        tensorboard = "tensorboard" in config.tracking
+        with closing(RunWriter(workdir, 1, progress, tensorboard)) as writer:
             restored = writer.restore(abstract_carry(experiment))
             if restored is None and experiment.weights:
                 progress.say("reading the weights")

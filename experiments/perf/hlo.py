@@ -137,10 +137,15 @@ class Instruction(NamedTuple):
         )
 
     @property
+    def elements(self) -> list[tuple[str, str]]:
+        """Names of the operands, and N where one is `%name#N`, an element of a tuple, else ""."""
+        inside = self.rest[self.rest.index("(") + 1 :]
+        return re.findall(r"%([\w.-]+)(?:#(\d+))?", inside[: inside.index(")")])
+
+    @property
     def operands(self) -> list[str]:
         """Names of the operands."""
-        inside = self.rest[self.rest.index("(") + 1 :]
-        return re.findall(r"%([\w.-]+)", inside[: inside.index(")")])
+        return [name for name, _ in self.elements]
 
     @property
     def called(self) -> dict[str, str]:
@@ -230,12 +235,13 @@ def _trips(
     for compare in condition.values():
         if compare.opcode != "compare" or "direction=LT" not in compare.rest:
             continue
-        left, right = (condition[name] for name in compare.operands)
-        bound = _constant(right)
-        if bound is None or left.opcode != "get-tuple-element":
+        (name, index), (limit, _) = compare.elements
+        bound, left = _constant(condition[limit]), condition[name]
+        if left.opcode == "get-tuple-element":  # JAX before 0.12
+            index = _search(r"index=(\d+)", left.rest)[1]
+        if bound is None or not index:
             continue
-        index = int(_search(r"index=(\d+)", left.rest)[1])
-        start = _start(outside, outside[loop.operands[0]], index)
+        start = _start(outside, outside[loop.operands[0]], int(index))
         if start is not None:
             return bound - start
     return None

@@ -6,7 +6,10 @@
 
 Each --mesh is a column: the axes of the mesh, and with a dot any field of the config that changes
 with it. Nothing is allocated. A config file with a function architecture() needs neither weights
-nor data. --out writes all numbers as JSON.
+nor data. --out writes all numbers as JSON. --search=8 tries the meshes and microbatches that so
+many devices allow, and plans the one with the fastest step that fits (plan_search.py):
+
+    python -m experiments.perf.plan --config=configs/qwen2_5_7b.py --search=8 --device="TPU v5p"
 
 Measured are the sizes of the arguments and the collectives, in the partitioned program of the
 jitted rollout and train steps; memory, FLOP and time are estimated by experiments.perf.flops and
@@ -37,6 +40,7 @@ from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.perf import flops
 from experiments.perf.hlo import CompiledStep, bytes_by_kind, collectives, compile_step
+from experiments.perf.plan_search import candidates, search, search_table
 from experiments.perf.plan_tables import Plan, plan_tables
 from experiments.perf.seconds import DEVICES, step_seconds
 from experiments.rollout import Rollouts
@@ -219,6 +223,10 @@ def make_plan(name: str, config: Config, architecture: ModelConfig | None) -> Pl
         mesh=dict(experiment.mesh.shape),
         samplers=config.mesh.samplers,
         options={
+            "parameters": sum(x.size for x in jax.tree.leaves(parameter_shapes(experiment.model))),
+            "layers": experiment.model.num_layers,
+            "width": experiment.model.d_model,
+            "steps": config.steps,
             "prompts": config.prompts,
             "group_size": config.group_size,
             "microbatches": config.learner.microbatches,
@@ -252,18 +260,41 @@ def main(argv):
     out = Path(FLAGS.out) if FLAGS.out else None
     if out is not None and (out.is_dir() or not out.parent.is_dir()):
         raise ConfigError(f"--out must be a file in a directory that is there, got {str(out)!r}")
-    configs = [with_mesh(FLAGS.config, mesh) for mesh in FLAGS.mesh]
+    if bool(FLAGS.mesh) == bool(FLAGS.search):
+        raise ConfigError(
+            "a plan needs --mesh, such as --mesh=fsdp=8, or --search, a number of devices"
+        )
+    if FLAGS.search and FLAGS.config.mesh.samplers:
+        raise ConfigError(
+            f"--search needs config.mesh.samplers = 0, got {FLAGS.config.mesh.samplers}"
+        )
+    meshes = FLAGS.mesh or [f"fsdp={FLAGS.search}"]
+    count = max(_devices(with_mesh(FLAGS.config, mesh)) for mesh in meshes)
     # Before the first use of a device, which starts the backend.
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", max(_devices(config) for config in configs))
+    jax.config.update("jax_num_cpu_devices", count)
     architecture = getattr(config_module(), "architecture", None)
     if architecture is None and FLAGS.config.model.path:
         raise ConfigError(
             "a plan of config.model.path needs a function architecture() in the config file, as in"
             " configs/qwen2_5_7b.py: it does not read the weights"
         )
+    model = architecture and architecture()
     name = Path(config_flags.get_config_filename(FLAGS["config"]).split(":")[0]).stem
-    plans = [make_plan(name, config, architecture and architecture()) for config in configs]
+
+    def build(mesh: str) -> Experiment:
+        return abstract_experiment(with_mesh(FLAGS.config, mesh), model)
+
+    def make(mesh: str) -> Plan:
+        return make_plan(name, with_mesh(FLAGS.config, mesh), model)
+
+    if FLAGS.search:
+        device = next(device for device in DEVICES if device.name == FLAGS.device)
+        found = search(*candidates(FLAGS.search, device, build), device, make)
+        print(search_table(found, device) + "\n")
+        plans = [found.best]
+    else:
+        plans = [make(mesh) for mesh in meshes]
     if out is not None:
         command = "python -m experiments.perf.plan " + shlex.join(sys.argv[1:])
         saved = {"command": command, "plans": [plan._asdict() for plan in plans]}
@@ -274,6 +305,9 @@ def main(argv):
 if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", None, "Config file of the run.")
     flags.DEFINE_multi_string("mesh", None, "data=1,fsdp=8,tensor=1; may be repeated.")
+    flags.DEFINE_integer("search", None, "Number of devices, of which to find the best mesh.", 1)
+    names = [device.name for device in DEVICES]
+    flags.DEFINE_enum("device", names[0], names, "Accelerator that --search is for.")
     flags.DEFINE_string("out", None, "File for the numbers, as JSON.")
-    flags.mark_flags_as_required(["config", "mesh"])
+    flags.mark_flags_as_required(["config"])
     one_line_errors(main)

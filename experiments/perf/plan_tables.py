@@ -1,6 +1,6 @@
-"""The numbers of a plan, and the Markdown tables that show them.
+"""The numbers of a plan, its answer, and the Markdown tables that show them.
 
-Below: flops. Above: plan.
+Below: flops, seconds. Above: plan_search, plan.
 """
 
 import math
@@ -10,7 +10,23 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from experiments.perf.flops import Flops
-from experiments.perf.seconds import DEVICES
+from experiments.perf.seconds import DEVICES, Device
+
+# The estimated bytes of a step are within this factor of what XLA's compiler for CPU takes: a test
+# compares them for a small model. No accelerator has confirmed it.
+WITHIN = 2
+
+
+class Alive(NamedTuple):
+    """Bytes of one device that are alive together, exact and estimated ones."""
+
+    exact: float
+    estimated: float
+
+    @property
+    def total(self) -> float:
+        """The sum of both."""
+        return self.exact + self.estimated
 
 
 class Plan(NamedTuple):
@@ -19,7 +35,7 @@ class Plan(NamedTuple):
     Attributes:
       name: of the config.
       mesh: sizes of the axes.
-      options: settings that the memory depends on.
+      options: sizes of model and batch, and settings that the memory depends on.
       samplers: devices beside the mesh that sample; 0 where the same devices take turns.
       resident: bytes of the train state (exact).
       learning: bytes of the train step beside it (estimated).
@@ -45,16 +61,31 @@ class Plan(NamedTuple):
     seconds: dict
 
     @property
-    def peak_bytes(self) -> float:
-        """Bytes of the state and of the larger of the rollout step and the train step.
+    def alive(self) -> dict[str, Alive]:
+        """What is in memory at one time, by step: the state and the rows of one step.
 
-        With samplers, of a device that trains, or of one that samples if that is more.
+        Samplers hold no state: their weights are a row of the rollout step.
         """
-        if self.samplers:
-            trains = sum(self.resident.values()) + sum(self.learning.values())
-            return max(trains, sum(self.sampling.values()))
-        step = max(sum(self.learning.values()), sum(self.sampling.values()))
-        return sum(self.resident.values()) + step
+        state = sum(self.resident.values())
+        return {
+            "sample": Alive(0 if self.samplers else state, sum(self.sampling.values())),
+            "learn": Alive(state, sum(self.learning.values())),
+        }
+
+    @property
+    def peak_step(self) -> str:
+        """The step with the most bytes alive, "sample" or "learn"."""
+        return max(self.alive, key=lambda step: self.alive[step].total)
+
+    @property
+    def peak_bytes(self) -> float:
+        """Bytes alive in that step."""
+        return self.alive[self.peak_step].total
+
+    @property
+    def devices(self) -> int:
+        """Devices of the mesh and samplers."""
+        return math.prod(self.mesh.values()) + self.samplers
 
     @property
     def title(self) -> str:
@@ -104,6 +135,72 @@ _SECONDS = {
 }
 
 
+def fits(plan: Plan, memory: float) -> str:
+    """Says whether a plan fits `memory` bytes, by which figure, and how sure that is."""
+    alive, step = plan.alive[plan.peak_step], _STEPS[plan.peak_step]
+    if alive.exact > memory:
+        return f"**does not fit**: the state alone has {_number(alive.exact / _GB)} GB (exact)"
+    figure = (
+        f"{_number(alive.total / _GB)} of {_number(memory / _GB)} GB in the {step} step,"
+        f" {_number(alive.exact / _GB)} of them exact"
+    )
+    if alive.exact + alive.estimated / WITHIN > memory:
+        return f"**does not fit**: {figure}; nor with {WITHIN} times less than estimated"
+    if alive.total > memory:
+        return f"**does not fit** by the estimate: {figure}"
+    if alive.exact + alive.estimated * WITHIN > memory:
+        return f"**fits** by the estimate: {figure}; not with {WITHIN} times more than estimated"
+    return f"**fits**: {figure}; also with {WITHIN} times more than estimated"
+
+
+def fraction_of_peak(plan: Plan, device: Device) -> float:
+    """Returns the FLOP of a step, by formula, over what all devices could do in its seconds."""
+    trainers = plan.devices - plan.samplers
+    sampling = (plan.samplers or trainers) * sum(plan.flops["sample"].values())
+    work = sampling + trainers * sum(plan.flops["learn"].values())
+    return work / (plan.devices * device.flops * plan.seconds[device.name]["step"])
+
+
+def answer_table(plans: Sequence[Plan], devices: Sequence[Device] = DEVICES) -> str:
+    """Formats what a plan is asked for as a Markdown table, one column per mesh.
+
+    Every completion has its full length. Hours are of the training steps, without evaluations.
+    """
+
+    def of_setting(plan: Plan) -> dict[str, str]:
+        o = plan.options
+        return {
+            "model": f"{o['parameters'] / 1e9:.3g} billion parameters, {o['layers']} layers of"
+            f" width {o['width']}",
+            "batch": f"{o['prompts']} prompts x {o['group_size']} completions,"
+            f" {o['microbatches']} microbatches",
+            "lengths": f"{o['prompt']} tokens + {o['completion']}",
+            "dtypes": f"{o['dtype']} computation, float32 parameters",
+        }
+
+    def of_device(plan: Plan, device: Device) -> dict[str, str]:
+        o, seconds = plan.options, plan.seconds[device.name]["step"]
+        tokens = o["prompts"] * o["group_size"] * o["completion"]
+        hours = o["steps"] * seconds / 3600
+        return {
+            "memory": fits(plan, device.memory),
+            "seconds a step (estimated)": _number(seconds),
+            "completion tokens a second": _number(tokens / seconds),
+            "FLOP/s, % of the peak": _number(100 * fraction_of_peak(plan, device)),
+            f"hours of {o['steps']} steps": f"{_number(hours)}, {_number(hours * plan.devices)}"
+            " device-hours",
+        }
+
+    columns = []
+    for plan in plans:
+        rows = of_setting(plan)
+        for device in devices:
+            rows |= {f"{device.name}: {k}": v for k, v in of_device(plan, device).items()}
+        columns.append(pd.Series(rows, name=plan.title))
+    table = pd.concat(columns, axis=1).fillna("").reset_index(names="")
+    return table.to_markdown(index=False, disable_numparse=True)
+
+
 def plan_tables(plans: Sequence[Plan]) -> str:
     """Formats the plans of one config as Markdown tables, one column per mesh."""
     devices = DEVICES
@@ -129,6 +226,10 @@ def plan_tables(plans: Sequence[Plan]) -> str:
         if any(plan.collectives[step][kind] >= 1e6 for plan in plans)
     }
     seconds = {(d.name, key): f"{d.name}, {t}" for d in devices for key, t in _SECONDS.items()}
+    together = {
+        step: f"**alive together in the {name} step**: state and its rows"
+        for step, name in _STEPS.items()
+    }
     shares = {d.memory: f"**peak**, % of the memory of one {d.name}" for d in devices}
     arguments = {"learn": "arguments of the compiled train step (measured)"}
     temporary = by_step("temporary, compiler for CPU (measured)")
@@ -138,6 +239,7 @@ def plan_tables(plans: Sequence[Plan]) -> str:
             *rows(arguments, lambda p, step: p.compiled[step]["arguments"]),
             *rows(_LEARNING, lambda p, key: p.learning[key]),
             *rows(_SAMPLING, lambda p, key: p.sampling[key]),
+            *rows(together, lambda p, step: p.alive[step].total),
             *rows({"": "**peak** (estimated)"}, lambda p, _: p.peak_bytes),
             *rows(shares, lambda p, memory: p.peak_bytes / memory, 0.01),
             *rows(temporary, lambda p, step: p.compiled[step]["temporary"]),
@@ -153,7 +255,7 @@ def plan_tables(plans: Sequence[Plan]) -> str:
         "Estimated seconds of one step": rows(seconds, lambda p, key: p.seconds[key[0]][key[1]], 1),
     }
     columns = ["", *(plan.title for plan in plans)]
-    parts = []
+    parts = [f"{plans[0].name}:", answer_table(plans)]
     for title, cells in sections.items():
         table = pd.DataFrame(cells, columns=columns)
         parts += [f"{title}:", table.to_markdown(index=False, disable_numparse=True)]

@@ -23,10 +23,12 @@ from fade_jax.checks import (
 )
 from fade_jax.transforms.base import AdvantageTransformation, stateless
 
+Factory = Callable[..., AdvantageTransformation]
+
 
 def lift(
     fn: Callable[..., jax.Array], *statistics: str, **checks: Callable[[str, Any], None]
-) -> Callable[..., AdvantageTransformation]:
+) -> Factory:
     """Turns a plain advantage into a factory of transformations, in the way of optax.
 
         lift(fn)(**hyperparameters).update(rewards, state) = fn(rewards, **hyperparameters), state
@@ -71,27 +73,27 @@ def lift(
     return factory
 
 
-center = lift(plain.center)
-standardize = lift(plain.standardize, ddof=check_zero_or_one, eps=check_not_negative)
-reinforce = lift(plain.reinforce, baseline=check_finite)
-psr = lift(plain.psr)
-nsr = lift(plain.nsr)
-w_reinforce = lift(plain.w_reinforce, positive_weight=check_not_negative)
-rloo = lift(plain.rloo)
-dr_grpo = lift(plain.dr_grpo)
-grpo = lift(plain.grpo, ddof=check_zero_or_one, eps=check_not_negative)
-opo = lift(plain.opo, "lengths")
-quantile = lift(partial(plain.quantile, level=0.4), level=check_rate)
-reinforce_plus_plus = lift(plain.reinforce_plus_plus)
-gpg = lift(plain.gpg)
-f_grpo = lift(plain.f_grpo, gamma=check_not_negative)
-a_grae = lift(plain.a_grae, omega=check_probability, threshold=check_positive)
-max_rl = lift(plain.max_rl)
-log_mean_exp = lift(partial(plain.log_mean_exp, beta=2.0), beta=check_positive)
-pkpo = lift(
+center: Factory = lift(plain.center)
+standardize: Factory = lift(plain.standardize, ddof=check_zero_or_one, eps=check_not_negative)
+reinforce: Factory = lift(plain.reinforce, baseline=check_finite)
+psr: Factory = lift(plain.psr)
+nsr: Factory = lift(plain.nsr)
+w_reinforce: Factory = lift(plain.w_reinforce, positive_weight=check_not_negative)
+rloo: Factory = lift(plain.rloo)
+dr_grpo: Factory = lift(plain.dr_grpo)
+grpo: Factory = lift(plain.grpo, ddof=check_zero_or_one, eps=check_not_negative)
+opo: Factory = lift(plain.opo, "lengths")
+quantile: Factory = lift(partial(plain.quantile, level=0.4), level=check_rate)
+reinforce_plus_plus: Factory = lift(plain.reinforce_plus_plus)
+gpg: Factory = lift(plain.gpg)
+f_grpo: Factory = lift(plain.f_grpo, gamma=check_not_negative)
+a_grae: Factory = lift(plain.a_grae, omega=check_probability, threshold=check_positive)
+max_rl: Factory = lift(plain.max_rl)
+log_mean_exp: Factory = lift(partial(plain.log_mean_exp, beta=2.0), beta=check_positive)
+pkpo: Factory = lift(
     plain.pkpo,
     k=partial(check_integer, least=1),
     baseline=partial(check_one_of, allowed=PKPO_BASELINES),
 )
-pass_at_k_training = lift(plain.pass_at_k_training, k=partial(check_integer, least=1))
-leave_one_out_pass_at_g = lift(plain.leave_one_out_pass_at_g)
+pass_at_k_training: Factory = lift(plain.pass_at_k_training, k=partial(check_integer, least=1))
+leave_one_out_pass_at_g: Factory = lift(plain.leave_one_out_pass_at_g)

@@ -90,7 +90,7 @@ TAKES = {
     "warm_start.seed": INDEX, "evaluation.every": set(), "evaluation.prompts": set(),
     "evaluation.samples": set(), "evaluation.prompts_per_call": COUNT, "evaluation.ks": {"list"},
     "evaluation.seed": INDEX, "checkpoint.every": set(), "checkpoint.keep": COUNT,
-    "profile.start": INDEX, "profile.steps": INDEX, "mesh.data": COUNT, "mesh.fsdp": COUNT,
+    "profile.start": INDEX, "profile.steps": INDEX, "tracking": {"tuple"}, "mesh.data": COUNT, "mesh.fsdp": COUNT,
     "mesh.tensor": COUNT, "mesh.samplers": {"zero"}, "verification.workers": INDEX,
     "verification.timeout_seconds": FRACTION, "sweep.mode": set(), "sweep.workers": INDEX,
     "sweep.runs_together": INDEX, "sweep.seeds": COUNT, "sweep.reuse": TEXT,

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from experiments.models import transformer
 from experiments.models.config import ModelConfig
 from experiments.perf import flops, plan
 from experiments.perf.hlo import collectives
-from experiments.perf.plan_tables import Plan, plan_tables
+from experiments.perf.plan_tables import Plan, fits, fraction_of_peak, plan_tables
 from experiments.perf.seconds import DEVICES
 from experiments.rollout import BLOCKS
 from tests.experiments.tiny_config import get_config as tiny_config
@@ -196,6 +197,7 @@ def test_command_prints_plan_or_one_line_error(command, tmp_path):
     process = command(*argv, "--mesh=data=2,fsdp=2", f"--out={tmp_path / 'fade.json'}")
     refused = command(*argv, "--mesh=data=3")
     folder = command(*argv, "--mesh=data=2", f"--out={tmp_path}")
+    searched = command(*argv, "--search=2", "--device=TPU v5p")
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     assert "4 devices: data 2, fsdp 2, tensor 1; 1 microbatches" in out
@@ -210,6 +212,10 @@ def test_command_prints_plan_or_one_line_error(command, tmp_path):
     _, err = folder.communicate(timeout=400)
     assert folder.returncode == 2
     assert err.strip().splitlines()[-1].startswith("error: --out must be a file in a directory")
+    out, err = searched.communicate(timeout=400)
+    assert searched.returncode == 0, err
+    assert "best: --mesh=" in out
+    assert "2 devices: data" in out
 
 
 def test_plan_of_a_kernel_that_no_cpu_has():
@@ -233,7 +239,18 @@ def test_plan_tables_values():
         "toy",
         mesh={"data": 1, "fsdp": 8, "tensor": 2},
         samplers=0,
-        options={"microbatches": 2},
+        options={
+            "parameters": 7.6e9,
+            "layers": 28,
+            "width": 3584,
+            "steps": 900,
+            "prompts": 64,
+            "group_size": 8,
+            "microbatches": 2,
+            "prompt": 256,
+            "completion": 8192,
+            "dtype": "bfloat16",
+        },
         resident={"weights": 1e9, "optimizer": 2e9, "rest": 0},
         learning=dict.fromkeys(["gradients", "residuals", "layer", "attention", "head"], 2.2e9),
         sampling={"copy": 1e9, "apart": 1e9, "cache": 2e9, "logits": 0},
@@ -247,17 +264,66 @@ def test_plan_tables_values():
     text = plan_tables([toy])
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     assert ["", "16 devices: data 1, fsdp 8, tensor 2; 2 microbatches"] in rows
+    assert ["**alive together in the rollout step**: state and its rows", "7"] in rows
+    assert ["**alive together in the train step**: state and its rows", "14.0"] in rows
     assert ["**peak** (estimated)", "14.0"] in rows
     assert ["**peak**, % of the memory of one H100 SXM", "17.5"] in rows
     assert ["train step: all-gather", "9.5"] in rows
     assert ["rollout step: projections, TFLOP", "1"] in rows
     assert ["train step: seconds to compile", "12.0"] in rows
     assert ["H100 SXM, **train step**, nothing overlapped", "4.2"] in rows
+    assert ["model", "7.6 billion parameters, 28 layers of width 3584"] in rows
+    assert ["lengths", "256 tokens + 8192"] in rows
+    fit = "**fits**: 14.0 of 80.0 GB in the train step, 3 of them exact"
+    assert [
+        "H100 SXM: memory",
+        f"{fit}; also with 2 times more than estimated",
+    ] in rows
+    assert ["H100 SXM: completion tokens a second", "986,895"] in rows  # 64 x 8 x 8192 / 4.25
+    # 2 x 6e12 FLOP in 4.25 s of 989.4e12 FLOP/s.
+    assert ["H100 SXM: FLOP/s, % of the peak", "0.29"] in rows
+    assert ["H100 SXM: hours of 900 steps", "1.1, 17.0 device-hours"] in rows  # 3825 s, 16 devices
     beside = toy._replace(samplers=48, handover={"received": 1.5e9, "sent": 4.5e9})
     assert beside.peak_bytes == pytest.approx(14e9)  # 3 + 11 of a device that trains
     text = plan_tables([beside])
     assert "16 devices and 48 samplers: data 1, fsdp 8, tensor 2; 2 microbatches" in text
     assert "weights that a training device sends (exact)" in text
+
+
+@pytest.mark.parametrize(
+    ("memory", "answer"),
+    [
+        (2.9e9, "**does not fit**: the state alone has 3 GB (exact)"),
+        (8.4e9, "**does not fit**: 14.0 of 8.4 GB in the train step, 3 of them exact; nor with 2"),
+        (8.6e9, "**does not fit** by the estimate: 14.0 of 8.6 GB in the train step"),
+        (
+            14.1e9,
+            "**fits** by the estimate: 14.0 of 14.1 GB in the train step, 3 of them exact; not",
+        ),
+        (25.1e9, "**fits**: 14.0 of 25.1 GB in the train step, 3 of them exact; also with 2 times"),
+    ],
+)
+def test_fits_says_how_sure_it_is(memory, answer):
+    """3 GB of state and 11 GB that are estimated within a factor 2: 8.5 to 25 GB."""
+    empty: Any = {key: {} for key in Plan._fields}
+    toy = Plan(
+        **(empty | {"samplers": 0, "resident": {"weights": 3e9}, "learning": {"head": 11e9}})
+    )
+    assert fits(toy, memory).startswith(answer)
+
+
+def test_fraction_of_peak_with_samplers_counts_both_sides():
+    empty: Any = {key: {} for key in Plan._fields}
+    device = DEVICES[0]._replace(flops=1e12)
+    toy = Plan(**empty)._replace(
+        mesh={"data": 1, "fsdp": 2, "tensor": 1},
+        samplers=6,
+        flops={"sample": {"head": 2e12}, "learn": {"head": 10e12}},
+        seconds={device.name: {"step": 20.0}},
+    )
+    assert fraction_of_peak(toy, device) == pytest.approx((6 * 2 + 2 * 10) / (8 * 20))
+    together = toy._replace(samplers=0)
+    assert fraction_of_peak(together, device) == pytest.approx((2 * 2 + 2 * 10) / (2 * 20))
 
 
 def test_plan_with_samplers_counts_the_weights_way():
