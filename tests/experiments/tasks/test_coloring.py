@@ -106,8 +106,8 @@ def test_make_sets_token_ids_and_lengths(task):
         ({"nodes": 1}, "nodes must be at least 2, got 1"),
         ({"colors": 1}, "colors must be at least 2, got 1"),
         ({"edges": 0}, "edges must be at least 1, got 0"),
-        ({"edges": 46}, "edges must be at most 45, got 46"),
-        ({"edges": 45}, "edges and held_out leave no training problem among 4096 draws"),
+        ({"edges": 29}, "edges must be at most 28, got 29"),
+        ({"edges": 28}, "edges and held_out leave no training problem among 4096 draws"),
         ({"held_out": 0.0}, "held_out must lie strictly between 0 and 1, got 0.0"),
     ],
 )
