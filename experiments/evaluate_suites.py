@@ -96,7 +96,7 @@ def suite_experiment(
     config.evaluation.ks = (1,)
     for name in ("temperature", "top_p", "top_k"):
         config.sampling[name] = getattr(settings, name)
-    config.sampling.loops = 4  # a suite samples thousands of completions of real lengths
+    config.sampling.loops = 4  # for thousands of completions of real lengths
     validate(config)
     mesh = make_mesh(config.mesh)
     check_batch(mesh, "evaluation.prompts_per_call", settings.prompts_per_call)

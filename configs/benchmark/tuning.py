@@ -31,9 +31,9 @@ def sweep(config):
             product(
                 protocol.task(name, config),
                 every,
-                axis("optimizer.learning_rate", rates, "lr"),
+                axis("optimizer.learning_rate", task.rates, "lr"),
                 axis("seed", (SEED,)),
             )
-            for name, (_, rates) in protocol.TASKS.items()
+            for name, task in protocol.TASKS.items()
         )
     )

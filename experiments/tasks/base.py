@@ -184,6 +184,34 @@ class DeviceTask(ABC):
         """Writes the prompts of P problems."""
 
 
+class AnswerFirstTask(DeviceTask):
+    """A device task whose problems are drawn by drawing an answer, so that each can be solved.
+
+    A subclass defines `_draw_answer` and `_prompts`.
+    """
+
+    @abstractmethod
+    def _draw_answer(self, held_out: bool, key: jax.Array) -> tuple[tuple, jax.Array]:
+        """Draws ((verifier inputs, *answer), accepted): whether it is in range and in the split."""
+
+    def _draw_problem(self, held_out: bool, key: jax.Array) -> tuple:
+        """Draws the verifier inputs of a problem, and an answer to it."""
+        return first_accepted(partial(self._draw_answer, held_out), key)
+
+    def _draw_inputs(self, held_out: bool, key: jax.Array) -> Any:
+        return self._draw_problem(held_out, key)[0]
+
+    def check_problems(self, fields: str, got: str, draws: int = 4096) -> None:
+        """Raises ValueError, naming the fields and their values, if a split has no problem.
+
+        Drawing goes on until a problem is accepted, so there have to be some.
+        """
+        keys = jax.random.split(jax.random.key(self.seed), draws)
+        for name, held_out in (("training", False), ("held-out", True)):
+            if not bool(jnp.any(jax.vmap(partial(self._draw_answer, held_out))(keys)[1])):
+                raise ValueError(f"{fields} leave no {name} problem among {draws} draws, got {got}")
+
+
 def fixed_length_prompts(*columns: jax.Array | int, verifier_inputs: Any) -> Prompts:
     """Concatenates columns to prompts of one length.
 

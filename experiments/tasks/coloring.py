@@ -26,15 +26,14 @@ import numpy as np
 
 from experiments.tasks.base import (
     DEMONSTRATIONS,
+    AnswerFirstTask,
     Demonstrations,
-    DeviceTask,
     Prompts,
     check_at_least,
     check_at_most,
     check_fraction,
     check_seed,
     draw_keys,
-    first_accepted,
     fixed_length_prompts,
     is_held_out,
     jit_by_count,
@@ -47,7 +46,7 @@ from experiments.tasks.base import (
     meta_fields=["seed", "nodes", "edges", "colors", "held_out"],
 )
 @dataclasses.dataclass(frozen=True)
-class ColoringTask(DeviceTask):
+class ColoringTask(AnswerFirstTask):
     """Colourings of random graphs; made by `make`. The verifier inputs are edges i32 [P, m, 2].
 
     Tokens: the nodes 0..N-1, then the colours, EOS, PAD, EDGES.
@@ -132,13 +131,6 @@ class ColoringTask(DeviceTask):
         flat = verifier_inputs.reshape(verifier_inputs.shape[0], -1)
         return fixed_length_prompts(self.pad_id + 1, flat, verifier_inputs=verifier_inputs)
 
-    def _draw_inputs(self, held_out: bool, key: jax.Array) -> jax.Array:
-        return self._draw_problem(held_out, key)[0]
-
-    def _draw_problem(self, held_out: bool, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Draws a problem [m, 2] and an answer to it [N], 0..colors-1."""
-        return first_accepted(partial(self._draw_answer, held_out), key)
-
     def _draw_answer(
         self, held_out: bool, key: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
@@ -187,12 +179,5 @@ def make(
     check_fraction("held_out", held_out)
     check_at_most("edges", edges, nodes * (nodes - 1) // 2)
     task = ColoringTask(seed, nodes, edges, colors, held_out)
-    keys = jax.random.split(jax.random.key(seed), 4096)
-    for name, split in (("training", False), ("held-out", True)):
-        # Drawing goes on until a problem is accepted, so there have to be some.
-        if not bool(jnp.any(jax.vmap(partial(task._draw_answer, split))(keys)[1])):
-            raise ValueError(
-                f"edges and held_out leave no {name} problem among {keys.size} draws, "
-                f"got {edges} and {held_out}"
-            )
+    task.check_problems("edges and held_out", f"{edges} and {held_out}")
     return task

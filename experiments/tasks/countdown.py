@@ -29,14 +29,13 @@ import jax.numpy as jnp
 
 from experiments.tasks.base import (
     DEMONSTRATIONS,
+    AnswerFirstTask,
     Demonstrations,
-    DeviceTask,
     Prompts,
     check_at_least,
     check_fraction,
     check_seed,
     draw_keys,
-    first_accepted,
     fixed_length_prompts,
     is_held_out,
     jit_by_count,
@@ -58,7 +57,7 @@ class CountdownInputs(NamedTuple):
     meta_fields=["seed", "numbers", "max_number", "max_target", "held_out"],
 )
 @dataclasses.dataclass(frozen=True)
-class CountdownTask(DeviceTask):
+class CountdownTask(AnswerFirstTask):
     """Countdown problems; made by `make`.
 
     Tokens: the numbers 0..M with M = max(max_number, max_target), then + - *, EOS, PAD, TO, FROM.
@@ -156,15 +155,6 @@ class CountdownTask(DeviceTask):
         to, from_ = self.pad_id + 1, self.pad_id + 2
         return fixed_length_prompts(to, target, from_, numbers, verifier_inputs=verifier_inputs)
 
-    def _draw_inputs(self, held_out: bool, key: jax.Array) -> CountdownInputs:
-        return self._draw_problem(held_out, key)[0]
-
-    def _draw_problem(
-        self, held_out: bool, key: jax.Array
-    ) -> tuple[CountdownInputs, jax.Array, jax.Array]:
-        """Draws a problem and an answer to it: numbers [n] and operators [n-1]."""
-        return first_accepted(partial(self._draw_answer, held_out), key)
-
     def _draw_answer(
         self, held_out: bool, key: jax.Array
     ) -> tuple[tuple[CountdownInputs, jax.Array, jax.Array], jax.Array]:
@@ -215,14 +205,7 @@ def make(
             f"max_number must keep every product of {numbers} numbers below 2^31, got {max_number}"
         )
     task = CountdownTask(seed, numbers, max_number, max_target, held_out)
-    keys = jax.random.split(jax.random.key(seed), 4096)
-    for name, split in (("training", False), ("held-out", True)):
-        # Drawing goes on until a problem is accepted, so there have to be some.
-        if not bool(jnp.any(jax.vmap(partial(task._draw_answer, split))(keys)[1])):
-            raise ValueError(
-                f"held_out and max_target leave no {name} problem among {keys.size} draws, "
-                f"got {held_out} and {max_target}"
-            )
+    task.check_problems("held_out and max_target", f"{held_out} and {max_target}")
     return task
 
 

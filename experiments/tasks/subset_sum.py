@@ -27,15 +27,14 @@ import jax.numpy as jnp
 
 from experiments.tasks.base import (
     DEMONSTRATIONS,
+    AnswerFirstTask,
     Demonstrations,
-    DeviceTask,
     Prompts,
     check_at_least,
     check_at_most,
     check_fraction,
     check_seed,
     draw_keys,
-    first_accepted,
     fixed_length_prompts,
     is_held_out,
     jit_by_count,
@@ -55,7 +54,7 @@ class SubsetInputs(NamedTuple):
     meta_fields=["seed", "numbers", "max_number", "min_chosen", "max_chosen", "held_out"],
 )
 @dataclasses.dataclass(frozen=True)
-class SubsetSumTask(DeviceTask):
+class SubsetSumTask(AnswerFirstTask):
     """Subset sum problems; made by `make`.
 
     Tokens: the numbers 0..M with M = max_chosen · max_number, then EOS, PAD, TO, FROM.
@@ -152,13 +151,6 @@ class SubsetSumTask(DeviceTask):
         to, from_ = self.pad_id + 1, self.pad_id + 2
         return fixed_length_prompts(to, target, from_, numbers, verifier_inputs=verifier_inputs)
 
-    def _draw_inputs(self, held_out: bool, key: jax.Array) -> SubsetInputs:
-        return self._draw_problem(held_out, key)[0]
-
-    def _draw_problem(self, held_out: bool, key: jax.Array) -> tuple[SubsetInputs, jax.Array]:
-        """Draws a problem and an answer to it, bool [k]."""
-        return first_accepted(partial(self._draw_answer, held_out), key)
-
     def _draw_answer(
         self, held_out: bool, key: jax.Array
     ) -> tuple[tuple[SubsetInputs, jax.Array], jax.Array]:
@@ -209,11 +201,5 @@ def make(
     check_at_most("max_chosen", max_chosen, numbers)
     check_fraction("held_out", held_out)
     task = SubsetSumTask(seed, numbers, max_number, min_chosen, max_chosen, held_out)
-    keys = jax.random.split(jax.random.key(seed), 4096)
-    for name, split in (("training", False), ("held-out", True)):
-        # Drawing goes on until a problem is accepted, so there have to be some.
-        if not bool(jnp.any(jax.vmap(partial(task._draw_answer, split))(keys)[1])):
-            raise ValueError(
-                f"held_out must leave a {name} problem among {keys.size} draws, got {held_out}"
-            )
+    task.check_problems("held_out and numbers", f"{held_out} and {numbers}")
     return task

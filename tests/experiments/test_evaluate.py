@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from experiments.config import ConfigError, saved_config
-from experiments.evaluation import evaluate, evaluation_metrics, restore_params
+from experiments.evaluation import (
+    count_distinct,
+    evaluate,
+    evaluation_metrics,
+    restore_params,
+)
 from experiments.experiment import build_experiment, initial_params
 from experiments.metric_writer import Silent, read_lines
 from experiments.rollout import Rollouts
@@ -101,3 +106,15 @@ def test_eval_prompts_do_not_depend_on_the_seed(tiny):
     other.seed = 5
     a, b = (build_experiment(c).task.eval_prompts(8).tokens for c in (tiny, other))
     np.testing.assert_array_equal(a, b)
+
+
+def test_count_distinct_is_the_size_of_the_sets_of_right_completions():
+    rng = np.random.default_rng(0)
+    tokens, right = rng.integers(0, 3, (20, 16, 2)), rng.integers(0, 2, (20, 16)) > 0
+    right[0] = False  # a prompt that nothing solves
+    sets = [
+        {tuple(row) for row, solved in zip(group.tolist(), flags) if solved}
+        for group, flags in zip(tokens, right)
+    ]
+    assert count_distinct(tokens, right) == sum(map(len, sets))
+    assert count_distinct(tokens[:1], right[:1]) == 0

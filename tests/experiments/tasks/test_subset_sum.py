@@ -124,7 +124,7 @@ def test_make_sets_token_ids_and_lengths(task):
         ({"max_chosen": 1}, "max_chosen must be at least 2, got 1"),
         ({"max_chosen": 9}, "max_chosen must be at most 8, got 9"),
         ({"held_out": 1.0}, "held_out must lie strictly between 0 and 1, got 1.0"),
-        ({"held_out": 1e-9}, "held_out must leave a held-out problem among 4096 draws"),
+        ({"held_out": 1e-9}, "held_out and numbers leave no held-out problem among 4096 draws"),
     ],
 )
 def test_make_refuses_bad_values(kwargs, message):
