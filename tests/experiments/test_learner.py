@@ -77,9 +77,7 @@ def learn(case, config, methods=(("dr_grpo", ()),), known=None):
     outcomes = []
     for config.advantage.name, config.advantage.kwargs in methods:
         hyper = learner.hyperparameters(config, members)
-        outcomes.append(
-            step(learner.init_state(MODEL, config, members, hyper, case.params), hyper)
-        )
+        outcomes.append(step(learner.init_state(MODEL, config, members, hyper, case.params), hyper))
     return outcomes
 
 

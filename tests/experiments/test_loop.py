@@ -2,19 +2,20 @@
 
 from contextlib import closing
 
-import pytest
-
+from experiments.experiment import build_experiment
 from experiments.loop import RunWriter
 from experiments.metric_writer import Silent
 from experiments.train import train
 
 
-@pytest.mark.parametrize(("start", "steps", "traces"), [(2, 2, 1), (1, 0, 0), (100, 2, 0)])
-def test_profile_traces_the_steps_in_its_window(tiny, tmp_path, start, steps, traces):
+def test_profile_traces_the_steps_in_its_window(tiny, tmp_path):
     tiny.warm_start.steps = 0
-    tiny.profile.start, tiny.profile.steps = start, steps
-    train(tiny, tmp_path, progress=Silent())
-    assert len(list(tmp_path.glob("profile/plugins/profile/*/*.xplane.pb"))) == traces
+    tiny.evaluation.every = tiny.checkpoint.every = tiny.steps
+    experiment = build_experiment(tiny)
+    for tiny.profile.start, tiny.profile.steps, traces in ((2, 2, 1), (1, 0, 0), (100, 2, 0)):
+        workdir = tmp_path / str(tiny.profile.start)
+        train(tiny, workdir, progress=Silent(), experiment=experiment)
+        assert len(list(workdir.glob("profile/plugins/profile/*/*.xplane.pb"))) == traces
 
 
 def test_log_evaluation_warns_where_all_rewards_were_zero(tmp_path, caplog):
