@@ -12,30 +12,31 @@ from experiments import compilation
 from experiments.compilation import compiler_options, default_directory, remove_oldest
 from experiments.models.config import ModelConfig
 
-# A command that compiles one program, of a width that oneDNN is used for.
+# A command that compiles one program; "wide" is of the width that oneDNN is used for.
 PROGRAM = """
+import sys
 import jax, jax.numpy as jnp
 from experiments.compilation import use_cache
 from experiments.models.config import ModelConfig
 from experiments.models.layers import update_compiler_options
 use_cache()
-model = ModelConfig(8, 1, 384, 4, 2, 8, 8)
+model = ModelConfig(8, 1, int(sys.argv[1]), 4, 2, 8, 8)
 product = jax.jit(lambda x: x @ x + 1, compiler_options=update_compiler_options(model))
-print(float(product(jnp.ones((384, 384)))[0, 0]))
+print(float(product(jnp.ones((int(sys.argv[1]),) * 2))[0, 0]))
 """
 
 
-def run(**environment):
+def run(width=8, **environment):
     """Runs PROGRAM without the cache of the tests; returns its output and its error stream."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM, str(width)],
         env={**inherited, "JAX_PLATFORMS": "cpu", **{k: str(v) for k, v in environment.items()}},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert float(done.stdout) == 385
+    assert float(done.stdout) == width + 1
     return done.stderr
 
 
@@ -83,6 +84,10 @@ def test_use_cache_without_a_directory_says_one_line(tmp_path):
     said = run(XDG_CACHE_HOME=tmp_path)
     assert said.count("\n") == 1
     assert "compiling without the cache" in said
+
+
+def test_use_cache_is_silent_on_programs_with_onednn(tmp_path):
+    assert run(384, XDG_CACHE_HOME=tmp_path) == ""
 
 
 def test_remove_oldest_keeps_the_newest(tmp_path):
