@@ -65,6 +65,7 @@ def train(
     progress: Progress | None = None,
     experiment: Experiment | None = None,
     samplers: Sequence[str] = (),
+    most_steps: int | None = None,
 ) -> dict[str, Any]:
     """Trains to `config.steps`, resuming from the latest checkpoint.
 
@@ -75,6 +76,7 @@ def train(
       progress: where to show progress; a bar on the terminal if None.
       experiment: of a run whose compiled functions this run can share; built here if None.
       samplers: HOST:PORT of processes that sample (experiments.sampler).
+      most_steps: RL steps to make in this call; None for all that are left.
 
     Returns:
       The contents of result.json: the final metrics and `params_sha256`.
@@ -83,6 +85,7 @@ def train(
       ConfigError: before anything is written, if the config cannot run, or the workdir holds
         another run or is in use.
       Stopped: after SIGTERM or Ctrl-C, with a checkpoint written.
+      Paused: after `most_steps`, with a checkpoint written.
       NonFiniteError: when loss or gradient stop being finite.
       SamplerError, VerificationError: when no further batch can be made on these machines.
     """
@@ -102,7 +105,8 @@ def train(
             with closing(_writer(config, workdir, progress, trackers)) as writer:
                 run = start_run(experiment, writer, progress)
                 stage = rl_stage(run, rewards_of, beside)
-                state = run_loop(stage, [writer], run.step, run.state)
+                pause_at = None if most_steps is None else run.step + most_steps
+                state = run_loop(stage, [writer], run.step, run.state, pause_at)
             return workdirs.write_result(config, workdir, tree_sha256(state.params))
 
 

@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from experiments.loop import RunWriter
+from experiments.loop import Paused, RunWriter
 from experiments.metric_writer import Silent
 from experiments.train import train
 
@@ -15,6 +15,15 @@ def test_profile_traces_the_steps_in_its_window(tiny, tmp_path, start, steps, tr
     tiny.profile.start, tiny.profile.steps = start, steps
     train(tiny, tmp_path, progress=Silent())
     assert len(list(tmp_path.glob("profile/plugins/profile/*/*.xplane.pb"))) == traces
+
+
+def test_train_in_parts_ends_with_the_same_bits(tiny, tmp_path):
+    tiny.warm_start.workdir = str(tmp_path / "warm_start")
+    whole = train(tiny, tmp_path / "whole", progress=Silent())
+    with pytest.raises(Paused, match="paused at step 2 of 4; checkpoint written"):
+        train(tiny, tmp_path / "parts", progress=Silent(), most_steps=1)  # two steps a call
+    parts = train(tiny, tmp_path / "parts", progress=Silent(), most_steps=2)
+    assert parts["params_sha256"] == whole["params_sha256"]
 
 
 def test_log_evaluation_warns_where_all_rewards_were_zero(tmp_path, caplog):
