@@ -35,6 +35,7 @@ from experiments.jobs import (
 )
 from experiments.loop import Paused, Stopped
 from experiments.metric_writer import Board, Progress, Reporter, write_json
+from experiments.precompile import usable_cores
 from experiments.results import ERROR, sweep_runs, write_failure, write_results
 from experiments.train import train, train_many
 from experiments.warm_start import warm_start
@@ -76,7 +77,7 @@ def run_sweep(
     board = Board({job.name: _steps(job) for job in jobs})
     try:
         if mode == "processes":
-            failures = _run_in_processes(jobs, base.sweep.workers or len(_affinity()), board)
+            failures = _run_in_processes(jobs, base.sweep.workers or len(usable_cores()), board)
         elif mode == "vmap":
             failures = _run_vmapped(jobs, base.sweep.runs_together, board)
         else:
@@ -203,13 +204,6 @@ def _run_vmapped(jobs: Sequence[Job], max_runs: int, board: Board) -> Failures:
     return failures
 
 
-def _affinity() -> list[int]:
-    """The cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def _work(index: int, core: int | None, methods, inbox, messages) -> None:
     """One worker: does the jobs it is given until it is given None."""
     if core is not None:
@@ -239,7 +233,7 @@ def _run_in_processes(jobs: Sequence[Job], workers: int, board: Board) -> Failur
     messages = context.Queue()
     workers = max(1, min(workers, len(jobs)))
     inboxes = [context.Queue() for _ in range(workers)]
-    cores = _affinity()
+    cores = usable_cores()
     pinned = hasattr(os, "sched_setaffinity") and workers <= len(cores)
     methods = methods_by_program(jobs)
     processes = [

@@ -34,6 +34,7 @@ from experiments.learner import Hyperparameters, TrainState, hyperparameters, to
 from experiments.loop import NonFiniteError, RunWriter, Stage, per_step, run_loop
 from experiments.metric_writer import Bar, Progress, Silent, Tracker
 from experiments.multihost import everywhere, is_first
+from experiments.precompile import compiled_beside, first_programs
 from experiments.samplers import Devices, Processes, Samplers
 from experiments.sharding import batch_sharding, place, stacked
 from experiments.tracking import tracked
@@ -162,13 +163,14 @@ def start_run(experiment: Experiment, writer: RunWriter, progress: Progress) -> 
         if config.lora.rank:
             base = experiment.rl.freeze(start_params(experiment, writer.directory))
         return Run(experiment, hyper, writer, step, from_checkpoint(experiment, hyper, saved, base))
-    if config.warm_start.steps:
-        directory = config.warm_start.workdir or writer.directory / "warm_start"
-        params = warm_start(experiment, directory, progress)
-    else:
-        if experiment.weights:
-            progress.say("reading the weights")
-        params = initial_params(experiment)
+    with compiled_beside(first_programs(experiment, hyper)):
+        if config.warm_start.steps:
+            directory = config.warm_start.workdir or writer.directory / "warm_start"
+            params = warm_start(experiment, directory, progress)
+        else:
+            if experiment.weights:
+                progress.say("reading the weights")
+            params = initial_params(experiment)
     state = experiment.rl.init(hyper, params, reference_params(experiment))
     return Run(experiment, hyper, writer, 0, state)
 
