@@ -216,6 +216,16 @@ def next_job(ready: Sequence[Job], own: str | None, others: Sequence[str]) -> Jo
     return ready[keys.index(best)]
 
 
+def steps_in_turn(jobs: Sequence[Job], workers: int) -> int | None:
+    """Returns how many steps of a run a worker makes before another run has its turn.
+
+    None means all. A few more runs than workers would leave some idle at the end: three runs on two
+    workers take as long as four. In turns they take as long as a run and a half.
+    """
+    steps = [job.config.steps for job in jobs if job.is_run]
+    return -(-max(steps) // workers) if workers < len(steps) < 2 * workers else None
+
+
 def copy_finished_runs(jobs: Sequence[Job], directory: Path) -> list[str]:
     """Copies finished runs of other sweeps whose configs are those of runs still to be made.
 

@@ -33,6 +33,10 @@ class Stopped(Exception):
     """The run was asked to stop, has written a checkpoint, and can be resumed."""
 
 
+class Paused(Exception):
+    """The run has made the steps it was asked for, has written a checkpoint, and can be resumed."""
+
+
 class NonFiniteError(RuntimeError):
     """The loss or the gradient is not finite; the last good checkpoint is kept."""
 
@@ -252,7 +256,9 @@ class _Outcomes:
         return f"all rewards of the last {steps} steps were 0; of the completions {told}"
 
 
-def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) -> Any:
+def run_loop(
+    stage: Stage, writers: Sequence[RunWriter], step: int, state: Any, pause_at: int | None = None
+) -> Any:
     """Runs a stage from `step` to its end.
 
     Args:
@@ -260,12 +266,14 @@ def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) 
       writers: of its runs, each restored at `step`; the caller closes them.
       step: steps done.
       state: of all runs.
+      pause_at: step at which to stop before the end; None for none.
 
     Returns:
       The state after the last step. A run whose writer has an `error` is left out from there on.
 
     Raises:
       Stopped: after SIGTERM or Ctrl-C, with checkpoints written.
+      Paused: at `pause_at`, likewise.
       NonFiniteError: of the first run, once no run is left.
       SamplerError, VerificationError: of the machines, with a checkpoint written.
     """
@@ -327,10 +335,13 @@ def run_loop(stage: Stage, writers: Sequence[RunWriter], step: int, state: Any) 
             for _, writer in running():
                 writer.flush()
             stop = any_of(stop_asked.is_set())
-            if last or stop or step % stage.checkpoint_every == 0:
+            pause = pause_at is not None and step >= pause_at
+            if last or stop or pause or step % stage.checkpoint_every == 0:
                 save(step)
             if stop and not last:
                 raise Stopped(f"stopped at step {step} of {stage.steps}; checkpoint written")
+            if pause and not last:
+                raise Paused(f"paused at step {step} of {stage.steps}; checkpoint written")
     return state
 
 

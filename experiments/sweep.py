@@ -25,9 +25,17 @@ from experiments.command import print_unraisable
 from experiments.compilation import warn_once
 from experiments.config import Config, ConfigError, SweepError
 from experiments.experiment import Experiment, build_experiment, with_config
-from experiments.jobs import Job, copy_finished_runs, make_jobs, methods_by_program, next_job
-from experiments.loop import Stopped
+from experiments.jobs import (
+    Job,
+    copy_finished_runs,
+    make_jobs,
+    methods_by_program,
+    next_job,
+    steps_in_turn,
+)
+from experiments.loop import Paused, Stopped
 from experiments.metric_writer import Board, Progress, Reporter, write_json
+from experiments.precompile import usable_cores
 from experiments.results import ERROR, sweep_runs, write_failure, write_results
 from experiments.train import train, train_many
 from experiments.warm_start import warm_start
@@ -69,7 +77,7 @@ def run_sweep(
     board = Board({job.name: _steps(job) for job in jobs})
     try:
         if mode == "processes":
-            failures = _run_in_processes(jobs, base.sweep.workers or len(_affinity()), board)
+            failures = _run_in_processes(jobs, base.sweep.workers or len(usable_cores()), board)
         elif mode == "vmap":
             failures = _run_vmapped(jobs, base.sweep.runs_together, board)
         else:
@@ -125,10 +133,17 @@ class _Worker:
             self._cached = job.program_key, experiment
         return with_config(self._cached[1], job.config)
 
-    def do(self, job: Job, progress: Progress) -> None:
-        """Makes a warm start or a run."""
+    def do(self, job: Job, progress: Progress, most_steps: int | None = None) -> None:
+        """Makes a warm start, or a run or the next `most_steps` of it."""
         if job.is_run:
-            train(job.config, job.directory, progress=progress, experiment=self.experiment(job))
+            shared = self.experiment(job)
+            train(
+                job.config,
+                job.directory,
+                progress=progress,
+                experiment=shared,
+                most_steps=most_steps,
+            )
         else:
             warm_start(self.experiment(job), job.directory, progress)
 
@@ -189,13 +204,6 @@ def _run_vmapped(jobs: Sequence[Job], max_runs: int, board: Board) -> Failures:
     return failures
 
 
-def _affinity() -> list[int]:
-    """The cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def _work(index: int, core: int | None, methods, inbox, messages) -> None:
     """One worker: does the jobs it is given until it is given None."""
     if core is not None:
@@ -207,10 +215,13 @@ def _work(index: int, core: int | None, methods, inbox, messages) -> None:
     sys.unraisablehook = print_unraisable
     warn_once()
     worker = _Worker(methods)
-    while (job := inbox.get()) is not None:
+    while (item := inbox.get()) is not None:
+        job, most_steps = item
         try:
-            worker.do(job, Reporter(job.name, tell))
+            worker.do(job, Reporter(job.name, tell), most_steps)
             messages.put((index, job.name, "done", None))
+        except Paused:
+            messages.put((index, job.name, "paused", None))
         except Stopped:
             return
         except Exception as error:
@@ -222,7 +233,7 @@ def _run_in_processes(jobs: Sequence[Job], workers: int, board: Board) -> Failur
     messages = context.Queue()
     workers = max(1, min(workers, len(jobs)))
     inboxes = [context.Queue() for _ in range(workers)]
-    cores = _affinity()
+    cores = usable_cores()
     pinned = hasattr(os, "sched_setaffinity") and workers <= len(cores)
     methods = methods_by_program(jobs)
     processes = [
@@ -278,6 +289,7 @@ def _deal(jobs: Sequence[Job], processes, inboxes, messages, board: Board) -> Fa
     unmade = {job.name for job in jobs if not job.is_run}
     holds: dict[int, Job | None] = dict.fromkeys(range(len(processes)))  # what each is at
     keys: dict[int, str | None] = dict.fromkeys(range(len(processes)))  # compiled by each
+    most_steps = steps_in_turn(jobs, len(processes))
     while waiting or any(holds.values()):
         for index, job in holds.items():
             if job is None and processes[index].is_alive():
@@ -287,7 +299,7 @@ def _deal(jobs: Sequence[Job], processes, inboxes, messages, board: Board) -> Fa
                 if job is not None:
                     waiting.remove(job)
                     holds[index], keys[index] = job, job.program_key
-                    inboxes[index].put(job)
+                    inboxes[index].put((job, most_steps))
         # Asked before the queue is read: what a worker sent before it ended is read below.
         alive = [process.is_alive() for process in processes]
         try:
@@ -305,8 +317,10 @@ def _deal(jobs: Sequence[Job], processes, inboxes, messages, board: Board) -> Fa
         if kind == "step":
             board.update(name, *content)
             continue
-        holds[index] = None
-        if kind == "done":
+        job, holds[index] = holds[index], None
+        if kind == "paused" and job is not None:
+            waiting.append(job)  # behind those that have made fewer steps
+        elif kind == "done":
             board.done(name)
             unmade.discard(name)
         else:

@@ -34,6 +34,7 @@ from experiments.learner import Hyperparameters, TrainState, hyperparameters, to
 from experiments.loop import NonFiniteError, RunWriter, Stage, per_step, run_loop
 from experiments.metric_writer import Bar, Progress, Silent, Tracker
 from experiments.multihost import everywhere, is_first
+from experiments.precompile import compiled_beside, first_programs
 from experiments.samplers import Devices, Processes, Samplers
 from experiments.sharding import batch_sharding, place, stacked
 from experiments.tracking import tracked
@@ -65,6 +66,7 @@ def train(
     progress: Progress | None = None,
     experiment: Experiment | None = None,
     samplers: Sequence[str] = (),
+    most_steps: int | None = None,
 ) -> dict[str, Any]:
     """Trains to `config.steps`, resuming from the latest checkpoint.
 
@@ -75,6 +77,7 @@ def train(
       progress: where to show progress; a bar on the terminal if None.
       experiment: of a run whose compiled functions this run can share; built here if None.
       samplers: HOST:PORT of processes that sample (experiments.sampler).
+      most_steps: RL steps to make in this call; None for all that are left.
 
     Returns:
       The contents of result.json: the final metrics and `params_sha256`.
@@ -83,6 +86,7 @@ def train(
       ConfigError: before anything is written, if the config cannot run, or the workdir holds
         another run or is in use.
       Stopped: after SIGTERM or Ctrl-C, with a checkpoint written.
+      Paused: after `most_steps`, with a checkpoint written.
       NonFiniteError: when loss or gradient stop being finite.
       SamplerError, VerificationError: when no further batch can be made on these machines.
     """
@@ -102,7 +106,8 @@ def train(
             with closing(_writer(config, workdir, progress, trackers)) as writer:
                 run = start_run(experiment, writer, progress)
                 stage = rl_stage(run, rewards_of, beside)
-                state = run_loop(stage, [writer], run.step, run.state)
+                pause_at = None if most_steps is None else run.step + most_steps
+                state = run_loop(stage, [writer], run.step, run.state, pause_at)
             return workdirs.write_result(config, workdir, tree_sha256(state.params))
 
 
@@ -158,13 +163,14 @@ def start_run(experiment: Experiment, writer: RunWriter, progress: Progress) -> 
         if config.lora.rank:
             base = experiment.rl.freeze(start_params(experiment, writer.directory))
         return Run(experiment, hyper, writer, step, from_checkpoint(experiment, hyper, saved, base))
-    if config.warm_start.steps:
-        directory = config.warm_start.workdir or writer.directory / "warm_start"
-        params = warm_start(experiment, directory, progress)
-    else:
-        if experiment.weights:
-            progress.say("reading the weights")
-        params = initial_params(experiment)
+    with compiled_beside(first_programs(experiment, hyper)):
+        if config.warm_start.steps:
+            directory = config.warm_start.workdir or writer.directory / "warm_start"
+            params = warm_start(experiment, directory, progress)
+        else:
+            if experiment.weights:
+                progress.say("reading the weights")
+            params = initial_params(experiment)
     state = experiment.rl.init(hyper, params, reference_params(experiment))
     return Run(experiment, hyper, writer, 0, state)
 

@@ -43,10 +43,9 @@ from experiments.perf.hlo import CompiledStep, bytes_by_kind, collectives, compi
 from experiments.perf.plan_search import candidates, search, search_table
 from experiments.perf.plan_tables import Plan, plan_tables
 from experiments.perf.seconds import DEVICES, step_seconds
-from experiments.rollout import Rollouts
+from experiments.precompile import abstract_batch
 from experiments.samplers import make_sampler_fns
 from experiments.step_functions import parameter_shapes, parameter_shardings
-from experiments.tasks.base import Prompts
 from experiments.validation import validate
 
 
@@ -157,22 +156,8 @@ def compile_steps(experiment: Experiment) -> dict[str, CompiledStep]:
     """
     hyper = hyperparameters(experiment.config, experiment.methods)
     state = abstract_state(experiment, hyper)
-    place = sharding.batch_sharding(experiment.mesh)
-
-    def array(dtype, *shape) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-
-    config, task = experiment.config, experiment.task
-    count, group, tokens = config.prompts, config.group_size, task.max_completion
-    prompts = Prompts(
-        array(jnp.int32, count, task.max_prompt),
-        array(jnp.int32, count),
-        (),
-        array(jnp.int32, count),
-    )
-    floats = array(jnp.float32, count, group, tokens)
-    rollouts = Rollouts(array(jnp.int32, count, group, tokens), floats, floats, floats)
-    rewards = array(jnp.float32, count, group)
+    config = experiment.config
+    prompts, rollouts, rewards = abstract_batch(experiment)
     if config.mesh.samplers:
         mesh = sharding.sampler_mesh(config.mesh)
         whole = sharding.replicated(mesh)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import precompile
 from experiments.config import ConfigError
 from experiments.evaluate import evaluate_suites
 from experiments.experiment import build_experiment, initial_params, reference_params
@@ -193,3 +194,23 @@ def test_build_experiment_refuses_a_reference_of_other_sizes(model, tmp_path):
     config = reference_config(model, tmp_path, sizes, coefficient=0.1)
     with pytest.raises(ConfigError, match="must be a model of the policy's sizes"):
         build_experiment(config)
+
+
+def test_train_finds_what_was_compiled_beside_the_weights(model, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(precompile, "usable_cores", lambda: [0, 1])
+    path = str(write_lines(tmp_path / "mine.jsonl", QUESTIONS))
+    config = config_of(model, "problems", path=path, reward="math", held_out=0.5, max_prompt=100)
+    jax.config.update("jax_log_compiles", True)
+    try:
+        with caplog.at_level(logging.WARNING):
+            train(config, tmp_path / "run", progress=Silent())
+    finally:
+        jax.config.update("jax_log_compiles", False)
+    names = ("sample_prompts", "sample_step", "update")
+    compiled = [
+        (name, record.threadName.startswith("compiler"))
+        for record in caplog.records
+        for name in names
+        if record.getMessage().startswith(f"Compiling jit({name})")
+    ]
+    assert compiled == [(name, True) for name in names]

@@ -15,6 +15,7 @@ from experiments.jobs import (
     parse_shard,
     program_key,
     run_configs,
+    steps_in_turn,
 )
 from tests.experiments.conftest import REPOSITORY
 from tests.experiments.tiny_config import get_config as tiny_config
@@ -128,6 +129,15 @@ def test_parse_shard_reads_index_and_count():
 
 def job(name, key, is_run=True):
     return Job(name, default_config(), Path(name), key, None, is_run)
+
+
+@pytest.mark.parametrize(
+    ("runs", "workers", "turn"),
+    [(3, 2, 300), (5, 3, 200), (2, 2, None), (4, 2, None), (1, 2, None), (9, 1, None), (7, 4, 150)],
+)
+def test_steps_in_turn_cuts_runs_that_would_leave_workers_idle(runs, workers, turn):
+    jobs = [job("w", "a", is_run=False), *(job(str(i), "a") for i in range(runs))]
+    assert steps_in_turn(jobs, workers) == turn
 
 
 def test_next_job_keeps_a_worker_to_its_program():

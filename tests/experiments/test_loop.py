@@ -2,8 +2,10 @@
 
 from contextlib import closing
 
+import pytest
+
 from experiments.experiment import build_experiment
-from experiments.loop import RunWriter
+from experiments.loop import Paused, RunWriter
 from experiments.metric_writer import Silent
 from experiments.train import train
 
@@ -16,6 +18,16 @@ def test_profile_traces_the_steps_in_its_window(tiny, tmp_path):
         workdir = tmp_path / str(tiny.profile.start)
         train(tiny, workdir, progress=Silent(), experiment=experiment)
         assert len(list(workdir.glob("profile/plugins/profile/*/*.xplane.pb"))) == traces
+
+
+def test_train_in_parts_ends_with_the_same_bits(tiny, warm, tmp_path):
+    tiny.warm_start.workdir = warm
+    same = {"progress": Silent(), "experiment": build_experiment(tiny)}
+    whole = train(tiny, tmp_path / "whole", **same)
+    with pytest.raises(Paused, match="paused at step 2 of 4; checkpoint written"):
+        train(tiny, tmp_path / "parts", **same, most_steps=1)  # two steps a call
+    parts = train(tiny, tmp_path / "parts", **same, most_steps=2)
+    assert parts["params_sha256"] == whole["params_sha256"]
 
 
 def test_log_evaluation_warns_where_all_rewards_were_zero(tmp_path, caplog):

@@ -87,13 +87,16 @@ def test_run_sweep_shares_warm_starts(serial):
 
 @pytest.mark.slow
 def test_run_sweep_in_processes_equals_serial(serial, tmp_path):
-    """Without the other methods, so that the worker finds the program of test_resume.py compiled."""
+    """Three runs in turns on two workers; without the other methods, so that the workers find the
+    program of test_resume.py compiled."""
     config = config_of("processes", 4)
+    config.sweep.workers = 2
     config.warm_start.workdir = str(serial / "warm_start" / "steps40")
-    run_sweep(config, axis("seed", (1, 2), "fade-seed"), tmp_path)
-    ended = [result(tmp_path, f"fade-seed{seed}")["params_sha256"] for seed in (1, 2)]
+    run_sweep(config, axis("seed", (1, 2, 3), "fade-seed"), tmp_path)
+    ended = [result(tmp_path, f"fade-seed{seed}")["params_sha256"] for seed in (1, 2, 3)]
     assert ended[0] == result(serial, "fade-seed1")["params_sha256"]
-    assert ended[0] != ended[1]
+    assert len(set(ended)) == 3
+    assert metrics(tmp_path, "fade-seed1")[-1]["step"] == 4
 
 
 @pytest.mark.slow
@@ -182,8 +185,9 @@ class Worker(threading.Thread):
         self.index, self.inbox, self.messages, self.do = index, inbox, messages, do
 
     def run(self):
-        while (job := self.inbox.get()) is not None:
-            outcome = self.do(self.index, job)
+        while (item := self.inbox.get()) is not None:
+            job, most_steps = item
+            outcome = self.do(job, most_steps)
             if outcome == "dies":
                 return
             self.messages.put((self.index, job.name, *outcome))
@@ -222,7 +226,7 @@ def make(keys, needs=None):
 def test_deal_does_every_job_once_after_its_warm_start():
     done, lock = [], threading.Lock()
 
-    def do(_, job):
+    def do(job, _):
         with lock:
             assert job.depends_on is None or job.depends_on in done
             done.append(job.name)
@@ -233,8 +237,22 @@ def test_deal_does_every_job_once_after_its_warm_start():
     assert sorted(done) == sorted(job.name for job in jobs)
 
 
+def test_deal_gives_three_runs_their_turns_on_two_workers():
+    made, lock = [], threading.Lock()
+
+    def do(job, most_steps):
+        with lock:
+            made.append(job.name)
+            steps = most_steps * made.count(job.name)
+        return "done" if steps >= job.config.steps else "paused", None
+
+    assert deal(make("aaa"), 2, do) == {}
+    assert sorted(made[:3]) == ["run0", "run1", "run2"]
+    assert sorted(made[3:]) == ["run0", "run1", "run2"]
+
+
 def test_deal_drops_the_runs_of_a_failed_warm_start():
-    def do(_, job):
+    def do(job, _):
         return ("failed", "why") if job.name in ("run0", "w2") else ("done", None)
 
     failures = deal(make("aaaa", ["w1", "w2", "w1", "w2"]), 2, do)
@@ -246,7 +264,7 @@ def test_deal_drops_the_runs_of_a_failed_warm_start():
 def test_deal_names_the_job_of_a_dead_worker():
     done = []
 
-    def do(_, job):
+    def do(job, _):
         if job.name == "run1":
             return "dies"
         done.append(job.name)
