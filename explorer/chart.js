@@ -15,16 +15,22 @@ export function element(name, attributes = {}, ...children) {
   return node;
 }
 
-// Values for a reader: four significant digits, a true minus, words for what is no number.
-export function shown(value, digits = 4) {
+// Values for a reader: fixed decimals that align, a true minus, signs for what is no number.
+export function shown(value, decimals = 4) {
   if (Number.isNaN(value)) return "–";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
-  if (Math.abs(value) < 5e-7) return "0";
-  const size = Math.floor(Math.log10(Math.abs(value)));
-  const text = Math.abs(size) > 5
-    ? value.toExponential(digits - 1)
-    : value.toFixed(Math.max(digits - 1 - Math.max(size, 0), 0));
-  return text.replace("-", "−");
+  const text = Math.abs(value) < 1e5 ? value.toFixed(decimals) : value.toExponential(3);
+  return text.replace(/^-(?=0\.?0*$)/, "").replace("-", "−");
+}
+
+// Text in which the letters after an underscore are a subscript, as nodes of HTML or SVG.
+export function subscripted(text, svg = false) {
+  return text.split(/(_[A-Za-z]+)/).flatMap((part) => {
+    if (!part.startsWith("_")) return part ? [part] : [];
+    if (!svg) return [element("sub", {}, part.slice(1))];
+    const lowered = element("svg:tspan", { dy: 3, class: "subscript" }, part.slice(1));
+    return [lowered, element("svg:tspan", { dy: -3 }, "\u200b")];
+  });
 }
 
 // At most `count` + 1 round numbers from least to most, both ends covered.
@@ -66,8 +72,7 @@ function spread(labels, least, most) {
 // Draws into `figure`. A series is {points: [[x, y], …], side: "A" | "B" | "start", label, dashed};
 // points that are not finite leave a gap. `labels` is "end", beside the last point, or "peak", above
 // the largest. `rule` is an x to mark; `onPoint(x)` hears where the pointer is.
-export function drawChart(figure, { title, x, y, series, labels = "end", rule, onPoint, note }) {
-  const width = Math.max(figure.clientWidth, 200);
+export function drawChart(figure, { width, title, x, y, series, labels = "end", rule, onPoint, note }) {
   const narrow = width < 420;
   const left = 12 + 7 * Math.max(...y.ticks.map(({ text }) => text.length));
   const longest = Math.max(...series.map(({ label, side }) => (narrow ? side : label).length));
@@ -81,7 +86,7 @@ export function drawChart(figure, { title, x, y, series, labels = "end", rule, o
     viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", "aria-labelledby": titleId,
   });
   const text = (place, attributes, content) =>
-    place.append(element("svg:text", attributes, content));
+    place.append(element("svg:text", attributes, ...subscripted(content, true)));
   svg.append(element("svg:title", { id: titleId }, title));
   for (const { value, text: content } of y.ticks) {
     const at = toY(value);

@@ -41,21 +41,24 @@ function eigenTridiagonal(diagonal, beside) {
       if (m === low) break;
       let g = (d[low + 1] - d[low]) / (2 * e[low]);
       g = d[m] - d[low] + e[low] / (g + Math.sign(g || 1) * Math.hypot(g, 1));
-      let [s, c, p] = [1, 1, 0];
+      let s = 1;
+      let c = 1;
+      let p = 0;
       for (let i = m - 1; i >= low; i--) {
-        const [f, b] = [s * e[i], c * e[i]];
-        const r = Math.hypot(f, g);
+        const f = s * e[i];
+        const b = c * e[i];
+        const r = Math.sqrt(f * f + g * g);
         e[i + 1] = r;
-        [s, c] = r === 0 ? [0, 1] : [f / r, g / r];
+        s = r === 0 ? 0 : f / r;
+        c = r === 0 ? 1 : g / r;
         g = d[i + 1] - p;
         const t = (d[i] - g) * s + 2 * c * b;
         p = s * t;
         d[i + 1] = g + p;
         g = c * t - b;
-        [first[i + 1], first[i]] = [
-          s * first[i] + c * first[i + 1],
-          c * first[i] - s * first[i + 1],
-        ];
+        const below = first[i + 1];
+        first[i + 1] = s * first[i] + c * below;
+        first[i] = c * first[i] - s * below;
       }
       d[low] -= p;
       e[low] = g;

@@ -33,10 +33,10 @@ export function initialChoice() {
     B: chosen("grpo", {}),
     G: 16,
     start: { kind: "beta", a: 0.5, b: 1.5 },
-    steps: 400,
+    steps: 150,
     eta: 0.05,
     k: 100,
-    equal: false,
+    equal: true,
     p: 0.3,
   };
 }
@@ -53,7 +53,7 @@ export function toHash(choice) {
   if (choice.start.kind === "beta") query.set("beta", `${choice.start.a}_${choice.start.b}`);
   else if (fitsLink(choice.start)) query.set("rates", listText(choice.start));
   for (const id of ["steps", "eta", "k", "p"]) query.set(id, choice[id]);
-  if (choice.equal) query.set("equal", "1");
+  query.set("equal", choice.equal ? 1 : 0);
   return `#${query}`;
 }
 
@@ -117,6 +117,6 @@ export function fromHash(hash) {
   for (const id of ["steps", "eta", "p"]) {
     if (query.has(id)) choice[id] = number(id, query.get(id), NUMBERS[id], choice[id]);
   }
-  choice.equal = query.get("equal") === "1";
+  choice.equal = (query.get("equal") ?? "1") === "1";
   return { choice, problems };
 }

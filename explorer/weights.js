@@ -157,7 +157,7 @@ export const advantageById = (id) => ADVANTAGES.find((advantage) => advantage.id
 export function outcomeWeights(advantage, parameters, G) {
   return {
     success: range(G).map((k) => advantage.of(1, k + 1, G, parameters)),
-    failure: range(G).map((k) => -advantage.of(0, k, G, parameters)),
+    failure: range(G).map((k) => 0 - advantage.of(0, k, G, parameters)), // never -0
   };
 }
 
@@ -214,9 +214,9 @@ export function meanMass({ masses }, { rates, weights }) {
 // The p with the most mass on successes, on a fine grid; NaN without success mass.
 export function peakSolveRate({ masses }) {
   let best = { p: NaN, mass: 0 };
-  for (let i = 0; i <= 1000; i++) {
-    const mass = masses(i / 1000).success;
-    if (mass > best.mass + 1e-12) best = { p: i / 1000, mass };
+  for (let i = 0; i <= 500; i++) {
+    const mass = masses(i / 500).success;
+    if (mass > best.mass + 1e-12) best = { p: i / 500, mass };
   }
   return best.p;
 }
