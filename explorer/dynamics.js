@@ -6,67 +6,22 @@ import { alphaFromSolveRate, decompose } from "./weights.js";
 
 const MOST_RATES = 5000;
 
-// Nodes and weights of the mean over Beta(a, b): Gauss-Jacobi, by Golub and Welsch.
-export function betaStart(a, b, nodes = 32) {
-  const [alpha, beta] = [b - 1, a - 1];
-  const total = alpha + beta;
-  const diagonal = [(beta - alpha) / (total + 2)];
-  const beside = [];
-  for (let n = 1; n < nodes; n++) {
-    const m = 2 * n + total;
-    diagonal.push(((beta - alpha) * total) / (m * (m + 2)));
-    // At n = 1 the factor (n + α + β) cancels against (2n + α + β - 1), which may be 0.
-    const ratio = n === 1 ? 1 : (n + total) / (m - 1);
-    beside.push(Math.sqrt((4 * n * (n + alpha) * (n + beta) * ratio) / (m ** 2 * (m + 1))));
-  }
-  const { values, first } = eigenTridiagonal(diagonal, beside);
-  const order = values.map((_, i) => i).sort((i, j) => values[i] - values[j]);
-  return {
-    rates: order.map((i) => Math.min(Math.max((values[i] + 1) / 2, 1e-12), 1 - 1e-12)),
-    weights: order.map((i) => first[i] ** 2),
-  };
+// Beta(a, b) at evenly spaced logits, where its density is p^a q^b: a sum over them converges fast,
+// and the paths of the prompts stay evenly apart. What is cut off at either end is below 1e-6.
+export function betaStart(a, b) {
+  const width = Math.sqrt((28 * (a + b)) / (a * b));
+  const first = Math.log(a / b) - 14 / a - width;
+  const last = Math.log(a / b) + 14 / b + width;
+  const points = Math.max(200, Math.ceil(last - first));
+  const z = Array.from({ length: points }, (_, i) => first + ((last - first) * i) / (points - 1));
+  const logDensity = z.map((x) => -a * softplus(-x) - b * softplus(x));
+  const largest = Math.max(...logDensity);
+  const density = logDensity.map((x) => Math.exp(x - largest));
+  const total = density.reduce((x, y) => x + y, 0);
+  return { rates: z.map((x) => 1 / (1 + Math.exp(-x))), weights: density.map((x) => x / total) };
 }
 
-// Eigenvalues, and the first component of each eigenvector, of a symmetric tridiagonal matrix, by
-// implicit QL with Wilkinson's shift.
-function eigenTridiagonal(diagonal, beside) {
-  const d = [...diagonal];
-  const e = [...beside, 0];
-  const n = d.length;
-  const first = d.map((_, i) => (i === 0 ? 1 : 0));
-  for (let low = 0; low < n; low++) {
-    for (;;) {
-      let m = low;
-      while (m < n - 1 && Math.abs(e[m]) > 1e-16 * (Math.abs(d[m]) + Math.abs(d[m + 1]))) m++;
-      if (m === low) break;
-      let g = (d[low + 1] - d[low]) / (2 * e[low]);
-      g = d[m] - d[low] + e[low] / (g + Math.sign(g || 1) * Math.hypot(g, 1));
-      let s = 1;
-      let c = 1;
-      let p = 0;
-      for (let i = m - 1; i >= low; i--) {
-        const f = s * e[i];
-        const b = c * e[i];
-        const r = Math.sqrt(f * f + g * g);
-        e[i + 1] = r;
-        s = r === 0 ? 0 : f / r;
-        c = r === 0 ? 1 : g / r;
-        g = d[i + 1] - p;
-        const t = (d[i] - g) * s + 2 * c * b;
-        p = s * t;
-        d[i + 1] = g + p;
-        g = c * t - b;
-        const below = first[i + 1];
-        first[i + 1] = s * first[i] + c * below;
-        first[i] = c * first[i] - s * below;
-      }
-      d[low] -= p;
-      e[low] = g;
-      e[m] = 0;
-    }
-  }
-  return { values: d, first };
-}
+const softplus = (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
 
 // A start from the text of a file: numbers in [0, 1], apart by spaces, commas or lines; one or two
 // words of a header may come first. Throws an Error whose message is meant for the reader.

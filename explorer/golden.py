@@ -18,12 +18,17 @@ from jax.typing import ArrayLike
 
 import fade_jax
 from fade_jax import decomposition, diagnostics, dynamics, synthesis, transforms
-from fade_jax.densities import Beta, quadrature
+from fade_jax.densities import Beta
 
 PATH = Path(__file__).with_name("golden.json")
 GROUP_SIZES = (2, 8, 16)
 SOLVE_RATES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 STEPS, STEP_SIZE, EVERY = 200, 0.05, 20
+# Solve rates before training and their probabilities.
+START = {
+    "rates": (0.001, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 0.9),
+    "weights": (0.1, 0.1, 0.2, 0.2, 0.15, 0.1, 0.1, 0.05),
+}
 
 # By the explorer's id: the parameters to try, as the explorer names them.
 PARAMETERS: dict[str, list[dict[str, float]]] = {
@@ -63,7 +68,7 @@ TRANSFORMATIONS = {
     "max_rl": transforms.max_rl(),
     "asym_grpo": transforms.asym_grpo(delta=2.0),
 }
-DENSITIES = (Beta(1.0, 1.0), Beta(0.5, 0.5), Beta(1.0, 4.0), Beta(3.0, 1.5))
+DENSITY = Beta(0.5, 1.5)
 
 
 def advantage_fn(name: str, group_size: int, given: dict[str, float]) -> Callable[..., ArrayLike]:
@@ -105,12 +110,12 @@ def decomposed(name: str, group_size: int, given: dict[str, float]) -> dict[str,
         "objective": decomposition.implied_objective(fn, p, group_size),
         "ratio": ratio,
         "share": diagnostics.effective_sample_size(weight) / p.size,
-        "mean_mass": sum(decomposition.mean_masses(fn, group_size)),
+        "mean_mass": sum(decomposition.mean_masses(fn, group_size, DENSITY)),
     }
     return {"id": name, "parameters": given, "group_size": group_size, **_plain(values)}
 
 
-def path(name: str, given: dict[str, float], density: Beta, group_size: int) -> dict[str, Any]:
+def path(name: str, given: dict[str, float], group_size: int) -> dict[str, Any]:
     """Returns what `fade_jax.dynamics.simulate` predicts, every `EVERY` steps."""
     if name == "fade":
         # At the constant entropy of 1 nat δ is 2 - H*.
@@ -121,14 +126,17 @@ def path(name: str, given: dict[str, float], density: Beta, group_size: int) -> 
         )
     else:
         transformation = TRANSFORMATIONS[name]
-    rates, weights = quadrature(density)
     found = dynamics.simulate(
-        transformation, rates, weights, group_size=group_size, step_size=STEP_SIZE, steps=STEPS
+        transformation,
+        np.array(START["rates"]),
+        np.array(START["weights"]),
+        group_size=group_size,
+        step_size=STEP_SIZE,
+        steps=STEPS,
     )
     fields = ("pass_at_1", "pass_at_100", "alpha")
     values = {field: getattr(found, field)[::EVERY] for field in fields}
-    about = {"id": name, "parameters": given, "density": list(density), "group_size": group_size}
-    return {**about, **_plain(values)}
+    return {"id": name, "parameters": given, "group_size": group_size, **_plain(values)}
 
 
 def golden() -> dict[str, Any]:
@@ -142,22 +150,16 @@ def golden() -> dict[str, Any]:
     ]
     moving = [(name, PARAMETERS[name][-1]) for name in TRANSFORMATIONS]
     moving += [("fade", given) for given in PARAMETERS["fade"]]
-    paths = [path(name, given, Beta(1.0, 4.0), 8) for name, given in moving]
-    nodes = [
-        {
-            "density": list(density),
-            **_plain(dict(zip(("rates", "weights"), quadrature(density, 16)))),
-        }
-        for density in DENSITIES
-    ]
+    paths = [path(name, given, 8) for name, given in moving]
     return {
         "solve_rates": list(SOLVE_RATES),
         "steps": STEPS,
         "step_size": STEP_SIZE,
         "every": EVERY,
+        "start": {name: list(values) for name, values in START.items()},
+        "density": list(DENSITY),
         "cases": cases,
         "paths": paths,
-        "quadrature": nodes,
     }
 
 

