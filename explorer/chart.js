@@ -75,7 +75,8 @@ function spread(labels, least, most) {
 export function drawChart(figure, { width, title, x, y, series, labels = "end", rule, onPoint, note }) {
   const narrow = width < 420;
   const left = 12 + 7 * Math.max(...y.ticks.map(({ text }) => text.length));
-  const longest = Math.max(...series.map(({ label, side }) => (narrow ? side : label).length));
+  const labelOf = ({ label, side }) => (narrow && labels === "end" && side !== "start" ? side : label);
+  const longest = Math.max(...series.map((one) => labelOf(one).length));
   const right = labels === "end" ? 14 + 6.6 * longest : 14;
   const ends = ({ ticks: t }) => [t[0].value, t[t.length - 1].value];
   const [[x0, x1], [y0, y1]] = [ends(x), ends(y)];
@@ -93,8 +94,8 @@ export function drawChart(figure, { width, title, x, y, series, labels = "end", 
     svg.append(element("svg:line", { class: "grid", x1: left, x2: width - right, y1: at, y2: at }));
     text(svg, { class: "tick", x: left - 6, y: at + 4, "text-anchor": "end" }, content);
   }
-  const closeTicks = narrow ? x.ticks.filter((_, i) => i % 2 === 0) : x.ticks;
-  for (const { value, text: content } of closeTicks) {
+  const every = narrow && x.ticks.length > 4 ? 2 : 1;
+  for (const { value, text: content } of x.ticks.filter((_, i) => i % every === 0)) {
     const at = toX(value);
     const bottom = HEIGHT - BOTTOM;
     svg.append(element("svg:line", { class: "axis", x1: at, x2: at, y1: bottom, y2: bottom + 4 }));
@@ -112,7 +113,9 @@ export function drawChart(figure, { width, title, x, y, series, labels = "end", 
   }
 
   const placed = [];
-  for (const { points, side, label, dashed, mark } of series) {
+  for (const one of series) {
+    const { points, side, dashed } = one;
+    const content = labelOf(one);
     const finite = points.filter(([, value]) => Number.isFinite(value));
     if (!finite.length) continue;
     let path = "";
@@ -122,7 +125,6 @@ export function drawChart(figure, { width, title, x, y, series, labels = "end", 
       open = Number.isFinite(py);
     }
     svg.append(element("svg:path", { class: `line ${side}${dashed ? " dashed" : ""}`, d: path }));
-    const content = labels === "end" && narrow ? side : label;
     if (labels === "end") {
       const [px, py] = finite[finite.length - 1];
       svg.append(element("svg:circle", { class: `dot ${side}`, cx: toX(px), cy: toY(py), r: 2.5 }));
@@ -135,7 +137,7 @@ export function drawChart(figure, { width, title, x, y, series, labels = "end", 
       const inward = Math.abs(at - middle) < 60 ? 0 : at < middle ? 9 : -9;
       const anchor = inward > 0 ? "start" : inward < 0 ? "end" : "middle";
       const above = toY(peak[1]) - 7;
-      placed.push({ side, content: mark ?? content, x: at + inward, y: above, anchor });
+      placed.push({ side, content, x: at + inward, y: above, anchor });
     }
   }
   spread(placed, TOP - 8, HEIGHT - BOTTOM);

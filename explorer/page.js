@@ -277,7 +277,7 @@ function drawWeights(sides) {
     axisOf(f, { label: "F(p) − F(0)" }), f, rule);
 
   // A ratio r is drawn at r / (1 + r), where 0 and infinity have a place.
-  const ratioAxis = axis("m_S/m_F", [0, 0.25, 0.5, 0.75, 1], (x) => ["0", "⅓", "1", "3", "∞"][x * 4]);
+  const ratioAxis = axis("m_S/m_F", [0, 0.25, 0.5, 0.75, 1], (x) => ["0", "1/3", "1", "3", "∞"][x * 4]);
   const ratio = lines(sides, (parts) => GRID.map((p) => {
     const mass = parts.masses(p);
     const r = weights.signRatio(mass);
@@ -310,7 +310,12 @@ function drawTraining({ start, sides }) {
   const staircase = ({ rates, weights: share }) => {
     let below = 0;
     const points = [[0, 0]];
-    rates.forEach((p, i) => points.push([p, below], [p, (below += share[i])]));
+    // Prompts of a list are few, those of a density are as good as continuous.
+    const jumps = choice.start.kind === "list";
+    rates.forEach((p, i) => {
+      if (jumps) points.push([p, below]);
+      points.push([p, (below += share[i])]);
+    });
     return [...points, [1, below]];
   };
   const distributions = [
