@@ -132,15 +132,14 @@ function startControl() {
       + "Nothing leaves this page."), error);
   const summary = element("p", { class: "hint", id: "start-summary" });
   card.append(beta, list, summary);
-  let latest = "";
   let listOpen = false;
+  let typed; // the start that the text says
   let last;
 
   function read() {
     try {
-      choice.start = { kind: "list", ...dynamics.listStart(text.value) };
+      choice.start = typed = { kind: "list", ...dynamics.listStart(text.value) };
       error.textContent = "";
-      latest = text.value;
       changed();
     } catch (problem) {
       error.textContent = `${problem.message} The figures still show the last start.`;
@@ -173,9 +172,10 @@ function startControl() {
     if (!listOpen) {
       ends.forEach((control) => control.show());
       error.textContent = "";
-    } else if (choice.start.counts && text.value !== latest) {
+    } else if (choice.start.counts && choice.start !== typed) {
       text.value = choice.start.counts.flatMap(([p, n]) => Array(n).fill(p)).join(" ");
-      latest = text.value;
+      typed = choice.start;
+      error.textContent = "";
     }
     if (!error.textContent) text.removeAttribute("aria-invalid");
     const { start } = choice;
@@ -350,7 +350,7 @@ function drawTables(sides) {
   rows.push(["peak of m_S, p", ...sides.map(({ parts }) => shown(weights.peakSolveRate(parts), 3))]);
   rows.push(["N_eff/N at start", ...sides.map(({ path }) => shown(path.share[0]))]);
   const names = sides.map(({ side, name, times }) => `${side}: ${name}${times}`);
-  byId("at-p").replaceChildren(table(`At solve rate p = ${choice.p.toFixed(2)}`, ["", ...names], rows));
+  byId("at-p").replaceChildren(table(`At solve rate p = ${choice.p.toFixed(2)}`, ["value", ...names], rows));
 
   const some = Array.from({ length: 21 }, (_, i) => i / 20);
   const head = ["p", ...sides.flatMap(({ side }) => COLUMNS.map(([name]) => `${side} ${name}`))];

@@ -13,7 +13,7 @@ from explorer import build
 def test_page_is_one_small_file():
     page = build.page()
     assert len(page.encode()) <= 150_000
-    assert not re.search(r"""\b(src|srcset|url|@import)\s*[=(]\s*["']?(?!data:)[./\w]""", page)
+    assert not re.search(r"\b(src|srcset)=|url\(|@import", page)
     assert re.findall(r'<link [^>]*href="([^"]*)"', page) == ["data:,"]
     assert "default-src 'none'" in page
     assert not re.search(r"^(import|export)\b", page, flags=re.M)
