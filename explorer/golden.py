@@ -1,6 +1,6 @@
 """Writes golden.json: what fade_jax computes for the advantages of the explorer.
 
-Run from the root of the repository: `python explorer/golden.py`.
+Run from the root of the repository: `python -m explorer.golden`.
 """
 
 from __future__ import annotations

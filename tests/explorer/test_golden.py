@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from explorer import golden
+from fade_jax import advantages
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -35,6 +36,13 @@ def assert_same(committed, now, where="golden"):
 
 def test_golden_json_is_what_the_library_computes():
     assert_same(json.loads(golden.PATH.read_text()), json.loads(json.dumps(golden.golden())))
+
+
+def test_golden_has_every_advantage_of_the_reward_and_the_successes():
+    blocks = {"center", "focal_weight", "likelihood_weight", "standardize", "suppress_negatives"}
+    whole_batch = {"gpg", "reinforce_plus_plus"}
+    wanted = set(advantages.__all__) - blocks - whole_batch - {"varied_groups"}
+    assert wanted <= golden.PARAMETERS.keys()
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node 18 or newer")

@@ -295,8 +295,7 @@ def test_list_without_a_gradient_says_so(visit):
 
 def test_pointer_reads_values(visit):
     page = visit("#p=0.3")
-    box = page.query_selector("#weight svg").bounding_box()
-    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 100)
+    page.hover("#weight svg", position={"x": 150, "y": 100})
     page.wait_for_function(
         "() => !document.querySelector('#at-p caption').textContent.includes('0.30')"
     )
