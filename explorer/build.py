@@ -13,7 +13,7 @@ HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "build" / "explorer" / "index.html"
 LARGEST = 150_000  # bytes
 # Each after the modules that it imports.
-MODULES = ("weights", "dynamics", "link", "chart", "page")
+MODULES = ("weights", "dynamics", "link", "chart", "controls", "page")
 # The browser itself refuses whatever is not in the page.
 POLICY = (
     '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '

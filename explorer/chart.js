@@ -75,7 +75,8 @@ function spread(labels, least, most) {
 export function drawChart(figure, { width, title, x, y, series, labels = "end", rule, onPoint, note }) {
   const narrow = width < 420;
   const left = 12 + 7 * Math.max(...y.ticks.map(({ text }) => text.length));
-  const labelOf = ({ label, side }) => (narrow && labels === "end" && side !== "start" ? side : label);
+  const labelOf = ({ label, side }) => (
+    labels === "end" && side !== "start" && (narrow || label.length > 18) ? side : label);
   const longest = Math.max(...series.map((one) => labelOf(one).length));
   const right = labels === "end" ? 14 + 6.6 * longest : 14;
   const ends = ({ ticks: t }) => [t[0].value, t[t.length - 1].value];

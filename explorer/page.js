@@ -1,6 +1,7 @@
 // The page: controls, the choice they hold, and the figures drawn from it.
 
 import { axis, axisOf, drawChart, element, shown, subscripted, ticks } from "./chart.js";
+import { makeControls } from "./controls.js";
 import * as dynamics from "./dynamics.js";
 import * as link from "./link.js";
 import * as weights from "./weights.js";
@@ -9,185 +10,9 @@ const GRID = Array.from({ length: 201 }, (_, i) => i / 200);
 const SIDES = ["A", "B"];
 const byId = (id) => document.getElementById(id);
 
-let choice;
-
-// Controls. Each has `show()`, which makes it say what the choice has.
-
-const controls = [];
-
-function slider(place, id, name, { least, most, step, values, says }, get, set) {
-  const input = element("input", { type: "range", id });
-  const output = element("output", { for: id });
-  const label = element("label", { for: id }, element("span", {}, name), output);
-  const field = element("div", { class: "field" }, label, input);
-  if (says) {
-    const hint = element("p", { class: "hint", id: `${id}-hint` }, says);
-    input.setAttribute("aria-describedby", hint.id);
-    field.append(hint);
-  }
-  input.addEventListener("input", () => {
-    const value = Number(input.value);
-    set(values ? values[value] : value);
-    changed();
-  });
-  function show() {
-    input.min = values ? 0 : least;
-    input.max = values ? values.length - 1 : typeof most === "function" ? most() : most;
-    input.step = values ? 1 : step;
-    input.value = values ? values.indexOf(get()) : get();
-    output.value = String(get());
-    input.setAttribute("aria-valuetext", String(get()));
-  }
-  place.append(field);
-  return { show };
-}
-
-function advantageControl(side) {
-  const card = byId(`card-${side}`);
-  const select = element("select", { id: `${side}-id`, "aria-label": `Advantage ${side}` });
-  for (const { id, name } of weights.ADVANTAGES) select.append(element("option", { value: id }, name));
-  const formula = element("p", { class: "hint" });
-  const sliders = element("div");
-  card.append(select, formula, sliders);
-  let drawn;
-  let own = [];
-  select.addEventListener("change", () => {
-    const advantage = weights.advantageById(select.value);
-    choice[side] = { id: advantage.id, parameters: link.initialParameters(advantage, choice.G) };
-    changed();
-  });
-  function show() {
-    const { id } = choice[side];
-    const advantage = weights.advantageById(id);
-    select.value = id;
-    if (drawn !== id) {
-      drawn = id;
-      sliders.replaceChildren();
-      own = advantage.parameters.map((parameter) => slider(
-        sliders, `${side}-${parameter.id}`, parameter.symbol,
-        { ...parameter, most: () => link.largest(parameter, choice.G) },
-        () => choice[side].parameters[parameter.id],
-        (value) => (choice[side].parameters[parameter.id] = value),
-      ));
-    }
-    const { average } = choice[side].parameters;
-    const now = advantage.follows ? ` Drawn at α = ${shown(weights.alphaFromSolveRate(average), 3)}.` : "";
-    formula.textContent = `A = ${advantage.formula}.${now}`;
-    own.forEach((control) => control.show());
-  }
-  return { show };
-}
-
-function numberControl(place, id, name, bounds) {
-  return slider(place, id, name, bounds, () => choice[id], (value) => (choice[id] = value));
-}
-
-function groupControl() {
-  const card = byId("card-group");
-  const size = numberControl(card, "G", "G, rollouts per prompt", { values: link.GROUP_SIZES });
-  const box = element("input", { type: "checkbox", id: "equal", "aria-describedby": "equal-hint" });
-  const hint = element("p", { class: "hint", id: "equal-hint" });
-  card.append(element("div", { class: "choice field" },
-    element("label", {}, box, "Scale B to the mean mass of A")), hint);
-  box.addEventListener("change", () => {
-    choice.equal = box.checked;
-    changed();
-  });
-  function show() {
-    // Parameters that the group is too small for become the largest allowed.
-    for (const side of SIDES) {
-      for (const parameter of weights.advantageById(choice[side].id).parameters) {
-        const given = choice[side].parameters;
-        given[parameter.id] = Math.min(given[parameter.id], link.largest(parameter, choice.G));
-      }
-    }
-    size.show();
-    box.checked = choice.equal;
-  }
-  return { show };
-}
-
-function startControl() {
-  const card = byId("card-start");
-  const radio = (value, name) => {
-    const input = element("input", { type: "radio", name: "start", value, id: `start-${value}` });
-    card.append(element("div", { class: "choice field" }, element("label", {}, input, name)));
-    return input;
-  };
-  const ofBeta = radio("beta", "Beta density");
-  const ofList = radio("list", "A list of your own");
-  const beta = element("div");
-  const ends = ["a", "b"].map((id) => slider(beta, id, id, link.NUMBERS[id],
-    () => choice.start[id] ?? 1, (value) => (choice.start[id] = value)));
-  const text = element("textarea", {
-    id: "list", rows: 3, spellcheck: "false", "aria-describedby": "list-hint list-error",
-  });
-  const file = element("input", { type: "file", id: "file", accept: ".txt,.csv,text/plain,text/csv" });
-  const error = element("p", { class: "error hint", id: "list-error", role: "alert" });
-  const list = element("div", {},
-    element("div", { class: "field" }, element("label", { for: "list" }, "Solve rates"), text),
-    element("div", { class: "field" }, element("label", { for: "file" }, "Or a file of them"), file),
-    element("p", { class: "hint", id: "list-hint" },
-      "One number from 0 to 1 for each prompt. Prompts at 0 and 1 stay where they are. "
-      + "Nothing leaves this page."), error);
-  const summary = element("p", { class: "hint", id: "start-summary" });
-  card.append(beta, list, summary);
-  let listOpen = false;
-  let typed; // the start that the text says
-  let last;
-
-  function read() {
-    try {
-      choice.start = typed = { kind: "list", ...dynamics.listStart(text.value) };
-      error.textContent = "";
-      changed();
-    } catch (problem) {
-      error.textContent = `${problem.message} The figures still show the last start.`;
-      text.setAttribute("aria-invalid", "true");
-    }
-  }
-  text.addEventListener("input", read);
-  file.addEventListener("change", async () => {
-    if (!file.files.length) return;
-    text.value = await file.files[0].text();
-    read();
-  });
-  ofBeta.addEventListener("change", () => {
-    choice.start = { kind: "beta", a: 1, b: 1 };
-    changed();
-  });
-  ofList.addEventListener("change", () => {
-    if (!text.value) text.value = "0 0.05 0.1 0.1 0.25 0.5 0.8";
-    listOpen = true;
-    show();
-    read();
-  });
-  function show() {
-    if (last !== choice.start) listOpen = choice.start.kind === "list";
-    last = choice.start;
-    ofBeta.checked = !listOpen;
-    ofList.checked = listOpen;
-    beta.hidden = listOpen;
-    list.hidden = !listOpen;
-    if (!listOpen) {
-      ends.forEach((control) => control.show());
-      error.textContent = "";
-    } else if (choice.start.counts && choice.start !== typed) {
-      text.value = choice.start.counts.flatMap(([p, n]) => Array(n).fill(p)).join(" ");
-      typed = choice.start;
-      error.textContent = "";
-    }
-    if (!error.textContent) text.removeAttribute("aria-invalid");
-    const { start } = choice;
-    const number = start.counts?.reduce((sum, [, n]) => sum + n, 0);
-    const of = start.counts ? `${number} ${number === 1 ? "prompt" : "prompts"}, mean` : "Mean";
-    summary.textContent = `${of} solve rate ${shown(dynamics.mean(startOf(start)), 3)}.`;
-  }
-  return { show };
-}
-
-const startOf = (start) =>
-  start.kind === "beta" ? dynamics.betaStart(start.a, start.b) : start;
+// The choice, and what to do when a control has changed it.
+const store = { choice: undefined, changed };
+let controls = [];
 
 // What the choice gives: for each side its name, decomposition and path.
 
@@ -199,25 +24,28 @@ function shortName({ id, parameters }) {
   return advantage.follows || !values.length ? short : `${short}(${values.join(", ")})`;
 }
 
+const startOf = (start) =>
+  start.kind === "beta" ? dynamics.betaStart(start.a, start.b) : start;
+
 function compute() {
-  const start = startOf(choice.start);
-  const { G, steps, eta: stepSize, k } = choice;
+  const start = startOf(store.choice.start);
+  const { G, steps, eta: stepSize, k } = store.choice;
   const sides = SIDES.map((side) => {
-    const advantage = weights.advantageById(choice[side].id);
-    const { parameters } = choice[side];
+    const advantage = weights.advantageById(store.choice[side].id);
+    const { parameters } = store.choice[side];
     const parts = weights.decompose(advantage, parameters, G);
     const path = dynamics.simulate(advantage, parameters, G, start, { steps, stepSize, k });
-    return { side, name: shortName(choice[side]), parts, path, times: "" };
+    return { side, name: shortName(store.choice[side]), parts, path, times: "" };
   });
   const [a, b] = sides.map(({ parts }) => weights.meanMass(parts, start));
-  if (choice.equal && a > 0 && b > 0) {
-    const { id, parameters } = choice.B;
+  if (store.choice.equal && a > 0 && b > 0) {
+    const { id, parameters } = store.choice.B;
     sides[1].times = ` × ${shown(a / b, 3)}`;
     sides[1].parts = weights.decompose(weights.advantageById(id), parameters, G, a / b);
   }
   const factor = a > 0 && b > 0 ? `B is times ${shown(a / b, 3)}.` : "Not possible: it is not above 0.";
   byId("equal-hint").textContent = "A factor on an advantage acts like one on the learning rate."
-    + (choice.equal ? ` ${factor}` : "");
+    + (store.choice.equal ? ` ${factor}` : "");
   return { start, sides };
 }
 
@@ -226,7 +54,7 @@ function compute() {
 const P_AXIS = axis("solve rate p", [0, 0.25, 0.5, 0.75, 1]);
 
 function readAt(p) {
-  choice.p = Math.round(p * 100) / 100;
+  store.choice.p = Math.round(p * 100) / 100;
   changed();
 }
 
@@ -253,7 +81,7 @@ function chart(id, title, x, y, series, others = {}) {
 }
 
 function drawWeights(sides) {
-  const rule = { rule: choice.p, onPoint: readAt };
+  const rule = { rule: store.choice.p, onPoint: readAt };
   const masses = sides.map(({ side, parts }) => {
     const values = GRID.map(parts.masses);
     const of = (outcome) => values.map((mass, i) => [GRID[i], mass[outcome]]);
@@ -290,7 +118,7 @@ function drawWeights(sides) {
 }
 
 function drawTraining({ start, sides }) {
-  const { steps, k } = choice;
+  const { steps, k } = store.choice;
   const stepAxis = axis("step", ticks(0, steps));
   const ends = { least: 0, most: 1 };
   const still = sides.filter(({ path }) => path.passAt1.length <= steps && path.passAt1.length > 0);
@@ -311,7 +139,7 @@ function drawTraining({ start, sides }) {
     let below = 0;
     const points = [[0, 0]];
     // Prompts of a list are few, those of a density are as good as continuous.
-    const jumps = choice.start.kind === "list";
+    const jumps = store.choice.start.kind === "list";
     rates.forEach((p, i) => {
       if (jumps) points.push([p, below]);
       points.push([p, (below += share[i])]);
@@ -346,18 +174,18 @@ function table(caption, head, rows) {
 }
 
 function drawTables(sides) {
-  const rows = COLUMNS.map(([name, of]) => [name, ...sides.map(({ parts }) => shown(of(parts, choice.p)))]);
+  const rows = COLUMNS.map(([name, of]) => [name, ...sides.map(({ parts }) => shown(of(parts, store.choice.p)))]);
   rows.push(["peak of m_S, p", ...sides.map(({ parts }) => shown(weights.peakSolveRate(parts), 3))]);
   rows.push(["N_eff/N at start", ...sides.map(({ path }) => shown(path.share[0]))]);
   const names = sides.map(({ side, name, times }) => `${side}: ${name}${times}`);
-  byId("at-p").replaceChildren(table(`At solve rate p = ${choice.p.toFixed(2)}`, ["value", ...names], rows));
+  byId("at-p").replaceChildren(table(`At solve rate p = ${store.choice.p.toFixed(2)}`, ["value", ...names], rows));
 
   const some = Array.from({ length: 21 }, (_, i) => i / 20);
   const head = ["p", ...sides.flatMap(({ side }) => COLUMNS.map(([name]) => `${side} ${name}`))];
   const full = some.map((p) => [p.toFixed(2),
     ...sides.flatMap(({ parts }) => COLUMNS.map(([, of]) => shown(of(parts, p))))]);
   byId("values").querySelector(".scroll").replaceChildren(
-    table(`${names.join("; ")}; G = ${choice.G}`, head, full));
+    table(`${names.join("; ")}; G = ${store.choice.G}`, head, full));
 }
 
 const csvText = (rows) => `${rows.map((row) => row.join(",")).join("\n")}\n`;
@@ -372,7 +200,7 @@ function weightsCsv({ sides }) {
 }
 
 function trainingCsv({ sides }) {
-  const fields = { passAt1: "pass_at_1", passAtK: `pass_at_${choice.k}`, share: "effective_share" };
+  const fields = { passAt1: "pass_at_1", passAtK: `pass_at_${store.choice.k}`, share: "effective_share" };
   const head = ["step", ...sides.flatMap(({ side }) => Object.values(fields).map((f) => `${side}_${f}`))];
   const length = Math.max(...sides.map(({ path }) => path.passAt1.length));
   const rows = Array.from({ length }, (_, step) => [step, ...sides.flatMap(({ path }) => (
@@ -399,7 +227,7 @@ function draw() {
   controls.forEach((control) => control.show());
   measure();
   // Reading at another p computes nothing anew.
-  const of = JSON.stringify({ ...choice, p: 0, width: innerWidth });
+  const of = JSON.stringify({ ...store.choice, p: 0, width: innerWidth });
   if (computed !== of) {
     result = compute();
     drawTraining(result);
@@ -419,7 +247,7 @@ function redraw() {
 // Browsers refuse many changes of the address in a short time.
 function remember() {
   remembering = undefined;
-  history.replaceState(null, "", link.toHash(choice));
+  history.replaceState(null, "", link.toHash(store.choice));
 }
 
 function changed() {
@@ -430,7 +258,7 @@ function changed() {
 
 function readLink() {
   const read = link.fromHash(location.hash);
-  choice = read.choice;
+  store.choice = read.choice;
   byId("status").textContent = read.problems.join(" ");
 }
 
@@ -443,33 +271,21 @@ async function copyLink() {
   } catch {
     // Browsers refuse the clipboard to some pages on disk.
   }
-  if (!link.fitsLink(choice.start)) says += " The list of solve rates is too long for it.";
+  if (!link.fitsLink(store.choice.start)) says += " The list of solve rates is too long for it.";
   byId("status").textContent = says;
 }
 
 function begin() {
-  const training = byId("card-training");
-  const { steps, eta, p } = link.NUMBERS;
   const reader = element("div");
   byId("reading").append(reader, element("div", { class: "scroll", id: "at-p" }));
   const scroll = { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of the weights" };
   byId("values").append(element("div", scroll));
   readLink();
-  controls.push(
-    groupControl(),
-    ...SIDES.map(advantageControl),
-    startControl(),
-    numberControl(training, "steps", "Steps", steps),
-    numberControl(training, "eta", "η, logit change per step", eta),
-    numberControl(training, "k", "k of pass@k", { values: link.ATTEMPTS }),
-    numberControl(reader, "p", "Read values at solve rate p", {
-      ...p, says: "Or move the pointer over a figure with a solve rate.",
-    }),
-  );
+  controls = makeControls(store, reader);
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
   byId("copy").addEventListener("click", copyLink);
   byId("reset").addEventListener("click", () => {
-    choice = link.initialChoice();
+    store.choice = link.initialChoice();
     changed();
   });
   byId("csv-weights").addEventListener("click", () => download("weights.csv", weightsCsv(result)));
