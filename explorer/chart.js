@@ -44,11 +44,11 @@ export function ticks(least, most, count = 4) {
 
 const tickText = (value) => String(Number(value.toPrecision(6))).replace("-", "−");
 
-// The y axis of values from all series, with 0 in it unless `free`.
+// The y axis of values from all series, with 0 in it unless `free`; then it spans 0.02 at least.
 export function axisOf(series, { label, free = false, least, most }) {
   const values = series.flatMap(({ points }) => points.map(([, y]) => y)).filter(Number.isFinite);
-  const low = least ?? Math.min(...values, free ? Infinity : 0);
   const high = most ?? Math.max(...values, free ? -Infinity : 0);
+  const low = least ?? Math.min(...values, free ? high - 0.02 : 0);
   const span = high > low ? [low, high] : [low, low + 1];
   return { label, ticks: ticks(...span).map((value) => ({ value, text: tickText(value) })) };
 }
@@ -75,8 +75,8 @@ function spread(labels, least, most) {
 export function drawChart(figure, { width, title, x, y, series, labels = "end", rule, onPoint, note }) {
   const narrow = width < 420;
   const left = 12 + 7 * Math.max(...y.ticks.map(({ text }) => text.length));
-  const labelOf = ({ label, side }) => (
-    labels === "end" && side !== "start" && (narrow || label.length > 18) ? side : label);
+  const short = labels === "end" && (narrow || series.some(({ label }) => label.length > 18));
+  const labelOf = ({ label, side }) => (short && side !== "start" ? side : label);
   const longest = Math.max(...series.map((one) => labelOf(one).length));
   const right = labels === "end" ? 14 + 6.6 * longest : 14;
   const ends = ({ ticks: t }) => [t[0].value, t[t.length - 1].value];
@@ -131,14 +131,15 @@ export function drawChart(figure, { width, title, x, y, series, labels = "end", 
       svg.append(element("svg:circle", { class: `dot ${side}`, cx: toX(px), cy: toY(py), r: 2.5 }));
       placed.push({ side, content, x: toX(px) + 7, y: toY(py) + 4, anchor: "start" });
     } else {
-      const peak = finite.reduce((best, point) => (point[1] > best[1] ? point : best));
+      const peak = finite.reduce((best, point) => (
+        Math.abs(point[1]) > Math.abs(best[1]) ? point : best));
       const at = toX(peak[0]);
       const middle = (left + width - right) / 2;
       svg.append(element("svg:circle", { class: `dot ${side}`, cx: at, cy: toY(peak[1]), r: 3 }));
       const inward = Math.abs(at - middle) < 60 ? 0 : at < middle ? 9 : -9;
       const anchor = inward > 0 ? "start" : inward < 0 ? "end" : "middle";
-      const above = toY(peak[1]) - 7;
-      placed.push({ side, content, x: at + inward, y: above, anchor });
+      const height = toY(peak[1]) + (peak[1] < 0 ? 17 : -7);
+      placed.push({ side, content, x: at + inward, y: height, anchor });
     }
   }
   spread(placed, TOP - 8, HEIGHT - BOTTOM);

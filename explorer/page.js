@@ -19,7 +19,7 @@ let controls = [];
 function shortName({ id, parameters }) {
   const advantage = weights.advantageById(id);
   const values = advantage.parameters.map((parameter) => parameters[parameter.id]);
-  const short = advantage.name.split(",")[0].replace("Synthesized", "Synth.")
+  const short = advantage.name.replace("Synthesized", "Synth.")
     .replace("ikelihood", "ikel.").replace("Leave-one-out", "LOO").replace(" (QAE)", "");
   return advantage.follows || !values.length ? short : `${short}(${values.join(", ")})`;
 }
@@ -174,16 +174,18 @@ function table(caption, head, rows) {
 }
 
 function drawTables(sides) {
-  const rows = COLUMNS.map(([name, of]) => [name, ...sides.map(({ parts }) => shown(of(parts, store.choice.p)))]);
+  const { p } = store.choice;
+  const rows = COLUMNS.map(([name, of]) => [name, ...sides.map(({ parts }) => shown(of(parts, p)))]);
   rows.push(["peak of m_S, p", ...sides.map(({ parts }) => shown(weights.peakSolveRate(parts), 3))]);
   rows.push(["N_eff/N at start", ...sides.map(({ path }) => shown(path.share[0]))]);
   const names = sides.map(({ side, name, times }) => `${side}: ${name}${times}`);
-  byId("at-p").replaceChildren(table(`At solve rate p = ${store.choice.p.toFixed(2)}`, ["value", ...names], rows));
+  const atP = `At solve rate p = ${p.toFixed(2)}`;
+  byId("at-p").replaceChildren(table(atP, ["value", ...names], rows));
 
   const some = Array.from({ length: 21 }, (_, i) => i / 20);
   const head = ["p", ...sides.flatMap(({ side }) => COLUMNS.map(([name]) => `${side} ${name}`))];
-  const full = some.map((p) => [p.toFixed(2),
-    ...sides.flatMap(({ parts }) => COLUMNS.map(([, of]) => shown(of(parts, p))))]);
+  const full = some.map((at) => [at.toFixed(2),
+    ...sides.flatMap(({ parts }) => COLUMNS.map(([, of]) => shown(of(parts, at))))]);
   byId("values").querySelector(".scroll").replaceChildren(
     table(`${names.join("; ")}; G = ${store.choice.G}`, head, full));
 }
