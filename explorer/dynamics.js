@@ -12,7 +12,7 @@ export function betaStart(a, b) {
   const width = Math.sqrt((28 * (a + b)) / (a * b));
   const first = Math.log(a / b) - 14 / a - width;
   const last = Math.log(a / b) + 14 / b + width;
-  const points = Math.max(200, Math.ceil(last - first));
+  const points = Math.max(400, Math.ceil(last - first));
   const z = Array.from({ length: points }, (_, i) => first + ((last - first) * i) / (points - 1));
   const logDensity = z.map((x) => -a * softplus(-x) - b * softplus(x));
   const largest = Math.max(...logDensity);
