@@ -12,11 +12,11 @@ AUDIT ?= runs/audit
 DIST := $(VENV)-dist
 BOUNDS := $(VENV)-bounds
 
-.PHONY: help run test slow faults lint parity tunix trl verl peers audit smollm2 dist bounds docs clean
+.PHONY: help run test slow faults lint parity tunix trl verl peers audit smollm2 dist bounds docs explorer explorer-test clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.installed: pyproject.toml setup.cfg
 	$(PYTHON) -m venv $(VENV)
@@ -117,6 +117,14 @@ bounds:  ## the tests of fade_jax with the oldest versions that setup.cfg allows
 docs: $(VENV)/.installed  ## the reference of fade_jax, into build/docs
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/pdoc --docformat google --math --output-directory build/docs fade_jax '!fade_jax.integrations'
+
+explorer:  ## the advantage explorer: one HTML page, into build/explorer
+	$(PYTHON) explorer/build.py
+
+explorer-test: $(VENV)/.installed  ## the explorer in node and in Chromium or Chrome, which have to be there
+	$(BIN)/python -m pip install --quiet --editable '.[explorer]'
+	node --test tests/explorer/weights.test.mjs
+	$(BIN)/python -m pytest tests/explorer
 
 clean:  ## remove the virtual environments
 	rm -rf $(VENV) $(TUNIX) $(PEERS) $(VERL) $(DIST)* $(BOUNDS) build dist *.egg-info
