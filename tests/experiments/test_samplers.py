@@ -69,6 +69,7 @@ def test_samplers_give_the_bits_of_lock_step_and_resume_to_them(in_turn, tmp_pat
     assert params_and_lines(config, tmp_path / "stopped", experiment=experiment) == in_turn
 
 
+@pytest.mark.slow
 def test_samplers_score_tasks_of_the_device(warm, tmp_path):
     config = tiny_config()
     config.steps = config.evaluation.every = 3
