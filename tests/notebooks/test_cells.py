@@ -24,7 +24,7 @@ HARDWARE = {
 
 
 @pytest.mark.parametrize("jax_here", HARDWARE)
-def test_setup_cell_installs_where_there_is_nothing(jax_here, tmp_path, monkeypatch):
+def test_setup_cell_installs_where_there_is_nothing(jax_here, tmp_path, monkeypatch, capsys):
     site, asked = tmp_path / "site", []
     nvidia, devices = HARDWARE[jax_here]
 
@@ -50,8 +50,10 @@ def test_setup_cell_installs_where_there_is_nothing(jax_here, tmp_path, monkeypa
     pip = [sys.executable, "-m", "pip", "install", "-q"]
     assert asked == [([*pip, "fade-jax[notebooks]", jax_here], True)]
     assert sys.path[0] == str(site / "fade_jax_experiments")
+    assert capsys.readouterr().out.startswith("Restart the session")  # NumPy is loaded here
     exec(setup, {})  # again, as after a restart: nothing is installed twice
     assert len(asked) == 1
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("folder", ["", "notebooks"])

@@ -103,7 +103,7 @@ print("FIGURES", json.dumps({
     "changed": changed,
     "estimates": [[*key, *values] for key, values in estimates.items()],
     "masses": masses.reset_index().to_dict("records"),
-    "outcomes": pd.DataFrame(halves).to_dict(),
+    "outcomes": pd.DataFrame(tenths).to_dict(),
     "first_and_last": first_and_last,
 }))
 """,
