@@ -331,7 +331,7 @@ def fade_in_another_trainer(executed):
 
 
 def read_a_run(executed):
-    figures, run = executed.figures, executed.directory / "small_run" / "run"
+    figures, run = executed.figures, executed.directory / "runs" / "notebook_small" / "run"
     lines = list(map(json.loads, (run / "metrics.jsonl").read_text().splitlines()))
     train = {line["step"]: line for line in lines if "loss" in line}
     assert list(train) == list(range(1, 41))
@@ -386,4 +386,4 @@ def read_a_run(executed):
         assert ends["groups without signal"] == pytest.approx(histogram[0] + histogram[8])
         cut_off = train[step]["verification/cut_off"] / 128
         assert ends["cut off, training"] == pytest.approx(cut_off)
-    assert (executed.directory / "report" / "training.png").exists()
+    assert (run / "report" / "training.png").exists()
