@@ -48,7 +48,6 @@ _STYLE_OF_ADVANTAGE = {  # color, index of the line style; the marker is that of
 _MOST_OF_A_COLOR = 3  # more methods of one advantage cannot be told apart by their dashes
 _COINCIDE = 0.01  # of the height of a panel: about the width of a line
 _GRID = np.linspace(0, 1, 97)  # places along the width of a panel
-_TURNS = np.where(np.arange(97) % 6 == 3, np.arange(97) // 6, -1)  # which mark; -1 for none
 
 STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
@@ -161,7 +160,7 @@ def set_limits(grid: Sequence[Axes]) -> None:
         return
     low, high = min(min(end) for end in ends), max(max(end) for end in ends)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    if 0 <= low <= high / 2:
+    if low >= 0 and (low <= high / 2 or low == high):
         low, high = 0.0, high + 0.05 * high or 1.0
     else:
         low, high = max(low - margin, 0.0) if low >= 0 else low - margin, high + margin
@@ -219,20 +218,38 @@ def mark_coincident(axes: Axes) -> set[str]:
     close = np.abs(values[:, None] - values[None]) < _COINCIDE  # [line, line, place]
     close &= ~np.eye(len(drawn), dtype=bool)[..., None]
     close = _long_stretches(close)
-    marked = [i for i in range(len(drawn)) if close[i].any()]
-    for turn, i in enumerate(marked):
-        at = close[i].any(0) & (_TURNS >= 0) & (_TURNS % len(marked) == turn)
-        axes.plot(
-            *(_GRID[at], values[i, at]),
-            transform=axes.transAxes,
-            marker=drawn[i].get_marker(),
-            markerfacecolor="white",
-            color=drawn[i].get_color(),
-            linestyle="none",
-            zorder=3,
-            gid="coincident",
-        )
-    return {str(drawn[i].get_label()) for i in marked}
+    marks = _turns(close)
+    for line, height, at in zip(drawn, values, marks):
+        if at.any():
+            axes.plot(
+                *(_GRID[at], height[at]),
+                transform=axes.transAxes,
+                marker=line.get_marker(),
+                markerfacecolor="white",
+                color=line.get_color(),
+                linestyle="none",
+                zorder=3,
+                gid="coincident",
+            )
+    return {str(line.get_label()) for line, at in zip(drawn, marks) if at.any()}
+
+
+def _turns(close: np.ndarray) -> np.ndarray:
+    """Gives each place of a mark to one of the lines that lie on each other there.
+
+    Args:
+      close: bool [line, line, place], which pairs lie on each other.
+
+    Returns:
+      bool [line, place], where each line has a mark.
+    """
+    marks = np.zeros(close.shape[1:], bool)
+    for turn, place in enumerate(range(3, close.shape[-1], 6)):
+        for i in range(len(close)):
+            others = np.flatnonzero(close[i, :, place])
+            group = sorted([i, *others])
+            marks[i, place] = len(group) > 1 and group[turn % len(group)] == i
+    return marks
 
 
 def _heights(axes: Axes, line: Line2D) -> np.ndarray | None:
@@ -288,11 +305,14 @@ def line_handles(styles: Mapping[str, Mapping[str, Any]], marked: set[str]) -> l
 
 def add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
     """Puts a legend above the panels, in rows that fit the width, and makes room for it."""
-    widest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), int(figure.get_figwidth() / (0.75 + 0.068 * widest))))
+    handle = 4.2 if isinstance(handles[0], Line2D) else 1.4  # of 8 points
+    widest = max(len(str(entry.get_label())) for entry in handles)
+    width = (handle + 2.8) * MIN_POINTS / 72 + 0.066 * widest  # inches of an entry
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / width)))
     rows = -(-len(handles) // columns)
     figure.set_figheight(figure.get_figheight() + 0.05 + 0.17 * rows)
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns, borderpad=0)
+    look = {"ncols": columns, "handlelength": handle, "borderpad": 0}
+    figure.legend(handles=handles, loc="outside upper left", **look)
 
 
 def save(figure: Figure, path: Path | str, *, pdf: bool = True) -> None:
@@ -310,6 +330,7 @@ def save(figure: Figure, path: Path | str, *, pdf: bool = True) -> None:
     with rc_context(STYLE):
         figure.savefig(f"{path}.png")
         if pdf:
+            figure.set_layout_engine("none")  # as it was laid out for the PNG
             figure.savefig(f"{path}.pdf", metadata={"CreationDate": None})
 
 

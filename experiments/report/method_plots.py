@@ -29,6 +29,7 @@ from experiments.report.plots import (
 )
 from experiments.report.runs import Run, by_method, furthest, pass_ks, setting
 from experiments.report.statistics import (
+    MOST_PAIRED,
     OUTCOMES,
     SOLVE_RATES,
     differences,
@@ -65,7 +66,7 @@ def paired(runs: Sequence[Run]) -> Plot | None:
     if not rows:
         return None
     pairs = list(dict.fromkeys((row.method, row.minus) for row in rows))
-    only = reference(methods) if len({minus for _, minus in pairs}) == 1 else ""
+    only = reference(methods) if len(methods) > MOST_PAIRED else ""
     names = [a if only else f"{a} − {b}" for a, b in pairs]
     if max(map(len, names)) > 30:
         names = [name.replace(" − ", "\n− ") for name in names]
@@ -81,8 +82,7 @@ def paired(runs: Sequence[Run]) -> Plot | None:
         height = 0.65 + len(pairs) * (0.34 if "\n" in names[0] else 0.2)
         figure, grid = figures.panels(len(shown), narrow=narrow, height=height)
         for axes, k in zip(grid, shown):
-            label = f"minus {only}, points" if only else "difference, points"
-            axes.set(title=f"pass@{k}", xlabel=label, xlim=(-limit, limit))
+            axes.set(title=f"pass@{k}", xlabel="difference, points", xlim=(-limit, limit))
             axes.axvline(0, color=figures.INK, linewidth=0.8)
             axes.set_yticks(range(len(names)), names)
             axes.set_ylim(len(names) - 0.4, -0.6)
@@ -94,6 +94,9 @@ def paired(runs: Sequence[Run]) -> Plot | None:
                 fill = figures.INK if clear else "white"
                 axes.plot(row.difference, y, "o", color=figures.INK, markerfacecolor=fill)
         figures.hide_inner(grid)
+        if only:
+            figure.suptitle(f"minus {only}", x=0.01, ha="left", fontsize=figures.MIN_POINTS)
+            figure.set_figheight(figure.get_figheight() + 0.2)
         return figure
 
     return Plot(

@@ -263,8 +263,12 @@ def curves_of(runs: Sequence[Run], panel: Panel) -> dict[str, Curve]:
     found = {}
     for method, members in by_method(runs).items():
         if curve := method_curve(members, panel.key, window):
-            single = [panel.scale * values for values in curve.single]
-            found[method] = Curve(panel.scale * curve.table, single)
+            table = panel.scale * curve.table
+            # Intervals of Student's t may end where no value can be.
+            floor = 0.0 if (table["mean"] >= 0).all() else None
+            ceiling = 100.0 if panel.scale == 100 else None
+            table[["low", "high"]] = table[["low", "high"]].clip(floor, ceiling)
+            found[method] = Curve(table, [panel.scale * values for values in curve.single])
     return found
 
 

@@ -239,7 +239,7 @@ def environment_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 def notices(runs: Sequence[Run]) -> list[str]:
     """Returns what a reader must know before the numbers: no signal, and mixed environments."""
-    found = []
+    found, little = [], []
     for run in runs:
         count = signal(run)
         if count and count.without == count.steps:
@@ -249,10 +249,12 @@ def notices(runs: Sequence[Run]) -> list[str]:
                 f" prompt's rollouts differ ({why}); it has learned nothing from them."
             )
         elif count and 2 * count.without > count.steps:
-            found.append(
-                f"Little signal: in {count.without} of the {count.steps} steps of {run.name} the"
-                " rewards of no prompt's rollouts differed."
-            )
+            little.append(f"{run.name} ({count.without} of {count.steps})")
+    if little:
+        found.append(
+            "Little signal: in more than half of the steps the rewards of no prompt's rollouts"
+            f" differed, in {', '.join(little)}."
+        )
     environments = environment_table(runs)
     for column, what in (("commit", "commits"), ("jax", "versions of jax"), ("devices", "devices")):
         if len(names := list(dict.fromkeys(environments[column]))) > 1:
