@@ -245,10 +245,12 @@ def _turns(close: np.ndarray) -> np.ndarray:
     """
     marks = np.zeros(close.shape[1:], bool)
     for turn, place in enumerate(range(3, close.shape[-1], 6)):
-        for i in range(len(close)):
-            others = np.flatnonzero(close[i, :, place])
-            group = sorted([i, *others])
-            marks[i, place] = len(group) > 1 and group[turn % len(group)] == i
+        reached = close[..., place] | np.eye(len(close), dtype=bool)
+        for _ in range(len(close).bit_length()):
+            reached = reached @ reached  # by one more line in between
+        for group in {tuple(np.flatnonzero(row)) for row in reached}:
+            if len(group) > 1:
+                marks[group[turn % len(group)], place] = True
     return marks
 
 

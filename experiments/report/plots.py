@@ -18,8 +18,8 @@ from experiments.report.runs import Run, by_method, furthest, pass_ks, series, s
 from experiments.report.statistics import (
     MIN_SEEDS_FOR_BAND,
     Curve,
+    mean_tokens,
     method_curve,
-    sampled_tokens,
 )
 
 
@@ -193,22 +193,28 @@ def _curves(
 ) -> Plot | None:
     """Plots panels that some run has logged; one without a value says why."""
     panels = [panel for panel in panels if any(panel.key in _frame(run, panel) for run in runs)]
-    tokens = {method: _mean_tokens(found) for method, found in by_method(runs).items()}
     curves = {panel: curves_of(runs, panel) for panel in panels}
+    methods = by_method(runs)
+    counted = [method for method in methods if mean_tokens(methods[method], [0]) is not None]
     if over_tokens:
         curves = {
-            panel: {method: curve for method, curve in found.items() if len(tokens[method])}
+            panel: {method: curve for method, curve in found.items() if method in counted}
             for panel, found in curves.items()
         }
     if not any(curves.values()):
         return None
-    largest = max((found.max() for found in tokens.values() if len(found)), default=0.0)
-    unit, size = _magnitude(largest) if over_tokens else ("training step", 1.0)
+
+    def tokens(method: str, steps: Sequence[int] | np.ndarray) -> np.ndarray:
+        found = mean_tokens(methods[method], steps)
+        return np.full(len(steps), np.nan) if found is None else found
+
+    last = max(run.last_step for run in runs)
+    most = max((tokens(method, [last])[0] for method in counted), default=0.0)
+    unit, size = _magnitude(most) if over_tokens else ("training step", 1.0)
 
     def place(method: str, values: pd.Series) -> np.ndarray:
-        if not over_tokens:
-            return values.index.to_numpy()
-        return tokens[method].reindex(values.index).to_numpy() / size
+        steps = values.index.to_numpy()
+        return tokens(method, steps) / size if over_tokens else steps
 
     def draw(narrow: bool) -> Figure:
         figure, grid = figures.panels(len(panels), narrow=narrow)
@@ -217,10 +223,8 @@ def _curves(
             draw_curves(axes, runs, found, place)
             if not found:
                 figures.say_no_signal(axes, _WHY_EMPTY.get(panel.key, "no value in any step"))
-            elif not over_tokens:
-                axes.set_xlim(0, max(run.last_step for run in runs) or None)
             else:
-                axes.set_xlim(left=0)
+                axes.set_xlim(0, None if over_tokens else last or None)
         finish(figure, grid, runs)
         return figure
 
@@ -228,7 +232,7 @@ def _curves(
     smoothed = any(panel.smooth for panel in panels)
     data = curve_rows(curves)
     if over_tokens:
-        counts = [tokens[row.method].get(row.step) for row in data.itertuples()]
+        counts = [tokens(row.method, [row.step])[0] for row in data.itertuples()]
         data.insert(3, "tokens", counts)
     return Plot(draw, f"{caption} {explain_lines(runs, evaluated, smoothed)}", data)
 
@@ -330,12 +334,6 @@ def finish(figure: Figure, grid: Sequence[Axes], runs: Sequence[Run]) -> None:
 
 def _frame(run: Run, panel: Panel) -> pd.DataFrame:
     return run.evaluations if "/" in panel.key else run.train
-
-
-def _mean_tokens(members: Sequence[Run]) -> pd.Series:
-    """Returns the mean over a method's runs of the tokens sampled until each step."""
-    found = [tokens for run in furthest(members) if len(tokens := sampled_tokens(run))]
-    return pd.concat(found, axis=1).mean(axis=1) if found else pd.Series(dtype=float)
 
 
 def _magnitude(largest: float) -> tuple[str, float]:

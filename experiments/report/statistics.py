@@ -260,21 +260,38 @@ def outcome_shares(run: Run, window: int = 1) -> pd.DataFrame | None:
 
 
 def sampled_tokens(run: Run) -> pd.Series:
-    """Returns how many tokens a run has sampled for training after each step, from 0 at step 0.
+    """Returns how many tokens a run has sampled for training after each logged step, and 0 at 0.
 
-    Steps that were not logged count as those beside them, and the groups that dynamic sampling
-    replaced as long as those that it kept. Empty if the run has logged no lengths.
+    Steps that were not logged count as the next one, and the groups that dynamic sampling replaced
+    as those that it kept. Empty if the run has logged no lengths.
     """
     tokens = series(run.train, "tokens")
     if tokens.empty:  # a run of before this column
         rollouts = setting(run.config, "prompts", 0) * setting(run.config, "group_size", 0)
         tokens = series(run.train, "length") * rollouts
-    if tokens.empty or not tokens.any():
+    tokens = tokens[tokens.index > 0]
+    if not tokens.any():
         return tokens.iloc[:0]
     rounds = series(run.train, "resampling/rounds").reindex(tokens.index).fillna(0)
-    steps = pd.RangeIndex(1, run.last_step + 1, name="step")
-    each = (tokens * (1 + rounds)).reindex(steps).interpolate(limit_direction="both")
-    return pd.concat([pd.Series({0: 0.0}), each.cumsum()])
+    steps = np.diff([0, *tokens.index])
+    return pd.concat([pd.Series({0: 0.0}), (tokens * (1 + rounds) * steps).cumsum()])
+
+
+def mean_tokens(runs: Sequence[Run], steps: Sequence[int] | np.ndarray) -> np.ndarray | None:
+    """Returns `sampled_tokens` at steps, averaged over the runs of a method that got furthest.
+
+    Args:
+      runs: of one method.
+      steps: at which to count; between logged steps the count is linear.
+
+    Returns:
+      A count per step; None if no run has logged lengths.
+    """
+    found = [tokens for run in furthest(runs) if len(tokens := sampled_tokens(run))]
+    if not found:
+        return None
+    counts = [np.interp(np.asarray(steps, float), x.index.to_numpy(), x) for x in found]
+    return np.mean(counts, axis=0)
 
 
 class Signal(NamedTuple):
