@@ -181,15 +181,13 @@ def hide_inner(grid: Sequence[Axes]) -> None:
             axes.set_ylabel("")
 
 
-def mark_break(axes: Axes, axis: str = "y") -> None:
-    """Marks an axis that begins above 0 by two strokes across its foot."""
-    for place in (0.035, 0.075):
-        x, y = (0, place) if axis == "y" else (place, 0)
-        stroke = [(-1, -0.5), (1, 0.5)] if axis == "y" else [(-0.5, -1), (0.5, 1)]
+def mark_break(axes: Axes) -> None:
+    """Marks a y-axis that begins above 0 by two strokes across its foot."""
+    for height in (0.035, 0.075):
         axes.plot(
-            *([x], [y]),
+            *([0], [height]),
             transform=axes.transAxes,
-            marker=stroke,
+            marker=[(-1, -0.5), (1, 0.5)],
             markersize=7,
             markeredgewidth=0.8,
             color=INK,

@@ -11,6 +11,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -32,6 +33,7 @@ from experiments.report.statistics import (
     MOST_PAIRED,
     OUTCOMES,
     SOLVE_RATES,
+    Estimate,
     differences,
     exact_masses,
     final_estimate,
@@ -108,7 +110,7 @@ def paired(runs: Sequence[Run]) -> Plot | None:
     )
 
 
-def _points(estimate) -> tuple[float, float, float]:
+def _points(estimate: Estimate) -> tuple[float, float, float]:
     value, low, high = (100 * float(x) for x in estimate[:3])
     return value, max(low, -100.0), min(high, 100.0)
 
@@ -256,9 +258,10 @@ def solve_rates(runs: Sequence[Run]) -> Plot | None:
             axes.set(title=method, xlabel="training step", ylabel="group solve rate, 0–1")
             axes.grid(visible=False)
             look = {"aspect": "auto", "origin": "lower", "extent": (0, last, -half, 1 + half)}
-            image = axes.imshow(shares.T, "Blues", norm=norm, **look)
+            axes.imshow(shares.T, "Blues", norm=norm, **look)
             axes.locator_params(axis="x", nbins=4)
-        figure.colorbar(image, ax=grid, label="training prompts, %", aspect=30, pad=0.02)
+        scale = ScalarMappable(norm, "Blues")
+        figure.colorbar(scale, ax=grid, label="training prompts, %", aspect=30, pad=0.02)
         figures.hide_inner(grid)
         return figure
 

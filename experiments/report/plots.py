@@ -72,7 +72,7 @@ def overview(runs: Sequence[Run]) -> Plot | None:
         *(_pass_panel(k) for k in sorted({*ks[:1], *ks[-1:]})),
         Panel("entropy", "token entropy", ENTROPY, smooth=True),
         Panel("alpha", "focus α", "exponent α"),
-        Panel("delta", "suppression δ", "ratio $\\delta = m_S / m_F$"),
+        Panel("delta", "suppression δ", "ratio δ"),
     ]
     return _curves(runs, panels, "The sweep at a glance.")
 
@@ -126,11 +126,11 @@ def schedules(runs: Sequence[Run]) -> Plot | None:
     """Plots α and δ over steps, for the methods that have them."""
     panels = [
         Panel("alpha", "focus α", "exponent α"),
-        Panel("delta", "suppression δ", "ratio $\\delta = m_S / m_F$"),
+        Panel("delta", "suppression δ", "ratio δ"),
     ]
     caption = (
         "The two feedback schedules: α from the solve rate (larger: more weight on hard prompts), "
-        "δ from the token entropy (below 1: more weight on failures)."
+        "δ = m_S / m_F from the token entropy (below 1: more weight on failures)."
     )
     return _curves(runs, panels, caption)
 
