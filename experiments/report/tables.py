@@ -157,7 +157,10 @@ def methods_table(runs: Sequence[Run]) -> pd.DataFrame:
         arguments = ", ".join(f"{name}={value}" for name, value in kwargs.items())
         advantage = f"{setting(first.config, 'advantage.name', '–')}({arguments})"
         seeds = ", ".join(str(setting(run.config, "seed", "–")) for run in members)
-        values = [str(fields[first.name].get(field, "–")) for field in varied]
+        values = [
+            " / ".join(dict.fromkeys(str(fields[run.name].get(field, "–")) for run in members))
+            for field in varied
+        ]
         rows.append((method, advantage, seeds, *values))
     return pd.DataFrame(rows, columns=["method", "advantage", "seeds", *varied])
 
@@ -213,7 +216,7 @@ def signal_table(runs: Sequence[Run]) -> pd.DataFrame:
         prompts = f"{100 * np.mean([x.prompts for x in found]):.1f}"
         counts = f"{without} of {steps}", str(wrong), str(without - wrong)
         rows.append((method, *counts, prompts, *ends))
-    columns = ["method", "steps without signal", "all wrong", "all equal otherwise"]
+    columns = ["method", "steps without signal", "all wrong in", "else equal in"]
     ends = [f"solve rate, {end} tenth of the steps, %" for end in ("first", "last")]
     return pd.DataFrame(rows, columns=[*columns, "prompts without signal, %", *ends])
 
@@ -269,9 +272,13 @@ def key_figures(runs: Sequence[Run]) -> list[KeyFigure]:
     several, found = len(methods) > 1, []
     for k in sorted({*ks[:1], *ks[-1:]}):
         ends = {
-            name: final_estimate(members, f"eval/pass@{k}") for name, members in methods.items()
+            name: end
+            for name, members in methods.items()
+            if (end := final_estimate(members, f"eval/pass@{k}"))
         }
-        best = max((name for name in ends if ends[name]), key=lambda name: ends[name].value)
+        if not ends:
+            continue
+        best = max(ends, key=lambda name: ends[name].value)
         cell = _cell(ends[best], 100, 1, (0, 100))
         value, _, interval = cell.partition(" ")
         name = f"highest pass@{k}" if several else f"pass@{k}"
