@@ -60,8 +60,6 @@ _WHY_EMPTY = {
     "entropy_success": "no rollout was right",
     "entropy_failure": "no rollout was wrong",
     "rank_one_fraction": "the head has not moved",
-    "alpha": "no step had a signal",
-    "delta": "no step had a signal",
 }
 
 
@@ -194,32 +192,26 @@ def _curves(
     """Plots panels that some run has logged; one without a value says why."""
     panels = [panel for panel in panels if any(panel.key in _frame(run, panel) for run in runs)]
     curves = {panel: curves_of(runs, panel) for panel in panels}
-    methods = by_method(runs)
-    counted = [method for method in methods if mean_tokens(methods[method], [0]) is not None]
+    last = max((run.last_step for run in runs), default=0)
+    label, size, tokens = "training step", 1.0, {}
     if over_tokens:
-        curves = {
-            panel: {method: curve for method, curve in found.items() if method in counted}
-            for panel, found in curves.items()
-        }
+        tokens = {method: mean_tokens(members) for method, members in by_method(runs).items()}
+        label, size = _magnitude(max((x.max() for x in tokens.values() if len(x)), default=0.0))
+        for found in curves.values():
+            for method in [method for method in found if tokens[method].empty]:
+                del found[method]
     if not any(curves.values()):
         return None
 
-    def tokens(method: str, steps: Sequence[int] | np.ndarray) -> np.ndarray:
-        found = mean_tokens(methods[method], steps)
-        return np.full(len(steps), np.nan) if found is None else found
-
-    last = max(run.last_step for run in runs)
-    most = max((tokens(method, [last])[0] for method in counted), default=0.0)
-    unit, size = _magnitude(most) if over_tokens else ("training step", 1.0)
-
-    def place(method: str, values: pd.Series) -> np.ndarray:
-        steps = values.index.to_numpy()
-        return tokens(method, steps) / size if over_tokens else steps
+    def place(method: str, steps: pd.Index) -> np.ndarray:
+        if not over_tokens:
+            return steps.to_numpy()
+        return np.interp(steps, tokens[method].index, tokens[method]) / size
 
     def draw(narrow: bool) -> Figure:
         figure, grid = figures.panels(len(panels), narrow=narrow)
         for axes, (panel, found) in zip(grid, curves.items()):
-            axes.set(title=panel.title, xlabel=unit, ylabel=panel.label)
+            axes.set(title=panel.title, xlabel=label, ylabel=panel.label)
             draw_curves(axes, runs, found, place)
             if not found:
                 figures.say_no_signal(axes, _WHY_EMPTY.get(panel.key, "no value in any step"))
@@ -232,8 +224,9 @@ def _curves(
     smoothed = any(panel.smooth for panel in panels)
     data = curve_rows(curves)
     if over_tokens:
-        counts = [tokens(row.method, [row.step])[0] for row in data.itertuples()]
-        data.insert(3, "tokens", counts)
+        for method, rows in data.groupby("method"):
+            steps = pd.Index(rows["step"])
+            data.loc[rows.index, "tokens"] = size * place(str(method), steps)
     return Plot(draw, f"{caption} {explain_lines(runs, evaluated, smoothed)}", data)
 
 
@@ -297,7 +290,7 @@ def draw_curves(
     axes: Axes,
     runs: Sequence[Run],
     curves: dict[str, Curve],
-    place: Callable[[str, pd.Series], np.ndarray] = lambda _, values: values.index.to_numpy(),
+    place: Callable[[str, pd.Index], np.ndarray] = lambda _, steps: steps.to_numpy(),
 ) -> None:
     """Draws for each method its mean, its band and its single runs.
 
@@ -305,14 +298,15 @@ def draw_curves(
       axes: to draw on.
       runs: all of the report, which set the look of each method.
       curves: by method.
-      place: the x of a method's values; their step by default.
+      place: the x of a method's steps; these themselves by default.
     """
     styles = method_styles(runs)
     for method, (table, single) in curves.items():
         color = styles[method]["color"]
         for values in single:
-            axes.plot(place(method, values), values, color=color, linewidth=0.6, alpha=0.6)
-        x = place(method, table["mean"])
+            x = place(method, values.index)
+            axes.plot(x, values, color=color, linewidth=0.6, alpha=0.6)
+        x = place(method, table.index)
         shade = {"color": color, "alpha": 0.15 if len(curves) < 6 else 0.08, "linewidth": 0}
         axes.fill_between(x, table["low"], table["high"], **shade)
         axes.plot(x, table["mean"], label=method, **styles[method])

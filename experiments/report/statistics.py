@@ -277,21 +277,16 @@ def sampled_tokens(run: Run) -> pd.Series:
     return pd.concat([pd.Series({0: 0.0}), (tokens * (1 + rounds) * steps).cumsum()])
 
 
-def mean_tokens(runs: Sequence[Run], steps: Sequence[int] | np.ndarray) -> np.ndarray | None:
-    """Returns `sampled_tokens` at steps, averaged over the runs of a method that got furthest.
+def mean_tokens(runs: Sequence[Run]) -> pd.Series:
+    """Returns `sampled_tokens` averaged over the runs of one method that got furthest.
 
-    Args:
-      runs: of one method.
-      steps: at which to count; between logged steps the count is linear.
-
-    Returns:
-      A count per step; None if no run has logged lengths.
+    Between the steps that a run has logged its count is linear. Empty if none has logged lengths.
     """
     found = [tokens for run in furthest(runs) if len(tokens := sampled_tokens(run))]
     if not found:
-        return None
-    counts = [np.interp(np.asarray(steps, float), x.index.to_numpy(), x) for x in found]
-    return np.mean(counts, axis=0)
+        return pd.Series(dtype=np.float64)
+    steps = np.unique(np.concatenate([tokens.index for tokens in found]))
+    return pd.Series(np.mean([np.interp(steps, x.index, x) for x in found], axis=0), steps)
 
 
 class Signal(NamedTuple):
