@@ -315,6 +315,25 @@ def add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
     figure.legend(handles=handles, loc="outside upper left", **look)
 
 
+def finish(figure: Figure, grid: Sequence[Axes], styles: Mapping[str, Mapping[str, Any]]) -> None:
+    """Gives panels of one y-label one range, marks lines that coincide, and adds the legend.
+
+    Args:
+      figure: with its panels drawn.
+      grid: the panels.
+      styles: of the lines by their labels, from `line_styles`.
+    """
+    drawn = [axes for axes in grid if axes.has_data()]
+    for label in dict.fromkeys(axes.get_ylabel() for axes in drawn):
+        set_limits([axes for axes in drawn if axes.get_ylabel() == label])
+    marked: set[str] = set()
+    for axes in drawn:
+        axes.locator_params(axis="x", nbins=4)
+        axes.locator_params(axis="y", nbins=5)
+        marked |= mark_coincident(axes)
+    add_legend(figure, line_handles(styles, marked))
+
+
 def save(figure: Figure, path: Path | str, *, pdf: bool = True) -> None:
     """Writes PATH.png with 200 dots per inch, and PATH.pdf.
 

@@ -24,7 +24,6 @@ from experiments.report.plots import (
     curves_of,
     draw_curves,
     explain_lines,
-    finish,
     method_styles,
     smoothing_window,
 )
@@ -146,7 +145,7 @@ def tradeoff(runs: Sequence[Run]) -> Plot | None:
         right = max(axes.dataLim.x1 for axes in grid)
         for axes in grid:
             axes.set_xlim(0, 1.05 * right or 1.0)
-        finish(figure, grid, runs)
+        figures.finish(figure, grid, styles)
         return figure
 
     return Plot(
@@ -204,7 +203,7 @@ def masses(runs: Sequence[Run]) -> Plot | None:
                 axes.set(title=panel.title, xlabel="training step", ylabel=f"measured {_MASS}")
                 draw_curves(axes, runs, found)
                 axes.set_xlim(0, max(run.last_step for run in runs) or None)
-        finish(figure, grid, runs)
+        figures.finish(figure, grid, styles)
         return figure
 
     sizes = sorted({setting(run.config, "group_size", 0) for run in runs} - {0})

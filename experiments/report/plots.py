@@ -217,7 +217,7 @@ def _curves(
                 figures.say_no_signal(axes, _WHY_EMPTY.get(panel.key, "no value in any step"))
             else:
                 axes.set_xlim(0, None if over_tokens else last or None)
-        finish(figure, grid, runs)
+        figures.finish(figure, grid, method_styles(runs))
         return figure
 
     evaluated = any("/" in panel.key for panel in panels)
@@ -310,20 +310,6 @@ def draw_curves(
         shade = {"color": color, "alpha": 0.15 if len(curves) < 6 else 0.08, "linewidth": 0}
         axes.fill_between(x, table["low"], table["high"], **shade)
         axes.plot(x, table["mean"], label=method, **styles[method])
-
-
-def finish(figure: Figure, grid: Sequence[Axes], runs: Sequence[Run]) -> None:
-    """Gives panels of one y-label one range, marks lines that coincide, and adds the legend."""
-    for label in dict.fromkeys(axes.get_ylabel() for axes in grid):
-        alike = [axes for axes in grid if axes.get_ylabel() == label]
-        figures.set_limits([axes for axes in alike if axes.has_data()])
-    marked: set[str] = set()
-    for axes in grid:
-        if axes.has_data():
-            axes.locator_params(axis="x", nbins=4)
-            axes.locator_params(axis="y", nbins=5)
-        marked |= figures.mark_coincident(axes)
-    figures.add_legend(figure, figures.line_handles(method_styles(runs), marked))
 
 
 def _frame(run: Run, panel: Panel) -> pd.DataFrame:
