@@ -318,19 +318,21 @@ def add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
 def finish(figure: Figure, grid: Sequence[Axes], styles: Mapping[str, Mapping[str, Any]]) -> None:
     """Gives panels of one y-label one range, marks lines that coincide, and adds the legend.
 
+    A panel with a logarithmic axis keeps its range.
+
     Args:
       figure: with its panels drawn.
       grid: the panels.
       styles: of the lines by their labels, from `line_styles`.
     """
     drawn = [axes for axes in grid if axes.has_data()]
-    for label in dict.fromkeys(axes.get_ylabel() for axes in drawn):
-        set_limits([axes for axes in drawn if axes.get_ylabel() == label])
-    marked: set[str] = set()
-    for axes in drawn:
+    linear = [axes for axes in drawn if axes.get_yscale() == "linear"]
+    for label in dict.fromkeys(axes.get_ylabel() for axes in linear):
+        set_limits([axes for axes in linear if axes.get_ylabel() == label])
+    for axes in linear:
         axes.locator_params(axis="x", nbins=4)
         axes.locator_params(axis="y", nbins=5)
-        marked |= mark_coincident(axes)
+    marked = {label for axes in drawn for label in mark_coincident(axes)}
     add_legend(figure, line_handles(styles, marked))
 
 

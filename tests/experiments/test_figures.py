@@ -172,6 +172,22 @@ def test_add_legend_makes_room_for_its_rows():
     assert heights[1] - heights[0] == pytest.approx(5 * 0.17)
 
 
+def test_finish_compares_panels_of_one_label_and_names_every_line():
+    x, styles = np.linspace(0, 1, 30), figures.line_styles({"a": "grpo", "b": "fade"})
+    figure, grid = figures.panels(4)
+    for axes, height, label in zip(grid, (1, 5, 9, 2), ("rate, %", "rate, %", "nats", "ratio")):
+        axes.set(ylabel=label)
+        for name, style in styles.items():
+            axes.plot(x, height + x, label=name, **style)
+    grid[3].set_yscale("log")
+    figures.finish(figure, grid, styles)
+    limits = [axes.get_ylim() for axes in grid]
+    assert limits[0] == limits[1] != limits[2]
+    assert limits[0][0] == 0 < limits[3][0]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    assert all(len(drawn(axes, "coincident")) == 2 for axes in grid)
+
+
 def test_say_no_signal_writes_in_place_of_ticks():
     figure, (axes,) = figures.panels(1)
     figures.say_no_signal(axes, "no rollout was right")
