@@ -11,6 +11,13 @@ from experiments import figures
 from experiments.report import method_plots, plots
 from experiments.report.runs import load_runs
 
+
+@pytest.fixture(autouse=True)
+def style():
+    with rc_context(figures.STYLE):
+        yield
+
+
 EVERY = (
     plots.overview,
     plots.pass_rates,
@@ -28,10 +35,9 @@ EVERY = (
 @pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("function", EVERY, ids=lambda function: function.__name__)
 def test_every_figure_has_labels_and_one_range_for_what_is_compared(function, narrow, four_seeds):
-    with rc_context(figures.STYLE):
-        figure = function(load_runs(four_seeds)).draw(narrow)
-        figure.draw_without_rendering()
-        figures.check_printable(figure)
+    figure = function(load_runs(four_seeds)).draw(narrow)
+    figure.draw_without_rendering()
+    figures.check_printable(figure)
     left = figure.axes[0]
     for axes in figure.axes:
         if not axes.get_visible() or axes.get_label() == "<colorbar>":
@@ -48,8 +54,7 @@ def test_every_figure_has_labels_and_one_range_for_what_is_compared(function, na
 
 def test_pass_rates_have_one_range_over_steps_and_tokens(four_seeds):
     runs = load_runs(four_seeds)
-    with rc_context(figures.STYLE):
-        both = [f(runs).draw(False) for f in (plots.pass_rates, plots.pass_rates_over_tokens)]
+    both = [f(runs).draw(False) for f in (plots.pass_rates, plots.pass_rates_over_tokens)]
     limits = {axes.get_ylim() for figure in both for axes in figure.axes}
     assert len(limits) == 1
     low, high = limits.pop()
@@ -60,8 +65,7 @@ def test_pass_rates_have_one_range_over_steps_and_tokens(four_seeds):
 
 
 def test_curves_have_a_band_and_a_legend_entry_for_each_method(four_seeds):
-    with rc_context(figures.STYLE):
-        figure = plots.pass_rates(load_runs(four_seeds)).draw(False)
+    figure = plots.pass_rates(load_runs(four_seeds)).draw(False)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["grpo", "power3", "fade"]
     for axes in figure.axes:
