@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
+from jaxlib import version as jaxlib_version
 
 import fade_jax
 from experiments.metric_writer import write_json
@@ -53,7 +53,7 @@ def describe_session() -> dict[str, Any]:
         "changed": changed,
         "fade_jax": fade_jax.__version__,
         "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
+        "jaxlib": jaxlib_version.__version__,
         "python": platform.python_version(),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),

@@ -49,7 +49,7 @@ _MOST_OF_A_COLOR = 3  # more methods of one advantage cannot be told apart by th
 _COINCIDE = 0.01  # of the height of a panel: about the width of a line
 _GRID = np.linspace(0, 1, 97)  # places along the width of a panel
 
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": INK,
     "axes.grid": True,
@@ -106,8 +106,10 @@ def line_styles(advantages: Mapping[str, str]) -> dict[str, dict[str, Any]]:
             color, line = _STYLE_OF_ADVANTAGE[advantages[method]]
             wanted = [(color, (line + i) % 6) for i in range(6)]
         free = [pair for pair in wanted if pair not in taken.values()]
-        used = Counter(x for found in taken.values() for x in found)
-        rare = min(pairs, key=lambda pair: (pair in taken.values(), used[pair[0]], used[pair[1]]))
+        colors, lines = (Counter(pair[i] for pair in taken.values()) for i in range(2))
+        rare = min(
+            pairs, key=lambda pair: (pair in taken.values(), colors[pair[0]], lines[pair[1]])
+        )
         taken[method] = (*free, rare)[0]
         used = Counter(markers.values())
         own = list(_STYLE_OF_ADVANTAGE).index(advantages[method]) if wanted else 0
@@ -242,7 +244,7 @@ def _turns(close: np.ndarray) -> np.ndarray:
       bool [line, place], where each line has a mark.
     """
     marks = np.zeros(close.shape[1:], bool)
-    for turn, place in enumerate(range(3, close.shape[-1], 6)):
+    for turn, place in enumerate(range(3, len(_GRID), 6)):
         reached = close[..., place] | np.eye(len(close), dtype=bool)
         for _ in range(len(close).bit_length()):
             reached = reached @ reached  # by one more line in between
@@ -264,7 +266,7 @@ def _heights(axes: Axes, line: Line2D) -> np.ndarray | None:
 
 def _long_stretches(close: np.ndarray) -> np.ndarray:
     """Keeps the rows of True of at least a sixth of the last axis."""
-    least = close.shape[-1] // 6
+    least = len(_GRID) // 6
     windows = np.lib.stride_tricks.sliding_window_view(close, least, axis=-1).all(-1)
     kept = np.zeros_like(close)
     for shift in range(least):

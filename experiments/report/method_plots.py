@@ -88,12 +88,12 @@ def paired(runs: Sequence[Run]) -> Plot | None:
             axes.set_yticks(range(len(names)), names)
             axes.set_ylim(len(names) - 0.4, -0.6)
             axes.locator_params(axis="x", nbins=5)
-            for row in data[data["k"] == k].itertuples():
+            for row in (row for row in rows if row.k == k):
                 y = pairs.index((row.method, row.minus))
-                clear = row.low > 0 or row.high < 0
-                axes.plot([row.low, row.high], [y, y], color=figures.INK, linewidth=1.2)
-                fill = figures.INK if clear else "white"
-                axes.plot(row.difference, y, "o", color=figures.INK, markerfacecolor=fill)
+                value, low, high = _points(row.found)
+                axes.plot([low, high], [y, y], color=figures.INK, linewidth=1.2)
+                fill = figures.INK if low > 0 or high < 0 else "white"
+                axes.plot(value, y, "o", color=figures.INK, markerfacecolor=fill)
         figures.hide_inner(grid)
         if only:
             figure.suptitle(f"minus {only}", x=0.01, ha="left", fontsize=figures.MIN_POINTS)
@@ -196,7 +196,9 @@ def masses(runs: Sequence[Run]) -> Plot | None:
                 for method, pairs in exact.items():
                     for pair in pairs:
                         last = pair is pairs[-1]
-                        look = styles[method] | ({"label": method} if last else {"alpha": 0.4})
+                        look: dict = styles[method] | (
+                            {"label": method} if last else {"alpha": 0.4}
+                        )
                         grid[i].plot(SOLVE_RATES, getattr(pair, side), **look)
             if has_measured:
                 axes, (panel, found) = grid[i - 2], measured[side]
@@ -298,7 +300,7 @@ def outcomes(runs: Sequence[Run]) -> Plot | None:
     for method, members in by_method(runs).items():
         shares = [outcome_shares(run, window) for run in furthest(members)]
         if shares := [100 * share for share in shares if share is not None]:
-            found[method] = pd.concat(shares).groupby(level=0).mean()
+            found[method] = pd.DataFrame(pd.concat(shares).groupby(level=0).mean())
     if not found:
         return None
 

@@ -206,7 +206,7 @@ def _curves(
     def place(method: str, steps: pd.Index) -> np.ndarray:
         if not over_tokens:
             return steps.to_numpy()
-        return np.interp(steps, tokens[method].index, tokens[method]) / size
+        return np.asarray(np.interp(steps, tokens[method].index, tokens[method]) / size)
 
     def draw(narrow: bool) -> Figure:
         figure, grid = figures.panels(len(panels), narrow=narrow)
@@ -262,7 +262,7 @@ def curves_of(runs: Sequence[Run], panel: Panel) -> dict[str, Curve]:
         if curve := method_curve(members, panel.key, window):
             table = panel.scale * curve.table
             # Intervals of Student's t may end where no value can be.
-            floor = 0.0 if (table["mean"] >= 0).all() else None
+            floor = 0.0 if float(table["mean"].min()) >= 0 else None
             ceiling = 100.0 if panel.scale == 100 else None
             table[["low", "high"]] = table[["low", "high"]].clip(floor, ceiling)
             found[method] = Curve(table, [panel.scale * values for values in curve.single])
@@ -283,7 +283,7 @@ def curve_rows(curves: dict[Panel, dict[str, Curve]]) -> pd.DataFrame:
         for _ in range(len(curve.table))
     ]
     columns = ["metric", "method", "step", "mean", "low", "high", "unit"]
-    return pd.concat(tables, ignore_index=True).assign(method=names)[columns]
+    return pd.DataFrame(pd.concat(tables, ignore_index=True).assign(method=names), columns=columns)
 
 
 def draw_curves(

@@ -268,8 +268,8 @@ def sampled_tokens(run: Run) -> pd.Series:
     tokens = series(run.train, "tokens")
     if tokens.empty:  # a run of before this column
         rollouts = setting(run.config, "prompts", 0) * setting(run.config, "group_size", 0)
-        tokens = series(run.train, "length") * rollouts
-    tokens = tokens[tokens.index > 0]
+        tokens = pd.Series(series(run.train, "length") * rollouts)
+    tokens = pd.Series(tokens[tokens.index > 0])
     if not tokens.any():
         return tokens.iloc[:0]
     rounds = series(run.train, "resampling/rounds").reindex(tokens.index).fillna(0)
@@ -310,7 +310,7 @@ def signal(run: Run) -> Signal | None:
     equal = series(run.train, "zero_variance_fraction")
     if equal.empty:
         return None
-    without = equal[equal >= 1].index
+    without = pd.Series(equal[equal >= 1]).index
     solved = series(run.train, "solve_rate").reindex(without)
     return Signal(len(equal), len(without), int((solved == 0).sum()), float(equal.mean()))
 

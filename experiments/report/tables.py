@@ -306,7 +306,9 @@ def key_figures(runs: Sequence[Run]) -> list[KeyFigure]:
     minutes = [_minutes(members) for members in methods.values()]
     if tokens:
         last = max(run.last_step for run in started)
-        found.append(KeyFigure("tokens of a run", _count(np.mean(tokens)), f"in {last} steps"))
+        found.append(
+            KeyFigure("tokens of a run", _count(float(np.mean(tokens))), f"in {last} steps")
+        )
     if known := [float(x) for x in minutes if x != "–"]:
         note = "of training a run, without evaluation"
         found.append(KeyFigure("time", f"{np.mean(known):.1f} min", note))
