@@ -11,12 +11,13 @@ VERL := $(VENV)-verl
 AUDIT ?= runs/audit
 DIST := $(VENV)-dist
 BOUNDS := $(VENV)-bounds
+SITE := $(VENV)-docs
 
-.PHONY: help run test slow faults lint parity tunix trl verl peers audit smollm2 dist bounds docs clean
+.PHONY: help run test slow faults lint parity tunix trl verl peers audit smollm2 dist bounds docs docs-test docs-links clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/.installed: pyproject.toml setup.cfg
 	$(PYTHON) -m venv $(VENV)
@@ -114,9 +115,23 @@ bounds:  ## the tests of fade_jax with the oldest versions that setup.cfg allows
 	$(BOUNDS)/bin/uv pip install --quiet --python $(BOUNDS)/bin/python --resolution lowest-direct --editable '.[test]'
 	$(BOUNDS)/bin/python -m pytest tests/fade_jax
 
-docs: $(VENV)/.installed  ## the reference of fade_jax, into build/docs
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	$(BIN)/pdoc --docformat google --math --output-directory build/docs fade_jax '!fade_jax.integrations'
+$(SITE)/.installed: pyproject.toml setup.cfg
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python -m pip install --quiet --upgrade pip
+	$(SITE)/bin/python -m pip install --quiet --editable '.[experiments,docs]'
+	touch $@
+
+SPHINX = $(SITE)/bin/sphinx-build --fail-on-warning --keep-going --nitpicky -c docs
+
+# FADE_FAST=0 trains in the notebooks what their text is about.
+docs: $(SITE)/.installed  ## the site, into build/docs; notebooks in their quick mode
+	$(SPHINX) -b html -d build/doctrees . build/docs
+
+docs-test: $(SITE)/.installed  ## the examples of the reference
+	$(SPHINX) -b doctest -D nb_execution_mode=off . build/doctest
+
+docs-links: $(SITE)/.installed  ## links to other sites; those within are checked by docs
+	$(SPHINX) -b linkcheck -D nb_execution_mode=off . build/linkcheck
 
 clean:  ## remove the virtual environments
-	rm -rf $(VENV) $(TUNIX) $(PEERS) $(VERL) $(DIST)* $(BOUNDS) build dist *.egg-info
+	rm -rf $(VENV) $(TUNIX) $(PEERS) $(VERL) $(DIST)* $(BOUNDS) $(SITE) build dist *.egg-info

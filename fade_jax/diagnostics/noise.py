@@ -34,6 +34,10 @@ def effective_sample_size(weights: ArrayLike, where: ArrayLike | None = None) ->
 
     Returns:
       scalar, between 1 and the number of weights if all have one sign; 0 if all are 0.
+
+    Example:
+      >>> print(fade_jax.diagnostics.effective_sample_size([1.0, 1.0, 0.0, 0.0]))
+      2.0
     """
     weights, _ = as_group(weights, where, name="weights")
     largest = jnp.max(jnp.abs(weights), initial=0)
