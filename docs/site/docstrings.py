@@ -43,7 +43,7 @@ def keep_code(
     return text
 
 
-def set_formulas_apart(lines: list[str]) -> list[str]:
+def set_apart(lines: list[str], style: str = "formula") -> list[str]:
     """Makes blocks of preformatted text of the indented lines before the first section."""
     text, inside = [], False
     for number, line in enumerate(lines):
@@ -51,9 +51,9 @@ def set_formulas_apart(lines: list[str]) -> list[str]:
             return text + lines[number:]
         indented = line.startswith(FORMULA)
         if indented and not inside:
-            text += [".. code-block:: text", "   :class: formula", ""]
+            text += [".. code-block:: text", f"   :class: {style}", ""]
         inside = indented or (inside and not line.strip())
-        text.append(line)
+        text.append(line[1:] if indented else line)
     return text
 
 
@@ -65,7 +65,8 @@ def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
         lines[:] = [f"Lifts `fade_jax.{own}`: `update` takes its rewards, mask and statistics."]
     elif what == "function" and getattr(obj, "__name__", own) != own:
         lines[:] = [f"An alias of `{obj.__name__}`."]
-    lines[:] = [PAPER.sub(LINK, line) for line in set_formulas_apart(lines)]
+    apart = set_apart(lines, "example" if what == "module" else "formula")
+    lines[:] = [PAPER.sub(LINK, line) for line in apart]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
