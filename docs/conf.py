@@ -65,6 +65,7 @@ autodoc_mock_imports = ["torch", "transformers", "trl", "tunix", "verl"]
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_use_rtype = False
 napoleon_attr_annotations = False
 python_maximum_signature_line_length = 120
 add_module_names = False

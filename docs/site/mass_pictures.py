@@ -1,6 +1,5 @@
 """Draws the gradient masses of every advantage, under its entry in the reference."""
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sphinx.application import Sphinx
 
@@ -45,6 +45,13 @@ WITHOUT = {
     "varied_groups",
 }
 SUCCESS, FAILURE, WEIGHT, GREY = "#1A80C4", "#D55E00", "#009E73", "#808890"  # on white and on black
+# On the first page.
+SHOWN = {
+    "MaxRL": (fade_jax.max_rl, FAILURE),
+    "GRPO": (fade_jax.grpo, SUCCESS),
+    "GRPO without std": (fade_jax.dr_grpo, GREY),
+    "Power(3)": (partial(fade_jax.power, alpha=3.0), WEIGHT),
+}
 
 
 def pictured() -> dict[str, Callable[..., jax.Array]]:
@@ -71,26 +78,45 @@ def draw(advantage: Callable[..., jax.Array]) -> Figure:
     left.plot(p, masses.failure, "--", color=FAILURE, label="$m_F$, failures")
     right.plot(p, expected_weight(advantage, p, GROUP_SIZE), color=WEIGHT, label="$h$, of $∇p$")
     for axis in (left, right):
-        axis.set_xlabel("solve rate p", color=GREY)
-        axis.set_xlim(0, 1)
-        axis.set_ylim(min(0, axis.get_ylim()[0]), max(0, axis.get_ylim()[1]))
-        axis.tick_params(colors=GREY)
-        axis.spines[:].set_color(GREY)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, labelcolor=GREY, fontsize=8)
+        style(axis)
     return figure
 
 
+def draw_several() -> Figure:
+    """Draws m_S of a few advantages that differ in where they work."""
+    p = np.linspace(0, 1, 201)
+    figure, axis = plt.subplots(figsize=(6.4, 2.4), layout="constrained")
+    for name, (advantage, color) in SHOWN.items():
+        mass = gradient_masses(advantage, p, GROUP_SIZE).success
+        axis.plot(p, mass, color=color, label=name)
+    axis.set_ylabel("mass on successes", color=GREY)
+    style(axis)
+    return figure
+
+
+def style(axis: Axes) -> None:
+    """Sets limits, and colors that are seen on white and on black."""
+    axis.set_xlabel("solve rate p", color=GREY)
+    axis.set_xlim(0, 1)
+    axis.set_ylim(min(0, axis.get_ylim()[0]), max(0, axis.get_ylim()[1]))
+    axis.tick_params(colors=GREY)
+    axis.spines[:].set_color(GREY)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, labelcolor=GREY, fontsize=8)
+
+
 def draw_all(app: Sphinx) -> None:
-    """Writes a picture of each advantage, unless it is newer than the library."""
+    """Writes the pictures, unless they are newer than the library and this file."""
     folder = Path(app.srcdir, FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, advantage in pictured().items():
+    sources = (Path(__file__), *Path(fade_jax.__file__).parent.rglob("*.py"))
+    newest = max(path.stat().st_mtime for path in sources)
+    pictures = {name: partial(draw, advantage) for name, advantage in pictured().items()}
+    for name, picture in {"several": draw_several, **pictures}.items():
         path = folder / f"{name}.svg"
-        source = Path(inspect.getfile(inspect.unwrap(getattr(fade_jax, name))))
-        if path.exists() and path.stat().st_mtime > source.stat().st_mtime:
+        if path.exists() and path.stat().st_mtime > newest:
             continue
-        figure = draw(advantage)
+        figure = picture()
         figure.savefig(path, transparent=True, metadata={"Date": None})
         plt.close(figure)
 
@@ -102,7 +128,7 @@ def append(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: lis
     if module == "fade_jax" and own in set(fade_jax.advantages.__all__) - WITHOUT:
         text = caption(own)
         lines += ["", f".. figure:: /{FOLDER}/{own}.svg", f"   :alt: {own}: {text}"]
-        lines += ["   :figclass: dark-light", "   :class: dark-light", "", f"   {text}", ""]
+        lines += ["   :class: dark-light", "", f"   {text}", ""]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
