@@ -13,11 +13,11 @@ DIST := $(VENV)-dist
 BOUNDS := $(VENV)-bounds
 SITE := $(VENV)-docs
 
-.PHONY: help run test slow faults lint parity tunix trl verl peers audit smollm2 dist bounds docs docs-test docs-links clean
+.PHONY: help run test slow faults lint parity tunix trl verl peers audit smollm2 dist bounds docs docs-test docs-links explorer explorer-test clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.installed: pyproject.toml setup.cfg
 	$(PYTHON) -m venv $(VENV)
@@ -124,7 +124,7 @@ $(SITE)/.installed: pyproject.toml setup.cfg
 SPHINX = $(SITE)/bin/sphinx-build --fail-on-warning --keep-going --nitpicky -c docs
 
 # FADE_FAST=0 trains in the notebooks what their text is about.
-docs: $(SITE)/.installed  ## the site, into build/docs; notebooks in their quick mode
+docs: $(SITE)/.installed explorer  ## the site with the explorer, into build/docs; notebooks in their quick mode
 	$(SPHINX) -b html -d build/doctrees . build/docs
 
 docs-test: $(SITE)/.installed  ## the examples of the reference
@@ -132,6 +132,14 @@ docs-test: $(SITE)/.installed  ## the examples of the reference
 
 docs-links: $(SITE)/.installed  ## links to other sites; those within are checked by docs
 	$(SPHINX) -b linkcheck -D nb_execution_mode=off . build/linkcheck
+
+explorer:  ## the advantage explorer: one HTML page, into build/explorer
+	$(PYTHON) explorer/build.py
+
+explorer-test: $(VENV)/.installed  ## the explorer in node and in Chromium or Chrome, which have to be there
+	$(BIN)/python -m pip install --quiet --editable '.[explorer]'
+	node --test tests/explorer/weights.test.mjs
+	$(BIN)/python -m pytest tests/explorer
 
 clean:  ## remove the virtual environments
 	rm -rf $(VENV) $(TUNIX) $(PEERS) $(VERL) $(DIST)* $(BOUNDS) $(SITE) build dist *.egg-info

@@ -79,7 +79,6 @@ import fade_jax
 # Links
 nitpicky = True
 linkcheck_timeout = 20
-linkcheck_ignore = [r"http://localhost.*"]
 
 # Look
 html_theme = "sphinx_book_theme"

@@ -157,16 +157,20 @@ def sandlock(disk_bytes: int) -> Iterator[Backend]:
     """Opens the backend for machines that block user namespaces; it needs Landlock (Linux 6.12).
 
     Landlock keeps programs from the host's files, its processes' memory and its sockets; the
-    filter of system calls does the rest. Weaker than bubblewrap: programs see /proc with the
-    command lines of the host's processes; their files are on the host's disk, each bounded by
-    `Limits.file_bytes` but not all together; threads are not counted.
-
-    Written after sandlock 0.9.0's sources and docs, and not run: no machine at hand had Landlock.
+    filter of system calls does the rest. Weaker than bubblewrap: programs see which files there
+    are, and /proc with the command lines of the host's processes; their files are on the host's
+    disk, each bounded by `Limits.file_bytes` but not all together; threads are not counted.
 
     Raises:
-      UnavailableError: if sandlock or libseccomp is missing, or the kernel has no Landlock.
+      UnavailableError: if sandlock or libseccomp is missing, the kernel has no Landlock, or the
+        user is root, whom nothing here would keep from being root.
     """
     del disk_bytes
+    if os.geteuid() == 0:
+        raise UnavailableError(
+            "the backend 'sandlock' needs a user other than root; root can use 'bubblewrap', which"
+            " then needs no user namespaces"
+        )
     try:
         import sandlock as package  # type: ignore[import-not-found]
     except ImportError as error:
@@ -180,7 +184,7 @@ def sandlock(disk_bytes: int) -> Iterator[Backend]:
             f" got {version}"
         )
     seccomp = compiled_filter()
-    with tempfile.TemporaryDirectory(prefix="sandbox-") as directory:
+    with _directory() as directory:
         readable = [str(path) for path in _needed_paths()] + ["/proc", *_DEVICES]
         confine = (
             "import os, sys, sandlock\n"
@@ -195,8 +199,21 @@ def sandlock(disk_bytes: int) -> Iterator[Backend]:
 def unsafe(disk_bytes: int) -> Iterator[Backend]:
     """Opens the backend that contains nothing: limits alone, for programs that one trusts."""
     del disk_bytes
-    with tempfile.TemporaryDirectory(prefix="sandbox-") as directory:
+    with _directory() as directory:
         yield Backend([], b"", _ENVIRONMENT, directory, False)
+
+
+@contextlib.contextmanager
+def _directory() -> Iterator[str]:
+    """Makes a temporary directory of a sandbox, removed whatever a program leaves there.
+
+    By rm: shutil.rmtree raises RecursionError in a tree of a thousand levels.
+    """
+    directory = tempfile.mkdtemp(prefix="sandbox-")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["rm", "-rf", "--", directory], stderr=subprocess.DEVNULL, check=False)
 
 
 BACKENDS = {"bubblewrap": bubblewrap, "sandlock": sandlock, "unsafe": unsafe}

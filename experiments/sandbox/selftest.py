@@ -193,7 +193,7 @@ def judge(sandbox: Sandbox, witness: Witness, hostile: Hostile) -> tuple[Result,
     if result.peak_bytes > LIMITS.memory_bytes:
         wrong.append(f"it had {result.peak_bytes >> 20} MiB")
     a, b = random.getrandbits(48), random.getrandbits(48)
-    after = sandbox.run(f"import os\nprint({a} * {b}, os.listdir('/tmp'))", limits=LIMITS)
+    after = sandbox.run(f"import os\nprint({a} * {b}, os.listdir('.'))", limits=LIMITS)
     if (after.status, after.output) != ("ok", f"{a * b} []\n"):
         wrong.append(
             f"the next program was {after.status}: {after.output[:50]} {after.detail[-50:]}"

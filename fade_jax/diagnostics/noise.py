@@ -16,11 +16,17 @@ from fade_jax.groups import as_group
 
 
 class WeightQuality(NamedTuple):
-    """Quality of a weight over a density of solve rates, as scalars."""
+    """Quality of a weight over a density of solve rates, as scalars.
 
-    effective_share: jax.Array  # N_eff / N
-    signal_to_noise: jax.Array  # E_f[q(p, w)]
-    quality: jax.Array  # Q / N, the product
+    Attributes:
+      effective_share: N_eff / N.
+      signal_to_noise: E_f[q(p, w)].
+      quality: Q / N, the product.
+    """
+
+    effective_share: jax.Array
+    signal_to_noise: jax.Array
+    quality: jax.Array
 
 
 def effective_sample_size(weights: ArrayLike, where: ArrayLike | None = None) -> jax.Array:

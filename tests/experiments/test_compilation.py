@@ -120,7 +120,7 @@ def test_compiler_options_are_taken_by_xla(monkeypatch, quick):
 
 
 @pytest.mark.slow
-def test_a_run_ends_with_the_same_bits_with_and_without_the_cache(command, tmp_path):
+def test_a_run_ends_with_the_same_bits_with_and_without_the_cache(command, warm, tmp_path):
     found = set()
     for name, on in (("none", "0"), ("cold", "1"), ("warm", "1")):
         process = command(
@@ -128,6 +128,8 @@ def test_a_run_ends_with_the_same_bits_with_and_without_the_cache(command, tmp_p
             "--config=tests/experiments/tiny_config.py",
             f"--workdir={tmp_path / name}",
             "--noreport",
+            f"--config.warm_start.workdir={warm}",
+            "--config.steps=2",
             JAX_ENABLE_COMPILATION_CACHE=on,
             JAX_COMPILATION_CACHE_DIR=str(tmp_path / "cache"),
         )

@@ -187,32 +187,6 @@ def test_added_fields_are_those_of_the_part_alone():
     }
 
 
-def test_command_ends_with_one_clear_line(command, tmp_path):
-    process = command(
-        "experiments.run",
-        "--config=configs/fade.py:smoke",
-        f"--workdir={tmp_path}",
-        "--config.group_size=1",
-    )
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert err.strip().splitlines()[-1].startswith("error: config.group_size")
-    assert "Traceback" not in err
-    assert not (tmp_path / "metrics.jsonl").exists()
-
-
-def test_command_refuses_a_field_that_does_not_exist(command, tmp_path):
-    process = command(
-        "experiments.run",
-        "--config=configs/fade.py:smoke",
-        f"--workdir={tmp_path}",
-        "--config.optimizer.learning_rat=1.0",
-    )
-    _, err = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "learning_rat" in err
-
-
 def leaves(config, prefix=""):
     for name in config:
         value = config[name]

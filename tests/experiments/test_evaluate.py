@@ -19,12 +19,14 @@ from experiments.metric_writer import Silent, read_lines
 from experiments.rollout import Rollouts
 from experiments.train import train
 from experiments.workdir import claim
-from tests.experiments.tiny_config import get_config
+from tests.experiments.models.common import random_params
+from tests.experiments.test_export import write_run
 
 
 @pytest.mark.slow
-def test_command_evaluates_a_checkpoint_as_the_run_did(command, tmp_path):
-    train(get_config(), tmp_path, progress=Silent())
+def test_command_evaluates_a_checkpoint_as_the_run_did(command, tiny, warm, tmp_path):
+    tiny.warm_start.workdir = warm
+    train(tiny, tmp_path, progress=Silent())
     logged = {
         line["step"]: line
         for line in read_lines(tmp_path / "metrics.jsonl")
@@ -58,9 +60,10 @@ def test_saved_config_is_the_config_of_the_run(tiny, tmp_path):
 
 
 def test_restore_params_names_a_step_that_is_not_there(tiny, tmp_path):
-    train(tiny, tmp_path, progress=Silent())
+    experiment = build_experiment(tiny)
+    write_run(tmp_path, tiny, random_params(experiment.model), step=2)
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 3"):
-        restore_params(build_experiment(tiny), tmp_path, 3)
+        restore_params(experiment, tmp_path, 3)
 
 
 def test_evaluation_metrics_count_subsets(tiny):

@@ -40,19 +40,26 @@ def batch(experiment):
     return prompts, rollouts, jnp.asarray(rng.integers(0, 2, shape[:2]), jnp.float32)
 
 
-@pytest.mark.parametrize("mesh", [{"data": 1}, {"data": 2, "fsdp": 2, "tensor": 2}])
-def test_update_of_a_wide_model_equals_plain_matmuls(mesh):
-    experiment = wide_experiment(**mesh)
+@pytest.fixture(scope="module", name="plain")
+def plain_fixture():
+    """(hyper, batch, params before, (state after, metrics)) of one device and plain matmuls."""
+    experiment = wide_experiment(data=1)
     config, model, methods = experiment.config, experiment.model, experiment.methods
     hyper, arguments = hyperparameters(config, methods), batch(experiment)
     start = jax.device_get(initial_params(experiment))
 
     @jax.jit
-    def plain(params):
+    def update(params):
         state = learner.init_state(model, config, methods, hyper, params)
         return learner.policy_update(model, config, methods, state, hyper, *arguments)
 
-    expected, expected_metrics = jax.device_get(plain(start))
+    return hyper, arguments, start, jax.device_get(update(start))
+
+
+@pytest.mark.parametrize("mesh", [{"data": 1}, {"data": 2, "fsdp": 2, "tensor": 2}])
+def test_update_of_a_wide_model_equals_plain_matmuls(plain, mesh):
+    hyper, arguments, start, (expected, expected_metrics) = plain
+    experiment = wide_experiment(**mesh)
     state = experiment.rl.init(hyper, start)
     update = experiment.rl.update.lower(state, hyper, *arguments).compile()
     assert ("onednn" in update.as_text()) == (platform.machine() in ("x86_64", "AMD64"))

@@ -16,11 +16,9 @@ from experiments.config import ConfigError
 from experiments.experiment import build_experiment
 from experiments.export import export
 from experiments.learner import hyperparameters
-from experiments.metric_writer import Silent
 from experiments.models import huggingface, tokenizer
 from experiments.models.config import ModelConfig, RopeScaling
 from experiments.tasks.text_task import Problem, text_task
-from experiments.train import train
 from experiments.workdir import claim
 from tests.experiments.models.checkpoints import write_gguf
 from tests.experiments.models.common import random_params
@@ -260,16 +258,14 @@ def test_save_splits_into_shards(tmp_path, shard_bytes):
 
 
 @pytest.mark.slow
-def test_command_exports_what_a_run_has_learned(command, tmp_path):
-    train(get_config(), tmp_path / "run", progress=Silent())
+def test_command_exports_the_checkpoints_of_a_run(command, graph_run, tmp_path):
+    workdir, _ = graph_run
     for step, arguments in ((4, []), (2, ["--step=2", "--dtype=bfloat16"])):
         out = tmp_path / f"out{step}"
-        done = command(
-            "experiments.export", f"--workdir={tmp_path / 'run'}", f"--out={out}", *arguments
-        )
+        done = command("experiments.export", f"--workdir={workdir}", f"--out={out}", *arguments)
         said, errors = done.communicate(timeout=280)
         assert done.returncode == 0, errors
-        assert said == f"checkpoint {step} of {tmp_path / 'run'} is in {out}\n"
+        assert said == f"checkpoint {step} of {workdir} is in {out}\n"
         huggingface.load_model(out)
 
 

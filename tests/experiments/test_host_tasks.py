@@ -11,7 +11,7 @@ import pytest
 from experiments import precompile
 from experiments.config import ConfigError
 from experiments.evaluate import evaluate_suites
-from experiments.experiment import build_experiment, initial_params
+from experiments.experiment import build_experiment, initial_params, reference_params
 from experiments.learner import hyperparameters
 from experiments.metric_writer import Silent, read_lines
 from experiments.models import huggingface
@@ -158,41 +158,40 @@ def test_train_on_short_programs_warns_that_no_reward_came(model, tmp_path, capl
         }
 
 
-def test_train_compares_with_a_model_by_path(model, tmp_path):
-    """KL to another model, whose log-probabilities a run of its own gives: Σ (log π - log π_ref)."""
-    other = tmp_path / "other"
-    huggingface.save(other, SIZES, random_params(SIZES, 1))
+def reference_config(model, tmp_path, sizes, **kl):
+    """A run that is compared with a model of these sizes, by its path."""
+    huggingface.save(tmp_path / "other", sizes, random_params(sizes, 1))
     path = str(write_lines(tmp_path / "mine.jsonl", QUESTIONS))
     config = config_of(model, "problems", path=path, reward=BRIEF, held_out=0.5, max_prompt=100)
     config.evaluation.prompts = config.evaluation.prompts_per_call = 2
-    config.steps = config.evaluation.every = 1
-    config.learner.kl.measured, config.learner.kl.estimator = True, "k1"
-    config.learner.kl.reference = str(other)
-    experiment = build_experiment(config)
-    train(config, tmp_path / "run", progress=Silent(), experiment=experiment)
-    line = next(x for x in read_lines(tmp_path / "run" / "metrics.jsonl") if "kl" in x)
+    config.learner.kl.update(reference=str(tmp_path / "other"), **kl)
+    return config
 
+
+def test_update_compares_with_a_model_by_path(model, tmp_path):
+    """By the log-probabilities of a run of the other model: Σ (log π - log π_ref)."""
+    config = reference_config(model, tmp_path, SIZES, measured=True, estimator="k1")
+    experiment = build_experiment(config)
     hyper = hyperparameters(config, experiment.methods)
-    state = experiment.rl.init(hyper, initial_params(experiment))
+    state = experiment.rl.init(hyper, initial_params(experiment), reference_params(experiment))
     prompts = experiment.task.train_prompts(config.seed, 0, config.prompts)
     placed = place(prompts._replace(verifier_inputs=()), batch_sharding(experiment.mesh))
-    rollouts = experiment.rl.sample(state, placed, 0)
-    _, params = huggingface.load_model(other)
-    reference = completion_log_probs(SIZES, params, placed.tokens, placed.length, rollouts.tokens)
-    mask = np.asarray(rollouts.token_mask)
-    expected = np.sum((np.asarray(rollouts.log_probs) - np.asarray(reference)) * mask) / mask.sum()
-    np.testing.assert_allclose(line["kl"], expected, rtol=1e-4)
+    rollouts = jax.device_get(experiment.rl.sample(state, placed, 0))
+    rewards = np.zeros(rollouts.tokens.shape[:2], np.float32)
+    _, metrics = experiment.rl.update(state, hyper, placed, rollouts, rewards)
+    _, params = huggingface.load_model(tmp_path / "other")
+    reference = jax.jit(completion_log_probs, static_argnums=0)(
+        SIZES, params, placed.tokens, placed.length, rollouts.tokens
+    )
+    mask = rollouts.token_mask
+    expected = np.sum((rollouts.log_probs - np.asarray(reference)) * mask) / mask.sum()
+    np.testing.assert_allclose(metrics["kl"], expected, rtol=1e-4)
     assert abs(expected) > 1e-3
 
 
 def test_build_experiment_refuses_a_reference_of_other_sizes(model, tmp_path):
-    other = tmp_path / "other"
     sizes = dataclasses.replace(SIZES, d_ff=2 * SIZES.d_ff)
-    huggingface.save(other, sizes, random_params(sizes, 1))
-    path = str(write_lines(tmp_path / "mine.jsonl", QUESTIONS))
-    config = config_of(model, "problems", path=path, reward=BRIEF, held_out=0.5, max_prompt=100)
-    config.evaluation.prompts = config.evaluation.prompts_per_call = 2
-    config.learner.kl.coefficient, config.learner.kl.reference = 0.1, str(other)
+    config = reference_config(model, tmp_path, sizes, coefficient=0.1)
     with pytest.raises(ConfigError, match="must be a model of the policy's sizes"):
         build_experiment(config)
 

@@ -44,6 +44,7 @@ def rows(workdir):
 
 @pytest.mark.slow
 def test_launch_sweep_locally_equals_run_sweep(config, tmp_path, capsys):
+    config.warm_start.steps, config.learner.entropy.coefficient = 4, 0.1
     run_sweep(config, RUNS, tmp_path / "here")
     config.launcher.jobs = 2
     launch_sweep(config, RUNS, tmp_path / "jobs", "local", 0.1)
@@ -67,18 +68,33 @@ def child_of(process):
     raise AssertionError("no task")
 
 
+def long_config():
+    """A sweep of 40 steps without a warm start; the bonus moves the policy."""
+    config = tiny_config()
+    config.steps, config.checkpoint.every, config.evaluation.every = 40, 20, 40
+    config.warm_start.steps, config.learner.entropy.coefficient = 0, 0.1
+    config.launcher.minutes, config.sweep.workers = 30, 1
+    config.sweep.mode = "serial"
+    return config
+
+
+TWO = axis("seed", (1, 2), "seed")
+
+
+@pytest.fixture(scope="module", name="here")
+def here_fixture(tmp_path_factory):
+    """The long sweep, by this process."""
+    workdir = tmp_path_factory.mktemp("here")
+    run_sweep(long_config(), TWO, workdir)
+    return workdir
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the task in /proc")
 @pytest.mark.parametrize("mode", ["serial", "processes"])
-def test_launch_sweep_requeues_a_preempted_job_which_ends_with_the_same_bits(
-    config, tmp_path, mode
-):
-    config.steps, config.checkpoint.every = 40, 20
-    config.evaluation.every = 20
+def test_launch_sweep_requeues_a_preempted_job_which_ends_with_the_same_bits(here, tmp_path, mode):
+    config = long_config()
     config.sweep.mode = mode
-    config.sweep.workers = 1
-    runs = axis("seed", (1, 2), "seed")
-    run_sweep(config, runs, tmp_path / "here")
     workdir, stopped_at = tmp_path / "jobs", []
 
     def preempt():
@@ -96,12 +112,12 @@ def test_launch_sweep_requeues_a_preempted_job_which_ends_with_the_same_bits(
 
     thread = threading.Thread(target=preempt)
     thread.start()
-    launch_sweep(config, runs, workdir, "local", 0.1)
+    launch_sweep(config, TWO, workdir, "local", 0.1)
     thread.join()
     assert 0 < stopped_at[0] < 40  # with a checkpoint, which is not due before step 20
     assert "Requeued job" in next((workdir / "launcher").glob("*_log.err")).read_text()
-    for name in runs:
-        assert result(workdir, name) == result(tmp_path / "here", name)
+    for name in TWO:
+        assert result(workdir, name) == result(here, name)
 
 
 class Job:

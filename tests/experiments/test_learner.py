@@ -43,14 +43,15 @@ class Case(NamedTuple):
 @pytest.fixture(scope="module", name="case")
 def case_fixture():
     rng = np.random.default_rng(0)
-    params = transformer.init_params(MODEL, jax.random.key(0))
+    params = jax.jit(transformer.init_params, static_argnums=0)(MODEL, jax.random.key(0))
     prompts = Prompts(
         jnp.asarray(rng.integers(0, 7, (P, 3)), jnp.int32), jnp.array([3, 2, 3, 1], jnp.int32), ()
     )
     tokens = jnp.asarray(rng.integers(0, 7, (P, G, T)), jnp.int32)
     lengths = rng.integers(1, T + 1, (P, G))
     mask = jnp.asarray(np.arange(T) < lengths[..., None], jnp.float32)
-    old = completion_log_probs(MODEL, params, prompts.tokens, prompts.length, tokens) * mask
+    log_probs = jax.jit(completion_log_probs, static_argnums=0)
+    old = log_probs(MODEL, params, prompts.tokens, prompts.length, tokens) * mask
     rollouts = Rollouts(tokens, mask, old, mask)
     rewards = jnp.asarray([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0]], jnp.float32)
     return Case(params, prompts, rollouts, rewards)
@@ -65,23 +66,36 @@ def settings(**changes):
     return config
 
 
-def learn(case, config, name="dr_grpo", kwargs=(), known=None):
-    config.advantage.name, config.advantage.kwargs = name, dict(kwargs)
+def learn(case, config, methods=(("dr_grpo", ()),), known=None):
+    """Makes a step by each of the methods, in one compiled program; returns the outcome of each."""
+    methods = [(name, dict(kwargs)) for name, kwargs in methods]
     config.optimizer.learning_rate = RATE
-    members = advantages.members_of([(name, dict(kwargs))])
-    hyper = learner.hyperparameters(config, members)
-    state = learner.init_state(MODEL, config, members, hyper, case.params)
+    members = advantages.members_of(methods)
     step = jax.jit(
-        lambda s: learner.policy_update(MODEL, config, members, s, hyper, *case[1:], known)
+        lambda s, hyper: learner.policy_update(MODEL, config, members, s, hyper, *case[1:], known)
     )
-    return step(state)
+    outcomes = []
+    for config.advantage.name, config.advantage.kwargs in methods:
+        hyper = learner.hyperparameters(config, members)
+        outcomes.append(step(learner.init_state(MODEL, config, members, hyper, case.params), hyper))
+    return outcomes
+
+
+REDUCTIONS = ("sequence_sum", "token_mean", "sequence_mean")
+
+
+@pytest.fixture(scope="module", name="whole")
+def whole_fixture(case):
+    """The (state, metrics) of a step without microbatches, by the reduction of its loss."""
+    return {r: learn(case, settings(learner__reduction=r))[0] for r in REDUCTIONS}
 
 
 def test_policy_update_gives_the_advantage_the_index_of_the_prompts(case):
     """RLOO, by the solve rates of an earlier step; the last group is of a prompt without an index."""
     case = case._replace(prompts=case.prompts._replace(index=jnp.array([2, 0, 2, -1], jnp.int32)))
     known = jnp.ones((P, G), bool).at[1, 3].set(False)
-    state, _ = learn(case, settings(), "per_prompt_solve_rate", {"num_prompts": 3}, known)
+    methods = [("per_prompt_solve_rate", {"num_prompts": 3})]
+    ((state, _),) = learn(case, settings(), methods, known)
     _, table = state.advantage_state[0]
     np.testing.assert_array_equal(table.successes, [2, 0, 1])
     np.testing.assert_array_equal(table.samples, [3, 0, 8])
@@ -102,9 +116,9 @@ def weighted_log_likelihood(params, case, weights):
     return total / (P * G)
 
 
-def test_first_step_is_the_policy_gradient_by_float64_differences(case):
+def test_first_step_is_the_policy_gradient_by_float64_differences(case, whole):
     """SGD moves by lr · (1/PG) Σ A ∇log π; the derivative is a central difference in float64."""
-    state, _ = learn(case, settings())
+    state, _ = whole["sequence_sum"]
     moved = jax.tree.map(
         lambda new, old: (np.asarray(new, np.float64) - np.asarray(old, np.float64)) / RATE,
         state.params,
@@ -139,13 +153,12 @@ def test_learning_rate_warms_up_linearly():
     np.testing.assert_allclose(rates, [0.2, 0.4, 0.6, 0.8, 0.8, 0.8], rtol=1e-6)
 
 
-@pytest.mark.parametrize("reduction", ["sequence_sum", "token_mean", "sequence_mean"])
-def test_microbatches_give_the_same_update(case, reduction):
-    whole, metrics = learn(case, settings(learner__reduction=reduction))
-    parts, part_metrics = learn(
-        case, settings(learner__reduction=reduction, learner__microbatches=2)
-    )
-    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(parts.params), strict=True):
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_microbatches_give_the_same_update(case, whole, reduction):
+    state, metrics = whole[reduction]
+    config = settings(learner__reduction=reduction, learner__microbatches=2)
+    ((parts, part_metrics),) = learn(case, config)
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(parts.params), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6)
     np.testing.assert_allclose(metrics["loss"], part_metrics["loss"], rtol=1e-5, atol=1e-7)
 
@@ -179,7 +192,7 @@ def test_microbatches_without_a_gradient_are_left_out():
     assert float(metrics["loss"]) == 0.0
 
 
-def test_reductions_weigh_tokens_as_their_formulas_say(case):
+def test_reductions_weigh_tokens_as_their_formulas_say(case, whole):
     """By hand: at ratio 1 the loss of a token is -A."""
     mask = np.asarray(case.rollouts.token_mask, np.float64)
     rewards = np.asarray(case.rewards, np.float64)
@@ -190,25 +203,24 @@ def test_reductions_weigh_tokens_as_their_formulas_say(case):
         "sequence_mean": (losses.sum(-1) / mask.sum(-1)).mean(),
     }
     for reduction, value in expected.items():
-        _, metrics = learn(case, settings(learner__reduction=reduction))
-        np.testing.assert_allclose(metrics["loss"], value, atol=1e-6)
+        np.testing.assert_allclose(whole[reduction][1]["loss"], value, atol=1e-6)
 
 
-def test_on_policy_update_clips_nothing_and_reuse_does(case):
-    _, once = learn(case, settings())
-    _, often = learn(case, settings(learner__epochs=8, learner__clip_low=0.01))
-    assert once["clip_fraction"] == 0
+def test_on_policy_update_clips_nothing_and_reuse_does(case, whole):
+    ((_, often),) = learn(case, settings(learner__epochs=8, learner__clip_low=0.01))
+    assert whole["sequence_sum"][1]["clip_fraction"] == 0
     assert often["clip_fraction"] > 0
 
 
 def test_minibatches_of_an_epoch_each_see_their_own_prompts(case):
     """With one prompt per minibatch, SGD visits the prompts one after another in some order."""
     config = settings(learner__minibatches=P)
-    state, _ = learn(case, config)
+    ((state, _),) = learn(case, config)
     assert int(state.step) == 1
 
+    @jax.jit
     def visit(params, prompt):
-        one = jax.tree.map(lambda x: x[prompt : prompt + 1], case._replace(params=()))
+        one = jax.tree.map(lambda x: x[prompt][None], case._replace(params=()))
         rewards = one.rewards - jnp.mean(one.rewards, axis=1, keepdims=True)
 
         def loss(params):
@@ -222,14 +234,13 @@ def test_minibatches_of_an_epoch_each_see_their_own_prompts(case):
 
         return jax.tree.map(lambda x, g: x - RATE * g, params, jax.grad(loss)(params))
 
-    visit = jax.jit(visit, static_argnums=1)
     gaps = []
     for order in itertools.permutations(range(P)):
         params = case.params
         for prompt in order:
             params = visit(params, prompt)
         leaves = zip(jax.tree.leaves(params), jax.tree.leaves(state.params), strict=True)
-        gaps.append(max(float(jnp.max(jnp.abs(a - b))) for a, b in leaves))
+        gaps.append(max(np.max(np.abs(np.asarray(a) - np.asarray(b))) for a, b in leaves))
     assert min(gaps) < 1e-5
     assert max(gaps) > 1e-3  # the order matters, so that the match above says something
 
@@ -246,17 +257,18 @@ def test_policy_update_leaves_rollouts_of_unknown_reward_out(case):
         jax.tree.map(lambda x: x[:, rest], case.rollouts),
         case.rewards[:, rest],
     )
-    for name in ("dr_grpo", "fade", "rloo"):
-        masked = learn(case._replace(rewards=rewards), settings(), name, known=jnp.asarray(known))
-        expected = learn(fewer, settings(), name)
-        for a, b in zip(jax.tree.leaves(masked[0].params), jax.tree.leaves(expected[0].params)):
+    methods = [("dr_grpo", ()), ("fade", ()), ("rloo", ())]
+    masked = learn(case._replace(rewards=rewards), settings(), methods, jnp.asarray(known))
+    expected = learn(fewer, settings(), methods)
+    for (state, metrics), (other, others) in zip(masked, expected, strict=True):
+        for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(other.params), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
         for metric in ("reward", "loss", "gradient_norm", "entropy", "mass_success", "length"):
-            np.testing.assert_allclose(masked[1][metric], expected[1][metric], rtol=1e-5)
+            np.testing.assert_allclose(metrics[metric], others[metric], rtol=1e-5)
 
 
-def test_metrics_of_a_known_batch(case):
-    _, metrics = learn(case, settings())
+def test_metrics_of_a_known_batch(whole):
+    _, metrics = whole["sequence_sum"]
     assert metrics["reward"] == pytest.approx(6 / 16)
     assert metrics["zero_variance_fraction"] == pytest.approx(1 / 4)
     assert metrics["solve_rate_histogram"].tolist() == [1, 1, 1, 1, 0]
@@ -282,14 +294,16 @@ def test_sft_update_is_maximum_likelihood_by_adam(case):
         return -jnp.sum(log_probs * demonstrations.token_mask) / jnp.sum(demonstrations.token_mask)
 
     opt_state = sft_optimizer(config).init(case.params)
-    (params, _), metrics = learner.sft_update(MODEL, config, case.params, opt_state, demonstrations)
-    before, gradient = jax.value_and_grad(negative_log_likelihood)(case.params)
+    update = jax.jit(lambda p, s: learner.sft_update(MODEL, config, p, s, demonstrations))
+    (params, _), metrics = update(case.params, opt_state)
+    likelihood = jax.jit(jax.value_and_grad(negative_log_likelihood))
+    before, gradient = likelihood(case.params)
     leaves = jax.tree.leaves(gradient)
     np.testing.assert_allclose(metrics["loss"], before, rtol=1e-6)
-    squared = sum(float(jnp.sum(g**2)) for g in leaves)
+    squared = sum(np.sum(np.square(g)) for g in leaves)
     np.testing.assert_allclose(metrics["gradient_norm"], squared**0.5, rtol=1e-4)
-    drop = float(before - negative_log_likelihood(params))
-    np.testing.assert_allclose(drop, 1e-4 * sum(float(jnp.sum(jnp.abs(g))) for g in leaves), rtol=0.05)  # fmt: skip
+    drop = float(before - likelihood(params)[0])
+    np.testing.assert_allclose(drop, 1e-4 * sum(np.sum(np.abs(g)) for g in leaves), rtol=0.05)
 
 
 def test_sgd_with_momentum_adds_up_its_gradients():
@@ -309,7 +323,7 @@ def test_behavior_params_lag_by_staleness_steps(case, lag):
     members = advantages.members_of([("dr_grpo", {})])
     hyper = learner.hyperparameters(config, members)
     # The parameters are replaced by the number of the step: nothing else need be computed.
-    numbers = [jax.tree.map(lambda p, t=t: jnp.full_like(p, t), case.params) for t in range(8)]
+    numbers = [jax.tree.map(lambda p, t=t: np.full_like(p, t), case.params) for t in range(8)]
     state = learner.init_state(MODEL, config, members, hyper, numbers[0])
     used = []
     for t in range(7):
@@ -322,7 +336,7 @@ def test_behavior_params_lag_by_staleness_steps(case, lag):
 @pytest.fixture(scope="module", name="lagging")
 def lagging_fixture(case):
     config = settings(learner__staleness=2, learner__equalize_mass=True)
-    return learn(case, config, "power", {"alpha": 2.0}.items())
+    return learn(case, config, [("power", {"alpha": 2.0})])[0]
 
 
 def test_a_step_remembers_the_policy_before_it(case, lagging):

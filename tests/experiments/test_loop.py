@@ -4,25 +4,29 @@ from contextlib import closing
 
 import pytest
 
+from experiments.experiment import build_experiment
 from experiments.loop import Paused, RunWriter
 from experiments.metric_writer import Silent
 from experiments.train import train
 
 
-@pytest.mark.parametrize(("start", "steps", "traces"), [(2, 2, 1), (1, 0, 0), (100, 2, 0)])
-def test_profile_traces_the_steps_in_its_window(tiny, tmp_path, start, steps, traces):
+def test_profile_traces_the_steps_in_its_window(tiny, tmp_path):
     tiny.warm_start.steps = 0
-    tiny.profile.start, tiny.profile.steps = start, steps
-    train(tiny, tmp_path, progress=Silent())
-    assert len(list(tmp_path.glob("profile/plugins/profile/*/*.xplane.pb"))) == traces
+    tiny.evaluation.every = tiny.checkpoint.every = tiny.steps
+    experiment = build_experiment(tiny)
+    for tiny.profile.start, tiny.profile.steps, traces in ((2, 2, 1), (1, 0, 0), (100, 2, 0)):
+        workdir = tmp_path / str(tiny.profile.start)
+        train(tiny, workdir, progress=Silent(), experiment=experiment)
+        assert len(list(workdir.glob("profile/plugins/profile/*/*.xplane.pb"))) == traces
 
 
-def test_train_in_parts_ends_with_the_same_bits(tiny, tmp_path):
-    tiny.warm_start.workdir = str(tmp_path / "warm_start")
-    whole = train(tiny, tmp_path / "whole", progress=Silent())
+def test_train_in_parts_ends_with_the_same_bits(tiny, warm, tmp_path):
+    tiny.warm_start.workdir = warm
+    same = {"progress": Silent(), "experiment": build_experiment(tiny)}
+    whole = train(tiny, tmp_path / "whole", **same)
     with pytest.raises(Paused, match="paused at step 2 of 4; checkpoint written"):
-        train(tiny, tmp_path / "parts", progress=Silent(), most_steps=1)  # two steps a call
-    parts = train(tiny, tmp_path / "parts", progress=Silent(), most_steps=2)
+        train(tiny, tmp_path / "parts", **same, most_steps=1)  # two steps a call
+    parts = train(tiny, tmp_path / "parts", **same, most_steps=2)
     assert parts["params_sha256"] == whole["params_sha256"]
 
 

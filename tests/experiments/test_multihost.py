@@ -65,10 +65,11 @@ def started_fixture(command):
 
 
 @pytest.fixture(scope="module", name="single")
-def single_fixture(tmp_path_factory):
-    """One process with two devices, and its warm start."""
+def single_fixture(warm, tmp_path_factory):
+    """(config, workdir) of one process with two devices."""
     workdir = tmp_path_factory.mktemp("single")
     config = tiny_config()
+    config.warm_start.workdir = warm
     config.update_from_flattened_dict(SETTINGS)
     train(config, workdir, progress=Silent())
     return config, workdir
@@ -86,7 +87,7 @@ def test_two_processes_equal_one_through_a_kill(started, single, tmp_path):
                 "experiments.run",
                 "--config=tests/experiments/tiny_config.py",
                 f"--workdir={tmp_path}",
-                f"--config.warm_start.workdir={alone / 'warm_start'}",
+                f"--config.warm_start.workdir={config.warm_start.workdir}",
                 "--noreport",
                 *flags,
                 f"--coordinator=localhost:{port}",

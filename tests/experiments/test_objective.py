@@ -1,5 +1,7 @@
 """Every loss, KL estimator and coefficient through a whole train step, against float64 NumPy."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,11 +10,12 @@ import pytest
 from experiments import advantages, learner, objective
 from experiments.compilation import compiler_options
 from experiments.config import ConfigError
-from experiments.jobs import program_key
+from experiments.experiment import build_experiment
+from experiments.jobs import program_key, run_configs
 from experiments.metric_writer import Silent, read_lines
 from experiments.models import transformer
-from experiments.sweep import run_sweep
 from experiments.train import train
+from experiments.warm_start import warm_start
 from tests.experiments.models import numpy_transformer
 from tests.experiments.test_learner import MODEL, RATE, G, P, T, case_fixture, settings
 
@@ -159,30 +162,44 @@ def step(case, config, reference=None, steps=1):
     return (state, *seen)
 
 
+class Tables(NamedTuple):
+    """In float64: the log π and entropies of the start and of it moved, and the log π_ref."""
+
+    reference: dict
+    direction: dict
+    start: np.ndarray
+    ref: np.ndarray
+    ahead: tuple[np.ndarray, np.ndarray]
+    behind: tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="module", name="tables")
+def tables_fixture(stale):
+    """Of a reference and of one direction to move along, by 1e-5 either way."""
+    init = jax.jit(transformer.init_params, static_argnums=0)
+    reference, rng = init(MODEL, jax.random.key(5)), np.random.default_rng(1)
+    direction = jax.tree.map(lambda x: rng.normal(size=x.shape), stale.params)
+
+    def moved(by):
+        params = jax.tree.map(lambda x, d: np.float64(x) + by * d, stale.params, direction)
+        return log_probs_and_entropies(params, stale)
+
+    start, ref = (log_probs_and_entropies(p, stale)[0] for p in (stale.params, reference))
+    return Tables(reference, direction, start, ref, moved(1e-5), moved(-1e-5))
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_update_is_the_gradient_of_its_formula(stale, name):
+def test_update_is_the_gradient_of_its_formula(stale, tables, name):
     """The derivative along one direction, by central differences in float64."""
     changes, formula = CASES[name]
-    reference = transformer.init_params(MODEL, jax.random.key(5))
+    reference, direction, start, ref, *moved = tables
     state, metrics = step(stale, changed(changes), reference)
     rewards = np.asarray(stale.rewards, np.float64)
     a = (rewards - rewards.mean(axis=1, keepdims=True))[..., None]
     mask = np.asarray(stale.rollouts.token_mask, np.float64)
-    start, ref = (log_probs_and_entropies(p, stale)[0] for p in (stale.params, reference))
     mu = np.asarray(stale.rollouts.log_probs, np.float64)
-
-    def value(params):
-        return np.sum(formula(*log_probs_and_entropies(params, stale), start, mu, ref, a, mask))
-
-    rng = np.random.default_rng(1)
-    direction = jax.tree.map(lambda x: rng.normal(size=x.shape), stale.params)
-
-    def shifted(by):
-        return jax.tree.map(
-            lambda x, d: np.asarray(x, np.float64) + by * d, stale.params, direction
-        )
-
-    derivative = (value(shifted(1e-5)) - value(shifted(-1e-5))) / 2e-5 / (P * G)
+    ahead, behind = (np.sum(formula(*table, start, mu, ref, a, mask)) for table in moved)
+    derivative = (ahead - behind) / 2e-5 / (P * G)
     moved = jax.tree.map(
         lambda new, old: (np.asarray(old, np.float64) - np.asarray(new, np.float64)) / RATE,
         state.params,
@@ -317,22 +334,25 @@ def test_numbers_of_the_objective_share_a_program():
     assert len({key({}), key(cispo), key(cispo | {"loss.kwargs": {"high": 0.3}}), key(kl)}) == 4
 
 
-def test_a_run_with_every_term_resumes_to_the_same_bits(tiny, tmp_path):
+def test_a_run_with_every_term_resumes_to_the_same_bits(tiny, warm, tmp_path):
     """KL with a refreshed reference, controllers, importance weights and a lag, cut in the middle."""
     tiny.learner.staleness, tiny.learner.importance_cap = 1, 2.0
     tiny.learner.kl.coefficient, tiny.learner.kl.refresh_every = 0.1, 3
     tiny.learner.kl.schedule = {"name": "adaptive_kl", "kwargs": {"target": 0.001}}
     tiny.learner.entropy.coefficient = 1.0
     tiny.learner.entropy.schedule = {"name": "pi_controller", "kwargs": {"target_fraction": 0.9}}
-    tiny.warm_start.workdir = str(tmp_path / "warm_start")
-    whole = train(tiny, tmp_path / "whole", progress=Silent())
+    tiny.warm_start.workdir = warm
+    experiment = build_experiment(tiny)
+
+    def digest_of(config, name):
+        result = train(config, tmp_path / name, progress=Silent(), experiment=experiment)
+        return result["params_sha256"]
+
+    whole = digest_of(tiny, "whole")
     first = tiny.copy_and_resolve_references()
     first.steps = 2
-    train(first, tmp_path / "cut", progress=Silent())
-    assert (
-        train(tiny, tmp_path / "cut", progress=Silent())["params_sha256"]
-        == (whole["params_sha256"])
-    )
+    digest_of(first, "cut")
+    assert digest_of(tiny, "cut") == whole
     lines = [
         [x for x in read_lines(tmp_path / w / "metrics.jsonl") if "reward" in x]
         for w in ("whole", "cut")
@@ -344,11 +364,10 @@ def test_a_run_with_every_term_resumes_to_the_same_bits(tiny, tmp_path):
     assert len({line["kl_coefficient"] for line in lines[0]}) == 4
 
 
-def test_numbers_of_the_objective_in_one_vmapped_program(tiny, tmp_path):
+def test_numbers_of_the_objective_in_one_vmapped_program(tiny, warm, tmp_path):
     """Two runs that differ in three numbers, together and one after the other."""
-    tiny.mesh.data, tiny.steps, tiny.evaluation.every, tiny.checkpoint.every = 1, 2, 2, 2
     tiny.learner.loss = {"name": "cispo", "kwargs": {"high": 0.2}}
-    tiny.learner.epochs = 2
+    tiny.learner.epochs, tiny.warm_start.workdir = 2, warm
     runs = {
         name: {
             "learner.loss": {"name": "cispo", "kwargs": {"high": high}},
@@ -357,17 +376,16 @@ def test_numbers_of_the_objective_in_one_vmapped_program(tiny, tmp_path):
         }
         for name, high, kl, entropy in (("a", 0.2, 0.5, 0.01), ("b", 0.01, 0.1, 0.1))
     }
-    found = {}
-    for mode in ("vmap", "serial"):
-        tiny.sweep.mode = mode
-        run_sweep(tiny, runs, tmp_path / mode)
-        found[mode] = [
-            [x for x in read_lines(tmp_path / mode / "runs" / r / "metrics.jsonl") if "loss" in x]
-            for r in runs
-        ]
-    for together, alone in zip(*found.values(), strict=True):
-        for a, b in zip(together, alone, strict=True):
-            for metric in ("loss", "gradient_norm", "kl", "kl_coefficient", "entropy"):
-                np.testing.assert_allclose(a[metric], b[metric], rtol=1e-3, atol=1e-6)
-    first, second = (lines[0] for lines in found["vmap"])
-    assert first["loss"] != second["loss"]
+    configs = run_configs(tiny, runs, tmp_path).values()
+    experiment = build_experiment(next(iter(configs)))
+    rl, task = experiment.rl, experiment.task
+    params = jax.device_get(warm_start(experiment, warm, Silent()))
+    hypers = [learner.hyperparameters(config, experiment.methods) for config in configs]
+    alone = [rl.train_steps(rl.init(hyper, params), task, hyper, 2)[1] for hyper in hypers]
+    states = jax.tree.map(lambda *x: jnp.stack(x), *(rl.init(hyper, params) for hyper in hypers))
+    hyper = jax.tree.map(lambda *x: np.stack(x), *hypers)
+    together = rl.train_steps_vmapped(states, task, hyper, 2)[1]
+    for metric in ("loss", "gradient_norm", "kl", "kl_coefficient", "entropy"):
+        expected = np.stack([metrics[metric] for metrics in alone])
+        np.testing.assert_allclose(together[metric], expected, rtol=1e-3, atol=1e-6)
+    assert np.all(together["loss"][0] != together["loss"][1])

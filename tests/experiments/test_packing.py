@@ -1,27 +1,30 @@
 """Packed rows against the padded computation, and their layout read back token by token."""
 
+import functools
+from collections import namedtuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from experiments import packing, scoring
+from experiments import objective, packing, scoring
 from experiments.config import ConfigError, default_config
 from experiments.experiment import build_experiment
 from experiments.gradients import Batch
 from experiments.learner import hyperparameters
 from experiments.models import transformer
 from experiments.models.config import ModelConfig
-from experiments.rollout import log_probs_and_entropies
+from experiments.rollout import Rollouts, log_probs_and_entropies
+from experiments.step_functions import parameter_shardings
 from experiments.validation import validate
 from tests.experiments import test_learner, test_objective, test_policy, test_sharding
 from tests.experiments.test_learner import case_fixture
 from tests.experiments.test_objective import CASES, stale_fixture
-from tests.experiments.test_sharding import params_fixture
 
-__all__ = ["case_fixture", "params_fixture", "stale_fixture"]
+__all__ = ["case_fixture", "stale_fixture"]
 
 MODEL = test_learner.MODEL
 S, T = 4, 9
@@ -50,6 +53,10 @@ def lengths_of(prompts, group, longest=T):
     return st.lists(row, min_size=prompts, max_size=prompts)
 
 
+# A Case of test_learner, with rollouts whose reward is unknown.
+KnownCase = namedtuple("KnownCase", [*test_learner.Case._fields, "known"])
+
+
 def sizes_of(batch, rows=1, model=MODEL):
     (prompts, prompt), (_, group, completion) = batch.prompts.shape, batch.mask.shape
     sizes = packing.packed_sizes(
@@ -58,11 +65,23 @@ def sizes_of(batch, rows=1, model=MODEL):
     return sizes._replace(rows=rows)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _pack(sizes, batch, counts):
+    packed = packing.pack(sizes, batch, counts)
+    most = -(-batch.advantages.size // sizes.rows)
+    return packed.used, packed.chunks, jax.vmap(packed.take)(jnp.arange(most)).rows
+
+
+def pack(sizes, batch, counts=None):
+    """Returns (rows used, chunks, the Rows of all chunks [chunk, row]), in NumPy."""
+    return jax.device_get(_pack(sizes, batch, counts))
+
+
 def read_back(batch, rows):
     """Yields (item, prompt, completion) as the rows have them, and checks what a token sees."""
     for r in range(len(rows.tokens)):
-        tokens, positions, prompt, completion = (np.asarray(x[r]) for x in rows[:4])
-        for m, item in enumerate(np.asarray(rows.items[r])):
+        tokens, positions, prompt, completion = (x[r] for x in rows[:4])
+        for m, item in enumerate(rows.items[r]):
             if item == batch.advantages.size:
                 continue
             of_prompt = np.flatnonzero(
@@ -74,9 +93,9 @@ def read_back(batch, rows):
             assert positions[[*of_prompt, *fed]].tolist() == list(range(len(of_prompt) + len(fed)))
             first = int(rows.first[r, m])
             count = len(fed) + 1
-            source = np.asarray(rows.source[r])[first : first + count]
+            source = rows.source[r, first : first + count]
             assert source.tolist() == [of_prompt[-1], *fed]
-            target = np.asarray(rows.target[r])[first : first + count]
+            target = rows.target[r, first : first + count]
             assert target[:-1].tolist() == tokens[fed].tolist()
             yield int(item), tokens[of_prompt].tolist(), target.tolist()
 
@@ -86,14 +105,14 @@ def read_back(batch, rows):
 def test_pack_holds_every_completion_once(lengths):
     batch = random_batch(lengths)
     sizes = sizes_of(batch)
-    packed = packing.pack(sizes, batch)
+    _, chunks, rows = pack(sizes, batch)
     found = {}
-    for index in range(int(packed.chunks)):
-        chunk = packed.take(index)
-        for item, prompt, completion in read_back(batch, chunk.rows):
+    for index in range(chunks):
+        chunk = jax.tree.map(lambda x, i=index: x[i], rows)
+        for item, prompt, completion in read_back(batch, chunk):
             assert item not in found
             found[item] = prompt, completion
-        used = np.sum(np.asarray(chunk.rows.prompt) > 0, axis=1)
+        used = np.sum(chunk.prompt > 0, axis=1)
         assert np.all((used > 0) & (used <= sizes.width))
     flat = np.ravel(lengths)
     assert sorted(found) == np.flatnonzero(flat).tolist()
@@ -109,15 +128,14 @@ def test_pack_by_hand():
     """Width 16: 8 + 4 and 7 + 4 tokens do not fit beside each other, 2 + 4 do beside neither."""
     batch = random_batch([[9], [8], [3], [1]])._replace(length=jnp.full(4, 4, jnp.int32))
     sizes = packing.Sizes(rows=2, width=16, predicted=12, completions=4)
-    packed = packing.pack(sizes, batch)
-    assert (int(packed.used), int(packed.chunks)) == (3, 2)
-    items = [np.asarray(packed.take(i).rows.items).tolist() for i in range(2)]
-    assert items == [[[0, 3, 4, 4], [1, 4, 4, 4]], [[2, 4, 4, 4], [4, 4, 4, 4]]]
+    used, chunks, rows = pack(sizes, batch)
+    assert (used, chunks) == (3, 2)
+    assert rows.items.tolist() == [[[0, 3, 4, 4], [1, 4, 4, 4]], [[2, 4, 4, 4], [4, 4, 4, 4]]]
     # Two completions of one prompt share it: 4 + 4 + 5 tokens in the one row.
     batch = random_batch([[5, 6]])._replace(length=jnp.full(1, 4, jnp.int32))
-    rows = packing.pack(sizes._replace(rows=1), batch).take(0).rows
-    assert rows.items.tolist() == [[1, 0, 2, 2]]
-    assert rows.completion.tolist() == [[0] * 4 + [1] * 5 + [2] * 4 + [0] * 3]
+    _, _, rows = pack(sizes._replace(rows=1), batch)
+    assert rows.items[0].tolist() == [[1, 0, 2, 2]]
+    assert rows.completion[0].tolist() == [[0] * 4 + [1] * 5 + [2] * 4 + [0] * 3]
 
 
 def weighted(log_probs, entropies, batch):
@@ -129,7 +147,7 @@ def weighted(log_probs, entropies, batch):
 
 @pytest.fixture(scope="module", name="gradients")
 def gradients_fixture():
-    """By group size: batch -> (padded, packed), each (value, gradient)."""
+    """batch -> (padded, packed), each (value, gradient)."""
     params = transformer.init_params(MODEL, jax.random.key(0))
 
     def padded(params, batch):
@@ -160,87 +178,106 @@ def assert_same(one, other):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * max(1, np.abs(a).max()))
 
 
-@pytest.mark.parametrize("shape", [(6, 1), (2, 8)])
-@pytest.mark.parametrize("kind", ["equal", "straggler", "nothing"])
-def test_packed_gradient_of_extreme_lengths(gradients, shape, kind):
-    lengths = np.full(shape, {"equal": T, "straggler": 1, "nothing": 0}[kind])
-    if kind == "straggler":
-        lengths[1, 0] = T
-    assert_same(*gradients(random_batch(lengths)))
-
-
 @settings(max_examples=25, deadline=None)
-@given(
-    st.sampled_from([(6, 1), (2, 8)]).flatmap(lambda shape: lengths_of(*shape)), st.integers(0, 99)
-)
+@example([[T] * 6] * 2, 0)
+@example([[1] * 6, [T] + [1] * 5], 0)
+@example([[0] * 6] * 2, 0)
+@given(lengths_of(2, 6), st.integers(0, 99))
 def test_packed_gradient_equals_padded(gradients, lengths, seed):
     assert_same(*gradients(random_batch(lengths, seed)))
 
 
 def test_packed_batches_under_vmap(gradients):
     """As in a sweep: the loop over chunks goes on until the last run is done."""
-    batches = [random_batch(lengths) for lengths in ([[1], [0], [2]], [[9], [9], [9]])]
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
-    _, together = jax.vmap(gradients)(stacked)
+    batches = [random_batch(x) for x in ([[1, 0, 2, 1, 0, 0], [0, 0, 1, 0, 0, 1]], [[9] * 6] * 2)]
+    stacked = jax.tree.map(lambda *x: np.stack(x), *batches)
+    together = jax.jit(jax.vmap(lambda batch: gradients(batch)[1]))(stacked)
     for index, batch in enumerate(batches):
         assert_same(gradients(batch)[1], jax.tree.map(lambda x, i=index: x[i], together))
 
 
-# Those with terms of their own; the others take as long and differ in a token loss alone.
-_QUICK = ("sequence_surrogate", "importance")
+def test_packed_losses_equal_padded():
+    """Every loss, reduction and term of the objective, and its gradient in log-probs and entropies.
+
+    Summed over the chunks; the gradient of these in the parameters is tested above.
+    """
+    batch = random_batch([[9, 1, 4, 0], [3, 5, 5, 2]])
+    rng = np.random.default_rng(1)
+    batch = batch._replace(
+        importance=np.float32(rng.uniform(size=batch.mask.shape)),
+        reference_log_probs=np.float32(rng.normal(size=batch.mask.shape)),
+    )
+    changes = [case for case, _ in CASES.values()]
+    changes += [{"reduction": reduction} for reduction in objective.REDUCTIONS]
+    configs = [test_objective.changed(change) for change in changes]
+    terms = objective.Coefficients(kl=0.7, entropy=0.3)
+    found = np.float32(rng.normal(size=(2, *batch.mask.shape)))  # log-probs and entropies
+
+    def losses(batch, found):
+        def loss(config):
+            traced = objective.traced_arguments(config)
+            return objective.batch_loss(config, traced, terms, batch, *found)[0]
+
+        return jnp.stack([loss(config) for config in configs])
+
+    def padded(found, batch):
+        return losses(batch, found)
+
+    def by_chunks(found, batch):
+        packed = packing.pack(sizes_of(batch), batch)
+
+        def chunk_losses(index):
+            chunk = packed.take(index)
+            flat = found.reshape(2, -1, T)
+            return losses(chunk.batch, flat.at[:, chunk.rows.items].get(mode="fill", fill_value=0))
+
+        # Chunks from `packed.chunks` on hold nothing.
+        return jnp.sum(jax.lax.map(chunk_losses, jnp.arange(batch.advantages.size)), axis=0)
+
+    @jax.jit
+    def both(found, batch):
+        return [(f(found, batch), jax.jacrev(f)(found, batch)) for f in (padded, by_chunks)]
+
+    assert_same(*both(found, batch))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name in _QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
-)
+# A batch with a flat group, which takes no rows, in two epochs of two minibatches; and all terms
+# that compare with other policies, on a batch in which every group counts.
+UPDATES = {
+    "minibatches": {
+        "loss.name": "sequence_surrogate",
+        "loss.kwargs": {"low": 0.05, "high": 0.06},
+        "reduction": "sequence_mean",
+        "epochs": 2,
+        "minibatches": 2,
+    },
+    "terms": {
+        "importance_cap": test_objective.CAP,
+        "reduction": "token_mean",
+        "kl.coefficient": 0.7,
+        "entropy.coefficient": 0.3,
+    },
+}
+
+
+@pytest.mark.parametrize("name", UPDATES)
 def test_packed_update_equals_padded(stale, name):
-    """Every loss, with KL, entropy and importance, on batches without and with flat groups."""
-    changes = {k: v for k, v in CASES[name][0].items() if k != "microbatches"}
+    """By the policy update and its metrics, where the rewards of some rollouts are unknown."""
+    changes = UPDATES[name]
     reference = transformer.init_params(MODEL, jax.random.key(5))
+    known = np.random.default_rng(3).uniform(size=stale.rewards.shape) < 0.8
+    case = KnownCase(*stale, known)
     # With one prompt in each microbatch both leave out the same groups.
+    parts = test_learner.P // changes.get("minibatches", 1)
     padded, expected = test_objective.step(
-        stale, test_objective.changed(changes | {"microbatches": test_learner.P}), reference
+        case, test_objective.changed(changes | {"microbatches": parts}), reference
     )
     packed, metrics = test_objective.step(
-        stale, test_objective.changed(changes | {"packed_tokens": 16}), reference
+        case, test_objective.changed(changes | {"packed_tokens": 16}), reference
     )
     assert_same(padded.params, packed.params)
     for metric, value in expected.items():
         np.testing.assert_allclose(metrics[metric], value, rtol=1e-4, atol=1e-6, err_msg=metric)
-
-
-@pytest.mark.parametrize(
-    "reduction",
-    [
-        "token_mean",
-        "sequence_mean",
-        *(
-            pytest.param(r, marks=pytest.mark.slow)
-            for r in ("sequence_sum", "constant_length_mean")
-        ),
-    ],
-)
-def test_packed_reductions_and_minibatches(stale, reduction):
-    changes = {"reduction": reduction, "epochs": 2, "minibatches": 2, "clip_low": 0.1}
-    padded, expected = test_objective.step(
-        stale, test_objective.changed(changes | {"microbatches": 2})
-    )
-    packed, metrics = test_objective.step(
-        stale, test_objective.changed(changes | {"packed_tokens": 40})
-    )
-    assert_same(padded.params, packed.params)
-    for metric in ("loss", "gradient_norm", "clip_fraction", "mismatch/mean_log_ratio"):
-        np.testing.assert_allclose(metrics[metric], expected[metric], rtol=1e-4, err_msg=metric)
-
-
-def test_packed_update_with_unknown_rewards(stale):
-    known = np.random.default_rng(3).uniform(size=(test_learner.P, test_learner.G)) < 0.6
-    outcomes = [
-        test_learner.learn(stale, test_learner.settings(**change), known=jnp.asarray(known))
-        for change in ({"learner__packed_tokens": 16}, {"learner__microbatches": test_learner.P})
-    ]
-    assert_same(*(state.params for state, _ in outcomes))
 
 
 def test_packed_update_of_adapters():
@@ -259,35 +296,22 @@ def test_packed_update_of_adapters():
 def test_groups_without_a_gradient_take_no_rows():
     batch = random_batch([[9, 9], [5, 1], [9, 9], [3, 2]])
     counts = jnp.array([False, True, False, True])
-    packed = packing.pack(sizes_of(batch), batch, counts)
-    few = jax.tree.map(lambda x: x[counts], batch)
-    assert int(packed.used) == int(packing.pack(sizes_of(few), few).used)
-    items = np.concatenate([np.ravel(packed.take(i).rows.items) for i in range(int(packed.chunks))])
+    used, chunks, rows = pack(sizes_of(batch), batch, counts)
+    assert used == pack(sizes_of(batch), random_batch([[0, 0], [5, 1], [0, 0], [3, 2]]))[0]
+    items = np.ravel(rows.items[:chunks])
     assert sorted(items[items < 8]) == [2, 3, 6, 7]
 
 
 SHAPES = {
     "tiny": ModelConfig(
-        vocab_size=64,
-        num_layers=4,
-        d_model=128,
-        num_heads=4,
-        num_kv_heads=4,
-        head_dim=32,
-        d_ff=512,
-        tied_head=True,
+        vocab_size=64, num_layers=4, d_model=128, num_heads=4, num_kv_heads=4, head_dim=32,
+        d_ff=512, tied_head=True,
     ),
     "smollm2": ModelConfig(
-        vocab_size=49152,
-        num_layers=30,
-        d_model=576,
-        num_heads=9,
-        num_kv_heads=3,
-        head_dim=64,
-        d_ff=1536,
-        tied_head=True,
+        vocab_size=49152, num_layers=30, d_model=576, num_heads=9, num_kv_heads=3, head_dim=64,
+        d_ff=1536, tied_head=True,
     ),
-}
+}  # fmt: skip
 
 
 def products(model, tokens, scores, predicted):
@@ -305,7 +329,7 @@ def packed_to_real(model, lengths, rows):
     batch = random_batch(lengths[:, None], prompt=prompt, completion=longest)
     batch = batch._replace(length=jnp.full(len(lengths), prompt, jnp.int32))
     sizes = sizes_of(batch, rows, model)
-    computed = int(packing.pack(sizes, batch).chunks) * rows
+    computed = int(pack(sizes, batch)[1]) * rows
     tile = -(-sizes.width // transformer.TILES)
     tiles = [(s, min(s + tile, sizes.width)) for s in range(0, sizes.width, tile)]
     scores = sum((end - start) * end for start, end in tiles)
@@ -340,30 +364,43 @@ def test_wider_rows_for_groups_with_long_prompts():
     assert width(32, 1, packed_tokens=2**31 - 1).rows == 32  # as many as there are completions
 
 
-@pytest.mark.parametrize(
-    "mesh",
-    [
-        pytest.param({"data": 4, "fsdp": 2}, marks=pytest.mark.slow),
-        {"data": 2, "fsdp": 2, "tensor": 2},
-    ],
-)
-def test_packed_rows_over_eight_devices(params, mesh):
-    outcomes = []
-    for sizes, packed_tokens in (({"data": 1}, 0), (mesh, 256)):
-        config = test_sharding.divisible_config()
-        config.optimizer.name, config.optimizer.learning_rate = "sgd", 0.1
-        config.mesh.update(sizes)
-        config.learner.packed_tokens = packed_tokens
-        config.learner.kl.measured = True
-        experiment = build_experiment(config)
-        shardings = test_sharding.parameter_shardings(experiment.model, experiment.mesh)
-        hyper = hyperparameters(config, experiment.methods)
-        state = experiment.rl.init(hyper, jax.device_put(params, shardings))
-        state, metrics = experiment.rl.train_steps(state, experiment.task, hyper, 2)
-        outcomes.append(jax.device_get((state.params, metrics)))
-    (after, metrics), (packed_after, packed_metrics) = outcomes
-    for before, a, b in zip(*map(jax.tree.leaves, (params, after, packed_after)), strict=True):
-        np.testing.assert_allclose((a - before) / 0.1, (b - before) / 0.1, atol=2e-5)
+def outcome_of_update(mesh, packed_tokens):
+    """(gradient, metrics) of a step of SGD on random rollouts and rewards."""
+    config = test_sharding.divisible_config()
+    config.optimizer.name, config.optimizer.learning_rate = "sgd", 0.1
+    config.mesh.update(mesh)
+    config.learner.packed_tokens = packed_tokens
+    config.learner.kl.measured = True
+    experiment = build_experiment(config)
+    params = jax.device_get(transformer.init_params(experiment.model, jax.random.key(0)))
+    shardings = parameter_shardings(experiment.model, experiment.mesh)
+    hyper = hyperparameters(config, experiment.methods)
+    state = experiment.rl.init(hyper, jax.device_put(params, shardings))
+    prompts = experiment.task.train_prompts(0, 0, config.prompts)._replace(verifier_inputs=())
+    rng = np.random.default_rng(0)
+    shape = config.prompts, config.group_size, experiment.task.max_completion
+    mask = np.float32(np.arange(shape[2]) < rng.integers(1, shape[2] + 1, shape[:2])[..., None])
+    log_probs = np.float32(rng.uniform(-4, -2, shape)) * mask
+    tokens = rng.integers(0, experiment.model.vocab_size, shape, np.int32)
+    rewards = rng.integers(0, 2, shape[:2]).astype(np.float32)
+    rollouts = Rollouts(tokens, mask, log_probs, mask)
+    state, metrics = experiment.rl.update(state, hyper, prompts, rollouts, rewards)
+    moved = jax.tree.map(lambda a, b: (np.asarray(a) - b) / 0.1, state.params, params)
+    return moved, jax.device_get(metrics)
+
+
+@pytest.fixture(scope="module", name="on_one_device")
+def on_one_device_fixture():
+    moved, metrics = outcome_of_update({"data": 1}, 0)
+    assert metrics["gradient_norm"] > 0
+    return moved, metrics
+
+
+@pytest.mark.parametrize("mesh", [{"data": 4, "fsdp": 2}, {"data": 2, "fsdp": 2, "tensor": 2}])
+def test_packed_rows_over_eight_devices(on_one_device, mesh):
+    (moved, metrics), (packed_moved, packed_metrics) = on_one_device, outcome_of_update(mesh, 256)
+    for a, b in zip(*map(jax.tree.leaves, (moved, packed_moved)), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
     for name in ("loss", "gradient_norm", "kl"):
         np.testing.assert_allclose(metrics[name], packed_metrics[name], rtol=2e-4, atol=1e-5)
 

@@ -13,7 +13,7 @@ from experiments import advantages, learner, policy
 from experiments.checkpoints import Checkpoints, tree_sha256
 from experiments.config import ConfigError, default_config
 from experiments.evaluation import evaluation_metrics, restore_params, restore_trained
-from experiments.experiment import abstract_checkpoint, build_experiment
+from experiments.experiment import abstract_checkpoint, build_experiment, with_config
 from experiments.export import export
 from experiments.learner import hyperparameters
 from experiments.metric_writer import Silent, read_lines
@@ -26,7 +26,6 @@ from experiments.step_functions import parameter_shardings
 from experiments.sweep import run_sweep
 from experiments.tasks.base import Prompts
 from experiments.train import train
-from experiments.warm_start import warm_start
 from experiments.workdir import claim
 from tests.experiments.models.test_lora import random_adapters
 from tests.experiments.test_sharding import divisible_config
@@ -47,8 +46,6 @@ def lora_config(**changes):
     config.lora.rank, config.lora.alpha = RANK, ALPHA
     config.optimizer.learning_rate = 3e-2
     config.advantage.name = "grpo"
-    config.warm_start.steps = 120
-    config.checkpoint.every = 4
     for field, value in changes.items():
         *sections, name = field.split("__")
         part = config
@@ -63,25 +60,32 @@ def lines_of(workdir):
     return [{k: v for k, v in line.items() if k not in TIMING} for line in lines]
 
 
-def run(config, workdir):
-    result = train(config, workdir, progress=Silent(), experiment=build_experiment(config))
+def run(config, workdir, experiment=None):
+    experiment = experiment or build_experiment(config)
+    result = train(config, workdir, progress=Silent(), experiment=experiment)
     return result["params_sha256"], lines_of(workdir)
 
 
-@pytest.fixture(scope="module", name="start")
-def start_fixture(tmp_path_factory):
-    """A finished warm start, whose policy solves some prompts."""
-    workdir = tmp_path_factory.mktemp("start")
-    warm_start(build_experiment(lora_config()), workdir, Silent())
-    return workdir
+def resumed(config, workdir, experiment):
+    """The outcome of a run that was cut off after two steps."""
+    first = config.copy_and_resolve_references()
+    first.steps = 2
+    run(first, workdir, experiment)
+    (workdir / "result.json").unlink()
+    return run(config, workdir, experiment)
 
 
 @pytest.fixture(scope="module", name="finished")
-def finished_fixture(start, tmp_path_factory):
-    """(workdir, config, (params_sha256, lines)) of a whole run."""
+def finished_fixture(warm, tmp_path_factory):
+    """(workdir, experiment, (params_sha256, lines)) of a whole run."""
     workdir = tmp_path_factory.mktemp("finished")
-    config = lora_config(warm_start__workdir=str(start))
-    return workdir, config, run(config, workdir)
+    config = lora_config(warm_start__workdir=warm)
+    experiment = build_experiment(config)
+    return workdir, experiment, run(config, workdir, experiment)
+
+
+INIT = jax.jit(transformer.init_params, static_argnums=0)
+LOG_PROBS = jax.jit(completion_log_probs, static_argnums=0)
 
 
 def update(config, params, adapters=None):
@@ -100,7 +104,7 @@ def update(config, params, adapters=None):
     if adapters is not None:
         before = before._replace(params=adapters)
     policy_now = policy.join(config, before.params, before.base)
-    old = completion_log_probs(MODEL, policy_now, prompts.tokens, lengths, tokens) * mask
+    old = LOG_PROBS(MODEL, policy_now, prompts.tokens, lengths, tokens) * mask
     rollouts = Rollouts(tokens, mask, old, mask)
     step = jax.jit(
         lambda s: learner.policy_update(
@@ -110,33 +114,34 @@ def update(config, params, adapters=None):
     return before, step(before)[0]
 
 
-@pytest.mark.parametrize("microbatches", [1, 2])
-def test_policy_update_moves_adapters_by_the_chain_rule(microbatches):
+def test_policy_update_moves_adapters_by_the_chain_rule():
     """From the update of the merged weights W: ΔA = scale ΔW Bᵀ and ΔB = scale Aᵀ ΔW, of SGD."""
-    params = transformer.init_params(MODEL, jax.random.key(0))
+    params = INIT(MODEL, jax.random.key(0))
     adapters = random_adapters(params, RANK)
-    config = default_config()
-    config.lora.rank, config.lora.alpha = RANK, ALPHA
-    config.learner.microbatches = microbatches
-    before, after = update(config, params, jax.tree.map(jnp.asarray, adapters))
-    jax.tree.map(np.testing.assert_array_equal, after.base, params)
-    whole = default_config()
-    merged = lora.merge(lora.join(params, adapters, ALPHA / RANK))
-    start, end = update(whole, merged)
-    for name, adapter in adapters["layers"].items():
-        moved = np.float64(end.params["layers"][name]) - np.float64(start.params["layers"][name])
-        a, b = np.float64(adapter["a"]), np.float64(adapter["b"])
-        expected = {"a": moved @ np.swapaxes(b, 1, 2), "b": np.swapaxes(a, 1, 2) @ moved}
-        for part, value in expected.items():
-            found = after.params["layers"][name][part] - before.params["layers"][name][part]
-            np.testing.assert_allclose(
-                found, ALPHA / RANK * value, rtol=2e-3, atol=2e-3 * np.abs(found).max() + 1e-7
-            )
-        assert np.abs(moved).max() > 1e-3
+    merged = jax.jit(lambda p, a: lora.merge(lora.join(p, a, ALPHA / RANK)))(params, adapters)
+    start, end = update(default_config(), merged)
+    for microbatches in (1, 2):
+        config = default_config()
+        config.lora.rank, config.lora.alpha = RANK, ALPHA
+        config.learner.microbatches = microbatches
+        before, after = update(config, params, jax.tree.map(jnp.asarray, adapters))
+        jax.tree.map(np.testing.assert_array_equal, after.base, params)
+        for name, adapter in adapters["layers"].items():
+            moved = np.float64(end.params["layers"][name])
+            moved -= np.float64(start.params["layers"][name])
+            a, b = np.float64(adapter["a"]), np.float64(adapter["b"])
+            expected = {"a": moved @ np.swapaxes(b, 1, 2), "b": np.swapaxes(a, 1, 2) @ moved}
+            for part, value in expected.items():
+                found = np.asarray(after.params["layers"][name][part])
+                found = found - before.params["layers"][name][part]
+                np.testing.assert_allclose(
+                    found, ALPHA / RANK * value, rtol=2e-3, atol=2e-3 * np.abs(found).max() + 1e-7
+                )
+            assert np.abs(moved).max() > 1e-3
 
 
 def test_init_state_differs_by_seed_in_the_adapters_alone():
-    params = transformer.init_params(MODEL, jax.random.key(0))
+    params = INIT(MODEL, jax.random.key(0))
     states = []
     for seed in (0, 1):
         config = default_config()
@@ -152,12 +157,12 @@ def test_init_state_differs_by_seed_in_the_adapters_alone():
 
 def test_state_and_checkpoint_hold_adapters_alone(finished):
     """Counted by hand: rank (in + out) numbers for each of the seven linear maps."""
-    workdir, config, _ = finished
+    workdir, experiment, _ = finished
+    config = experiment.config
     width, kv, inner = 16, 8, 32
     pairs = [(width, width), (width, kv), (width, kv), (width, width)]
     pairs += [(width, inner), (width, inner), (inner, width)]
     numbers = RANK * sum(map(sum, pairs))
-    experiment = build_experiment(config)
     with closing(Checkpoints(workdir / "checkpoints", keep=2)) as checkpoints:
         _, saved = checkpoints.restore(abstract_checkpoint(experiment))
     assert sum(x.nbytes for x in jax.tree.leaves(saved.params)) == 4 * numbers
@@ -187,69 +192,65 @@ def test_train_learns_and_logs_no_head_rank(finished):
     assert json.loads((workdir / "result.json").read_text())["step"] == 4
 
 
+def test_resumed_run_has_the_same_bits(finished, tmp_path):
+    _, experiment, whole = finished
+    assert resumed(experiment.config, tmp_path, experiment) == whole
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"learner__staleness": 2},
-        {"learner__kl__coefficient": 0.1, "learner__kl__refresh_every": 3},
-    ],
-    ids=["plain", "staleness", "kl"],
-)
-def test_resumed_run_has_the_same_bits(start, tmp_path, changes):
-    config = lora_config(warm_start__workdir=str(start), **changes)
-    config.checkpoint.every = 2
+def test_resumed_run_with_a_lag_and_a_reference_has_the_same_bits(warm, tmp_path):
+    config = lora_config(
+        warm_start__workdir=warm, learner__staleness=2, learner__kl__coefficient=0.1,
+        learner__kl__refresh_every=3,
+    )  # fmt: skip
     config.steps = 6
-    whole = run(config, tmp_path / "whole")
-    config.steps = 2
-    run(config, tmp_path / "resumed")
-    (tmp_path / "resumed" / "result.json").unlink()
-    config.steps = 6
-    assert run(config, tmp_path / "resumed") == whole
+    experiment = build_experiment(config)
+    whole = run(config, tmp_path / "whole", experiment)
+    assert resumed(config, tmp_path / "resumed", experiment) == whole
     assert any(line.get("gradient_norm", 0) > 0 for line in whole[1])
 
 
-def test_resume_refuses_another_or_no_warm_start(start, finished, tmp_path):
-    workdir, config, _ = finished
-    lost = config.copy_and_resolve_references()
+def test_resume_refuses_another_or_no_warm_start(finished, tmp_path):
+    workdir, experiment, _ = finished
+    lost = experiment.config.copy_and_resolve_references()
     lost.warm_start.workdir = str(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"holds adapters alone; .*nowhere") as caught:
-        restore_params(build_experiment(lost), workdir)
+        restore_params(with_config(experiment, lost), workdir)
     assert "\n" not in str(caught.value)
-    other = config.copy_and_resolve_references()
+    other = experiment.config.copy_and_resolve_references()
     other.warm_start.seed = 5
     with pytest.raises(ConfigError, match=r"holds a run with another config \(warm_start\.seed"):
-        restore_params(build_experiment(other), workdir)
+        restore_params(with_config(experiment, other), workdir)
 
 
-def test_reference_at_the_start_is_the_policy(start, tmp_path):
-    config = lora_config(warm_start__workdir=str(start), learner__kl__measured=True)
+def test_reference_at_the_start_is_the_policy(warm, tmp_path):
+    config = lora_config(warm_start__workdir=warm, learner__kl__measured=True)
+    config.evaluation.every = config.steps
     _, lines = run(config, tmp_path)
     kl = [line["kl"] for line in lines if "kl" in line]
     assert kl[0] < 1e-10 < kl[-1]  # of the rounding of two programs, then of the steps between
 
 
 @pytest.mark.slow
-def test_reference_by_path_is_held_whole(tmp_path):
-    experiment = build_experiment(lora_config())
-    params = transformer.init_params(experiment.model, jax.random.key(3))
-    huggingface.save(tmp_path / "model", experiment.model, params)
+def test_reference_by_path_is_held_whole(finished, tmp_path):
+    model = finished[1].model
+    huggingface.save(tmp_path / "model", model, INIT(model, jax.random.key(3)))
     config = lora_config(learner__kl__measured=True, learner__kl__reference=str(tmp_path / "model"))
     config.learner.kl.refresh_every = 3
-    config.warm_start.steps = 0
+    config.warm_start.steps, config.evaluation.every = 0, config.steps
     _, lines = run(config, tmp_path / "run")
     kl = [line["kl"] for line in lines if "kl" in line]
     assert min(kl[:3]) > 1e-3 > kl[3]  # after 3 steps the policy itself is the reference
 
 
 @pytest.mark.slow
-def test_samplers_give_the_bits_of_lock_step(start, tmp_path):
+def test_samplers_give_the_bits_of_lock_step(tmp_path):
     results = []
     for samplers in (4, 0):
-        config = lora_config(warm_start__workdir=str(start), learner__staleness=1)
+        config = lora_config(learner__staleness=1)
         config.task.name, config.task.kwargs = "tests.experiments.letters_run.make", {}
-        config.steps, config.steps_per_call = 4, 1
+        config.steps = config.evaluation.every = 4
+        config.steps_per_call = 1
         config.warm_start.steps = 0
         config.mesh.data, config.mesh.samplers = 4, samplers
         results.append(run(config, tmp_path / str(samplers)))
@@ -257,8 +258,7 @@ def test_samplers_give_the_bits_of_lock_step(start, tmp_path):
 
 
 def test_restore_params_evaluates_as_the_run_did(finished):
-    workdir, config, (digest, lines) = finished
-    experiment = build_experiment(config)
+    workdir, experiment, (digest, lines) = finished
     step, adapters = restore_trained(experiment, workdir)
     assert tree_sha256(adapters) == digest
     step, params = restore_params(experiment, workdir)
@@ -269,8 +269,7 @@ def test_restore_params_evaluates_as_the_run_did(finished):
 
 
 def test_export_writes_merged_weights_or_adapters_and_base(finished, tmp_path):
-    workdir, config, _ = finished
-    experiment = build_experiment(config)
+    workdir, experiment, _ = finished
     _, adapters = restore_trained(experiment, workdir)
     _, merged = restore_params(experiment, workdir)
     export(workdir, tmp_path / "merged")
@@ -316,7 +315,7 @@ def test_eight_devices_equal_one():
         experiment = build_experiment(config)
         rl = experiment.rl
         hyper = hyperparameters(config, experiment.methods)
-        params = transformer.init_params(experiment.model, jax.random.key(0))
+        params = INIT(experiment.model, jax.random.key(0))
         adapters = random_adapters(params, RANK)
         state = rl.init(
             hyper, jax.device_put(params, parameter_shardings(experiment.model, experiment.mesh))
@@ -333,10 +332,9 @@ def test_eight_devices_equal_one():
 
 
 @pytest.mark.slow
-def test_vmapped_runs_equal_runs_alone(start, tmp_path):
+def test_vmapped_runs_equal_runs_alone(warm, tmp_path):
     """In two sessions, so that the second begins from checkpoints."""
-    config = lora_config(warm_start__workdir=str(start))
-    config.checkpoint.every = 2
+    config = lora_config(warm_start__workdir=warm)
     runs = {f"seed{seed}": {"seed": seed} for seed in (0, 1)}
     for mode, sessions in (("serial", (4,)), ("vmap", (2, 4))):
         config.sweep.mode = mode
@@ -351,6 +349,13 @@ def test_vmapped_runs_equal_runs_alone(start, tmp_path):
                 np.testing.assert_allclose(a.get(metric, 0), b.get(metric, 0), rtol=1e-3, atol=1e-5)
 
 
+def compiled_learn(experiment):
+    """The compiled train step; the rollout step, which a plan compiles too, is made trivial."""
+    sample = jax.jit(lambda state, prompts: prompts.length)
+    rl = experiment.rl._replace(sample=sample)
+    return plan.compile_steps(experiment._replace(rl=rl))["learn"]
+
+
 def test_update_holds_no_gradient_of_the_base():
     """The train step's own memory, by the compiler, beside the bytes of all weights."""
     temporary = {}
@@ -361,7 +366,7 @@ def test_update_holds_no_gradient_of_the_base():
         config.learner.head_rank, config.lora.rank = False, rank
         config.learner.microbatches = 2
         experiment = build_experiment(config)
-        compiled = plan.compile_steps(experiment)["learn"]
+        compiled = compiled_learn(experiment)
         temporary[rank] = compiled.temporary
         shapes = jax.tree.leaves(plan.parameter_shapes(experiment.model))
         weights = sum(4 * math.prod(x.shape) for x in shapes)
@@ -377,7 +382,7 @@ def test_plan_counts_the_base_and_the_adapters_of_one_device():
 
     config = planned_config("fsdp=4,tensor=2,lora.rank=16")
     experiment = plan.abstract_experiment(config, PLANNED)
-    compiled = plan.compile_steps(experiment)["learn"]
+    compiled = compiled_learn(experiment)
     state = plan.abstract_state(experiment, hyperparameters(config, experiment.methods))
     resident = flops.state_bytes(state)
     width, heads, kv, inner, layers = 64, 64, 32, 128, 3

@@ -1,5 +1,7 @@
 """Dynamic sampling against plain Python, and through whole runs."""
 
+from typing import NamedTuple
+
 import chex
 import jax
 import numpy as np
@@ -7,11 +9,14 @@ import pytest
 
 from experiments.advantages import check_shaped_rewards
 from experiments.config import ConfigError
-from experiments.experiment import build_experiment, initial_params
+from experiments.experiment import Experiment, build_experiment, initial_params
 from experiments.learner import hyperparameters
 from experiments.metric_writer import Silent, read_lines
 from experiments.resampling import is_flat, overlong_punishment, replace_flat
+from experiments.rollout import Rollouts
+from experiments.tasks.base import Prompts
 from experiments.train import train
+from tests.experiments.tiny_config import get_config
 
 
 def replaced_in_python(batch, rewards, more, more_rewards):
@@ -25,13 +30,16 @@ def replaced_in_python(batch, rewards, more, more_rewards):
     return batch, rewards
 
 
+REPLACE = jax.jit(replace_flat)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_replace_flat_equals_python(seed):
     rng = np.random.default_rng(seed)
     chance = rng.choice([0.1, 0.5, 0.9])
     rewards, more_rewards = (rng.random((2, 8, 3)) < chance).astype(np.float32)
     batch, more = np.arange(8), np.arange(100, 108)
-    pair, found = jax.jit(replace_flat)(
+    pair, found = REPLACE(
         (batch, np.stack([batch] * 2, 1)), rewards, (more, np.stack([more] * 2, 1)), more_rewards
     )
     expected, expected_rewards = replaced_in_python(
@@ -62,8 +70,10 @@ def resampled_fixture(tiny):
 
 
 @pytest.mark.slow
-def test_train_resamples_and_resumes_to_the_same_bits(resampled, tmp_path):
-    whole = train(resampled, tmp_path / "whole", progress=Silent())
+def test_train_resamples_and_resumes_to_the_same_bits(resampled, warm, tmp_path):
+    resampled.warm_start.workdir = warm
+    experiment = build_experiment(resampled)
+    whole = train(resampled, tmp_path / "whole", progress=Silent(), experiment=experiment)
     lines = [line for line in read_lines(tmp_path / "whole" / "metrics.jsonl") if "loss" in line]
     assert max(line["resampling/rounds"] for line in lines) > 0
     assert all(0 <= line["resampling/rounds"] <= 3 for line in lines)
@@ -72,48 +82,57 @@ def test_train_resamples_and_resumes_to_the_same_bits(resampled, tmp_path):
     )
     steps = resampled.steps
     resampled.steps = resampled.checkpoint.every
-    train(resampled, tmp_path / "parts", progress=Silent())
+    train(resampled, tmp_path / "parts", progress=Silent(), experiment=experiment)
     resampled.steps = steps
-    parts = train(resampled, tmp_path / "parts", progress=Silent())
+    parts = train(resampled, tmp_path / "parts", progress=Silent(), experiment=experiment)
     assert parts["params_sha256"] == whole["params_sha256"]
 
 
-@pytest.fixture(name="step")
-def step_fixture(tiny):
-    """(experiment, params, prompts, rollouts, rewards) of a first step; some are cut off."""
-    experiment = build_experiment(tiny)
-    hyper = hyperparameters(tiny, experiment.methods)
-    state = experiment.rl.init(hyper, initial_params(experiment))
-    prompts = experiment.task.train_prompts(0, 0, tiny.prompts)
-    rollouts = experiment.rl.sample(state, prompts)
-    rewards = jax.random.bernoulli(jax.random.key(0), 0.5, rollouts.tokens.shape[:2])
-    return hyper, prompts, rollouts, np.asarray(rewards, np.float32)
+class Step(NamedTuple):
+    """A first step of the tiny run, of whose rollouts some are cut off."""
+
+    experiment: Experiment
+    params: dict
+    prompts: Prompts
+    rollouts: Rollouts
+    rewards: np.ndarray
 
 
-def updated(config, step, known=None, rewards=None):
-    """The parameters after the step by a config."""
-    hyper, prompts, rollouts, own = step
-    experiment = build_experiment(config)
-    state = experiment.rl.init(hyper, initial_params(experiment))
-    rewards = own if rewards is None else rewards
-    state, metrics = experiment.rl.update(state, hyper, prompts, rollouts, rewards, known)
-    return jax.device_get(state.params), jax.device_get(metrics)
+@pytest.fixture(scope="module", name="step")
+def step_fixture():
+    config = get_config()
+    experiment = build_experiment(config, [("dr_grpo", {})])
+    params = jax.device_get(initial_params(experiment))
+    state = experiment.rl.init(hyperparameters(config, experiment.methods), params)
+    prompts = experiment.task.train_prompts(0, 0, config.prompts)
+    rollouts = jax.device_get(experiment.rl.sample(state, prompts))
+    rewards = np.random.default_rng(0).integers(0, 2, rollouts.tokens.shape[:2])
+    return Step(experiment, params, prompts, rollouts, rewards.astype(np.float32))
+
+
+def updated(experiment, config, step, known=None, rewards=None):
+    """The parameters and metrics after the step by a config."""
+    hyper = hyperparameters(config, experiment.methods)
+    state = experiment.rl.init(hyper, step.params)
+    rewards = step.rewards if rewards is None else rewards
+    state, metrics = experiment.rl.update(state, hyper, step.prompts, step.rollouts, rewards, known)
+    return jax.device_get((state.params, metrics))
 
 
 def test_mask_truncated_leaves_them_out_as_unknown_rewards_are(tiny, step):
-    rollouts, task = step[2], build_experiment(tiny).task
+    rollouts, task = step.rollouts, step.experiment.task
     ends = (np.asarray(rollouts.tokens) == task.eos_id) & (np.asarray(rollouts.token_mask) > 0)
     ended = ends.any(axis=-1)
     assert 0 < ended.sum() < ended.size
-    expected, _ = updated(tiny, step, known=ended)
+    expected, _ = updated(step.experiment, tiny, step, known=ended)
     tiny.learner.mask_truncated = True
-    chex.assert_trees_all_equal(updated(tiny, step)[0], expected)
+    experiment = build_experiment(tiny, [("dr_grpo", {})])
+    chex.assert_trees_all_equal(updated(experiment, tiny, step)[0], expected)
 
 
 def test_update_with_nothing_known_changes_nothing_and_is_finite(tiny, step):
-    before = jax.device_get(initial_params(build_experiment(tiny)))
-    after, metrics = updated(tiny, step, known=np.zeros_like(step[3], bool))
-    chex.assert_trees_all_equal(after, before)
+    after, metrics = updated(step.experiment, tiny, step, np.zeros_like(step.rewards, bool))
+    chex.assert_trees_all_equal(after, step.params)
     assert metrics["loss"] == metrics["gradient_norm"] == 0
 
 
@@ -146,13 +165,12 @@ def test_overlong_punishment_needs_an_advantage_of_any_rewards(tiny, name, kwarg
 
 def test_overlong_punishment_is_taken_off_the_rewards(tiny, step):
     tiny.advantage.name, tiny.advantage.kwargs = "dr_grpo", {}
-    hyper = hyperparameters(tiny, build_experiment(tiny).methods)
-    step = (hyper, *step[1:])
-    lengths = np.asarray(step[2].token_mask).sum(-1)
-    longest = step[2].tokens.shape[-1]
-    shaped = step[3] - 0.5 * np.clip((lengths - (longest - 2)) / 2, 0, 1)
-    expected, _ = updated(tiny, step, rewards=shaped.astype(np.float32))
+    known = np.ones_like(step.rewards, bool)
+    lengths = step.rollouts.token_mask.sum(-1)
+    longest = step.rollouts.tokens.shape[-1]
+    shaped = step.rewards - 0.5 * np.clip((lengths - (longest - 2)) / 2, 0, 1)
+    expected, _ = updated(step.experiment, tiny, step, known, shaped.astype(np.float32))
     tiny.learner.overlong_buffer, tiny.learner.overlong_penalty = 2, 0.5
-    found, metrics = updated(tiny, step)
+    found, metrics = updated(build_experiment(tiny), tiny, step, known)
     chex.assert_trees_all_close(found, expected, rtol=1e-6)
-    assert metrics["reward"] == pytest.approx(step[3].mean())  # what was verified
+    assert metrics["reward"] == pytest.approx(step.rewards.mean())  # what was verified

@@ -5,6 +5,7 @@ import shutil
 import signal
 import tarfile
 import time
+from pathlib import Path
 
 import orbax.checkpoint as ocp
 import pytest
@@ -26,8 +27,9 @@ OVERRIDES = (
 )
 
 
-def arguments(workdir):
-    flags = (f"--config={CONFIG}", f"--workdir={workdir}", "--noreport")
+def arguments(workdir, warm):
+    start = f"--config.warm_start.workdir={warm}"
+    flags = (f"--config={CONFIG}", f"--workdir={workdir}", "--noreport", start)
     return ("experiments.run", *flags, *OVERRIDES)
 
 
@@ -63,29 +65,29 @@ def checkpoint_steps(workdir):
 
 
 @pytest.mark.slow
-def test_killed_run_resumes_bit_for_bit(command, tmp_path):
+def test_killed_run_resumes_bit_for_bit(command, warm, tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    finish(command(*arguments(straight)))
+    finish(command(*arguments(straight, warm)))
 
-    process = command(*arguments(killed))
+    process = command(*arguments(killed, warm))
     wait_for(lambda: checkpoint_steps(killed) and max(checkpoint_steps(killed)) >= 4, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (killed / "result.json").exists()
     with (killed / "metrics.jsonl").open("a") as log:
         log.write('{"step": 38, "rewa')  # a line that the kill cut off
-    finish(command(*arguments(killed)))
+    finish(command(*arguments(killed, warm)))
 
     assert result(killed) == result(straight)
-    start = json.loads((straight / "warm_start" / "result.json").read_text())
+    start = json.loads((Path(warm) / "result.json").read_text())
     assert result(straight)["params_sha256"] != start["params_sha256"]  # there was much to lose
     assert metrics(killed) == metrics(straight)
     assert [line["step"] for line in metrics(straight) if "reward" in line] == list(range(1, 41))
 
 
 @pytest.mark.slow
-def test_terminated_run_checkpoints_exits_cleanly_and_goes_on(command, tmp_path):
-    process = command(*arguments(tmp_path))
+def test_terminated_run_checkpoints_exits_cleanly_and_goes_on(command, warm, tmp_path):
+    process = command(*arguments(tmp_path, warm))
     wait_for(lambda: len(read_lines(tmp_path / "metrics.jsonl")) > 1, process)
     process.send_signal(signal.SIGTERM)
     _, err = finish(process)
@@ -97,9 +99,10 @@ def test_terminated_run_checkpoints_exits_cleanly_and_goes_on(command, tmp_path)
 
 @pytest.fixture(scope="module", name="finished")
 def finished_fixture(tmp_path_factory):
+    """(workdir, result, experiment) of the tiny run."""
     workdir = tmp_path_factory.mktemp("finished")
-    config = tiny_config()
-    return workdir, train(config, workdir)
+    experiment = build_experiment(tiny_config())
+    return workdir, train(tiny_config(), workdir, experiment=experiment), experiment
 
 
 def damage(path):
@@ -125,7 +128,7 @@ def test_unreadable_newest_checkpoint_falls_back_to_the_one_before(finished, tmp
         for file in newest.rglob("*"):
             if file.is_file():
                 file.write_bytes(b"")
-    again = train(tiny_config(), workdir)
+    again = train(tiny_config(), workdir, experiment=finished[2])
     assert again["params_sha256"] == finished[1]["params_sha256"]
     assert "falling back" in caplog.text
     assert (workdir / "unreadable_checkpoints" / "4").exists()
@@ -137,27 +140,27 @@ def test_finished_run_is_not_repeated(finished):
     assert (finished[0] / "metrics.jsonl").stat().st_mtime_ns == before
 
 
-@pytest.mark.slow
 def test_more_steps_extend_a_finished_run(finished, tmp_path):
     workdir = tmp_path / "copy"
     shutil.copytree(finished[0], workdir)
     config = tiny_config()
     config.steps = 6
-    extended = train(config, workdir)
-    fresh = train(config, tmp_path / "fresh")
+    extended = train(config, workdir, experiment=finished[2])
+    config.warm_start.workdir = str(workdir / "warm_start")
+    fresh = train(config, tmp_path / "fresh", experiment=finished[2])
     assert extended["params_sha256"] == fresh["params_sha256"]
     assert metrics(workdir) != []
 
 
-def test_train_resumes_a_run_of_an_earlier_version(tmp_path):
+def test_train_resumes_a_run_of_an_earlier_version(finished, tmp_path):
     """Two steps of tiny_config by commit 36771d6, whose checkpoints hold a hash of the arrays."""
     with tarfile.open(REPOSITORY / "tests/experiments/data/run_of_36771d6.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     before = read_lines(tmp_path / "metrics.jsonl")
     saved = json.loads((tmp_path / "result.json").read_text())["params_sha256"]
-    step, params = restore_params(build_experiment(tiny_config()), tmp_path)
+    step, params = restore_params(finished[2], tmp_path)
     assert (step, tree_sha256(params)) == (2, saved)
-    result = train(tiny_config(), tmp_path)
+    result = train(tiny_config(), tmp_path, experiment=finished[2])
     after = read_lines(tmp_path / "metrics.jsonl")
     assert after[: len(before)] == before
     assert [line["step"] for line in after if "reward" in line] == [1, 2, 3, 4]
@@ -179,8 +182,7 @@ def test_restore_params_passes_over_a_damaged_checkpoint_and_moves_nothing(finis
     workdir = tmp_path / "copy"
     shutil.copytree(finished[0], workdir)
     damage(workdir / "checkpoints" / "4")
-    config = tiny_config()
-    step, _ = restore_params(build_experiment(config), workdir)
+    step, _ = restore_params(finished[2], workdir)
     assert step == 2
     assert checkpoint_steps(workdir) == checkpoint_steps(finished[0])
 
@@ -198,5 +200,5 @@ def test_training_moves_no_checkpoint_for_an_error_of_the_system(
 
     monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
     with pytest.raises(OSError, match=error.strerror):
-        train(tiny_config(), workdir)
+        train(tiny_config(), workdir, experiment=finished[2])
     assert checkpoint_steps(workdir) == checkpoint_steps(finished[0])

@@ -38,8 +38,8 @@ def letters(samplers, lag, rounds=0):
     return config
 
 
-def params_and_lines(config, workdir, samplers=()):
-    settings = {"progress": Silent(), "experiment": build_experiment(config)}
+def params_and_lines(config, workdir, samplers=(), experiment=None):
+    settings = {"progress": Silent(), "experiment": experiment or build_experiment(config)}
     result = train(config, workdir, samplers=samplers, **settings)
     lines = [line for line in read_lines(workdir / "metrics.jsonl") if "reward" in line]
     timing = ("tokens_per_second", "step_seconds")
@@ -48,31 +48,31 @@ def params_and_lines(config, workdir, samplers=()):
     ]
 
 
-@pytest.mark.parametrize(("lag", "rounds"), [(1, 0), (3, ROUNDS)])
-def test_samplers_give_the_bits_of_lock_step(tmp_path, lag, rounds):
-    together = params_and_lines(letters(4, lag, rounds), tmp_path / "beside")
-    in_turn = params_and_lines(letters(0, lag, rounds), tmp_path / "in_turn")
-    assert together == in_turn
-    assert len({line["reward"] for line in in_turn[1]}) > 1
-    if rounds:
-        assert any(line["resampling/rounds"] > 0 for line in in_turn[1])
+@pytest.fixture(scope="module", name="in_turn")
+def in_turn_fixture(tmp_path_factory):
+    """The digest and the lines of a run in lock step, which samples further groups."""
+    digest, lines = params_and_lines(letters(0, 3, ROUNDS), tmp_path_factory.mktemp("in_turn"))
+    assert len({line["reward"] for line in lines}) > 1
+    assert any(line["resampling/rounds"] > 0 for line in lines)
+    return digest, lines
 
 
-def test_samplers_resume_to_the_same_bits(tmp_path, monkeypatch):
+def test_samplers_give_the_bits_of_lock_step_and_resume_to_them(in_turn, tmp_path, monkeypatch):
     """A stop and a failure of verification each leave batches under way, which are made again."""
-    config = letters(4, 2)
-    whole = params_and_lines(config, tmp_path / "whole")
+    config = letters(4, 3, ROUNDS)
+    experiment = build_experiment(config)
+    assert params_and_lines(config, tmp_path / "beside", experiment=experiment) == in_turn
     monkeypatch.setattr(letters_run, "STOPS", [True])
     with pytest.raises(Stopped):
-        params_and_lines(config, tmp_path / "stopped")
-    assert params_and_lines(config, tmp_path / "stopped") == whole
+        params_and_lines(config, tmp_path / "stopped", experiment=experiment)
+    assert params_and_lines(config, tmp_path / "stopped", experiment=experiment) == in_turn
 
 
-def test_samplers_score_tasks_of_the_device(tmp_path):
+def test_samplers_score_tasks_of_the_device(warm, tmp_path):
     config = tiny_config()
-    config.steps, config.steps_per_call = 4, 1
+    config.steps = config.evaluation.every = 3
+    config.steps_per_call, config.warm_start.workdir = 1, warm
     config.learner.staleness, config.learner.head_rank = 1, False
-    config.warm_start.steps = 20
     config.mesh.data, config.mesh.samplers = 4, 4
     _, beside = params_and_lines(config, tmp_path / "beside")
     config.mesh.samplers = 0
@@ -220,7 +220,8 @@ def test_messages_arrive_as_they_were_sent(monkeypatch):
 
 
 def test_rows_of_a_batch_get_its_draws():
-    logits = jax.random.normal(jax.random.key(1), (6, 4, 300))
-    whole = draw(jax.random.key(0), logits)
-    parts = [draw(jax.random.key(0), logits[i : i + 2], (i, 6)) for i in (0, 2, 4)]
+    logits = np.random.default_rng(1).normal(size=(6, 4, 300)).astype(np.float32)
+    of_rows = jax.jit(draw, static_argnums=2)
+    whole = of_rows(jax.random.key(0), logits)
+    parts = [of_rows(jax.random.key(0), logits[i : i + 3], (i, 6)) for i in (0, 3)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)

@@ -61,8 +61,6 @@ def single_fixture(params):
 @pytest.mark.parametrize(
     "mesh",
     [
-        pytest.param({"data": 2}, marks=pytest.mark.slow),
-        pytest.param({"data": 2, "tensor": 2}, marks=pytest.mark.slow),
         pytest.param({"data": 8}, marks=pytest.mark.slow),
         pytest.param({"data": 4, "fsdp": 2}, marks=pytest.mark.slow),
         {"data": 2, "fsdp": 2, "tensor": 2},
@@ -98,9 +96,9 @@ def test_fsdp_splits_parameters_and_optimizer(params):
 
 
 @pytest.mark.slow
-def test_checkpoint_of_eight_devices_restores_on_one(tmp_path):
+def test_checkpoint_of_eight_devices_restores_on_one(warm, tmp_path):
     config = tiny_config()
-    config.mesh.data = 8
+    config.mesh.data, config.warm_start.workdir = 8, warm
     config.steps = 2
     train(config, tmp_path / "run", progress=Silent())
     one = tiny_config()

@@ -91,6 +91,7 @@ def test_run_sweep_in_processes_equals_serial(serial, tmp_path):
     program of test_resume.py compiled."""
     config = config_of("processes", 4)
     config.sweep.workers = 2
+    config.warm_start.workdir = str(serial / "warm_start" / "steps40")
     run_sweep(config, axis("seed", (1, 2, 3), "fade-seed"), tmp_path)
     ended = [result(tmp_path, f"fade-seed{seed}")["params_sha256"] for seed in (1, 2, 3)]
     assert ended[0] == result(serial, "fade-seed1")["params_sha256"]
@@ -101,6 +102,7 @@ def test_run_sweep_in_processes_equals_serial(serial, tmp_path):
 @pytest.mark.slow
 def test_run_sweep_vmapped_equals_serial_up_to_rounding(serial, tmp_path):
     """In two sessions, so that the second begins from checkpoints."""
+    shutil.copytree(serial / "warm_start", tmp_path / "warm_start")
     for steps in (2, 4):
         run_sweep(config_of("vmap", steps), RUNS, tmp_path)
     for name in RUNS:

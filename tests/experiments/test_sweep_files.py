@@ -30,6 +30,7 @@ def test_smoke_run_of_a_sweep(sweep, run, metric, warm_start, tmp_path):
     module = importlib.import_module(f"configs.sweeps.{sweep}")
     base = module.get_config("smoke")
     base.mesh.data = 1
+    base.evaluation.every = base.checkpoint.every = base.steps
     config = run_configs(base, module.sweep(base), tmp_path)[run]
     config.warm_start.workdir = str(warm_start)
     train(config, tmp_path / "run", progress=Silent())

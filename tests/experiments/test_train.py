@@ -1,6 +1,8 @@
 """Whole runs of a few steps: what they write, that they compile once, and where they run."""
 
 import json
+import shutil
+from contextlib import contextmanager
 
 import chex
 import jax
@@ -26,30 +28,53 @@ METRICS = {
 }  # fmt: skip
 
 
-def test_train_writes_logs_and_result(tiny, tmp_path):
-    result = train(tiny, tmp_path, progress=Silent())
-    lines = read_lines(tmp_path / "metrics.jsonl")
+@pytest.fixture(scope="module", name="alone")
+def alone_fixture(tmp_path_factory):
+    """(workdir, result) of the tiny run, with programs of its own method alone."""
+    workdir = tmp_path_factory.mktemp("alone")
+    return workdir, train(tiny_config(), workdir, progress=Silent())
+
+
+def test_train_writes_logs_and_result(alone, tiny):
+    workdir, result = alone
+    lines = read_lines(workdir / "metrics.jsonl")
     training_lines = [line for line in lines if "reward" in line]
     assert [line["step"] for line in training_lines] == [1, 2, 3, 4]
     assert set(training_lines[0]) == METRICS
     assert set(training_lines[1]) == METRICS | {"rank_one_fraction"}
     evaluations = [line for line in lines if "eval/pass@1" in line]
     assert [line["step"] for line in evaluations] == [0, 2, 4]
-    assert json.loads((tmp_path / "config.json").read_text())["group_size"] == tiny.group_size
-    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert json.loads((workdir / "config.json").read_text())["group_size"] == tiny.group_size
+    assert result == json.loads((workdir / "result.json").read_text())
     assert len(result["params_sha256"]) == 64
-    assert list((tmp_path / "tensorboard").iterdir())
-    assert (tmp_path / "warm_start" / "result.json").exists()
+    assert list((workdir / "tensorboard").iterdir())
+    assert (workdir / "warm_start" / "result.json").exists()
 
 
 @pytest.fixture(scope="module", name="shared")
-def shared_fixture(tmp_path_factory):
+def shared_fixture(alone):
+    """(config, experiment of two kinds of methods, params of the warm start of `alone`)."""
     config = tiny_config()
+    config.warm_start.workdir = str(alone[0] / "warm_start")
     experiment = build_experiment(config, [("grpo", {}), ("power", {"alpha": 3.0})])
-    directory = tmp_path_factory.mktemp("warm_start")
-    params = jax.device_get(warm_start(experiment, directory, Silent()))
-    config.warm_start.workdir = str(directory)
+    params = jax.device_get(warm_start(experiment, config.warm_start.workdir, Silent()))
     return config, experiment, params
+
+
+@contextmanager
+def compilations():
+    """Collects the seconds of each compilation."""
+    heard = []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            heard.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield heard
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def start(config, experiment, params):
@@ -57,62 +82,56 @@ def start(config, experiment, params):
     return hyper, experiment.rl.init(hyper, params)
 
 
-def test_train_steps_compile_once_for_methods_and_rates(shared):
-    config, experiment, params = shared
-    body = chex.assert_max_traces(experiment.rl.train_steps.__wrapped__, n=1)
-    advance = jax.jit(body, static_argnums=3, donate_argnums=0)
-    finals = []
-    for name, kwargs, seed, rate in (
-        ("fade", {}, 0, 1e-2),
-        ("grpo", {}, 1, 1e-3),
-        ("power", {"alpha": 3.0}, 2, 1e-3),
-        ("power", {"alpha": 1.5}, 2, 1e-3),
-    ):
-        config = config.copy_and_resolve_references()
-        config.advantage.name, config.seed, config.optimizer.learning_rate = name, seed, rate
-        with config.advantage.unlocked():
-            config.advantage.kwargs = kwargs
-        hyper, state = start(config, experiment, params)
-        for _ in range(2):
-            state, metrics = advance(state, experiment.task, hyper, 2)
-        finals.append(np.asarray(state.params["final_norm"]))
-        assert np.isfinite(metrics["loss"]).all()
-    for i in range(4):
-        for j in range(i):
-            assert np.any(finals[i] != finals[j])
-
-
 def test_train_with_a_shared_experiment_compiles_nothing(shared, tmp_path):
-    """From its fresh parameters to its result, with another seed and method."""
+    """From its fresh parameters to its result, with another seed, method and rate."""
     config, experiment, _ = shared
     config = config.copy_and_resolve_references()
     config.warm_start.steps, config.steps = 0, 2
-    train(config, tmp_path / "first", progress=Silent(), experiment=experiment)
-    with config.advantage.unlocked():
-        config.advantage.name, config.advantage.kwargs = "power", {"alpha": 2.0}
-    config.seed, config.warm_start.seed = 5, 6
-    compilations = []
-
-    def listen(event, seconds, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            compilations.append(seconds)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        train(config, tmp_path / "second", progress=Silent(), experiment=experiment)
-        assert not compilations
+    config.evaluation.every = config.checkpoint.every = 2
+    ends = [train(config, tmp_path / "first", progress=Silent(), experiment=experiment)]
+    with compilations() as heard:
+        for name, kwargs, seed, rate in (
+            ("grpo", {}, 1, 1e-3),
+            ("power", {"alpha": 3.0}, 2, 1e-4),
+        ):
+            with config.advantage.unlocked():
+                config.advantage.name, config.advantage.kwargs = name, kwargs
+            config.seed, config.warm_start.seed, config.optimizer.learning_rate = seed, seed, rate
+            ends.append(
+                train(config, tmp_path / str(len(ends)), progress=Silent(), experiment=experiment)
+            )
+        assert not heard
         jax.jit(lambda x: x + 12345)(0.0)
-        assert compilations  # the listener hears them
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
+        assert heard  # the listener hears them
+    assert len({end["params_sha256"] for end in ends}) == 3
 
 
-def test_train_is_the_same_alone_and_among_methods(shared, tmp_path):
-    """lax.switch between methods changes nothing of the one that is chosen."""
+def test_train_steps_take_the_number_of_a_method(shared):
+    config, experiment, params = shared
+    config = config.copy_and_resolve_references()
+    ends = []
+    for alpha in (3.0, 1.5):
+        with config.advantage.unlocked():
+            config.advantage.name, config.advantage.kwargs = "power", {"alpha": alpha}
+        hyper, state = start(config, experiment, params)
+        for _ in range(2):
+            state, metrics = experiment.rl.train_steps(state, experiment.task, hyper, 2)
+        assert np.isfinite(metrics["loss"]).all()
+        ends.append(np.asarray(state.params["final_norm"]))
+    assert np.any(ends[0] != ends[1])
+
+
+@pytest.fixture(scope="module", name="among")
+def among_fixture(shared, tmp_path_factory):
+    """(workdir, result) of the tiny run in the programs of `shared`."""
     config, experiment, _ = shared
-    alone = train(config, tmp_path / "alone", progress=Silent())
-    among = train(config, tmp_path / "among", progress=Silent(), experiment=experiment)
-    assert alone["params_sha256"] == among["params_sha256"]
+    workdir = tmp_path_factory.mktemp("among")
+    return workdir, train(config, workdir, progress=Silent(), experiment=experiment)
+
+
+def test_train_is_the_same_alone_and_among_methods(alone, among):
+    """lax.switch between methods changes nothing of the one that is chosen."""
+    assert alone[1]["params_sha256"] == among[1]["params_sha256"]
 
 
 def test_rank_one_fraction_counts_sampled_tokens(shared):
@@ -134,10 +153,9 @@ def test_rank_one_fraction_counts_sampled_tokens(shared):
     np.testing.assert_allclose(metrics["rank_one_fraction"], share[0], rtol=1e-4)
 
 
-def test_train_without_head_rank_is_the_same_run(shared, tmp_path):
-    config, _, params = shared
+def test_train_without_head_rank_is_the_same_run(shared, alone, tmp_path):
+    (config, _, params), (_, measured) = shared, alone
     config = config.copy_and_resolve_references()
-    measured = train(config, tmp_path / "measured", progress=Silent())
     config.learner.head_rank = False
     experiment = build_experiment(config, [("grpo", {})])
     result = train(config, tmp_path / "plain", progress=Silent(), experiment=experiment)
@@ -176,9 +194,10 @@ def test_train_steps_transfer_nothing_and_donate(shared):
     assert int(state.step) == 4
 
 
-def test_train_stops_at_a_non_finite_loss(tiny, tmp_path, monkeypatch):
-    train(tiny, tmp_path, progress=Silent())
-    longer = tiny.copy_and_resolve_references()
+def test_train_stops_at_a_non_finite_loss(shared, among, tmp_path, monkeypatch):
+    config, experiment, _ = shared
+    shutil.copytree(among[0], tmp_path, dirs_exist_ok=True)
+    longer = config.copy_and_resolve_references()
     longer.steps = 8
     original = training.per_step
 
@@ -189,5 +208,5 @@ def test_train_stops_at_a_non_finite_loss(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "per_step", poisoned)
     with pytest.raises(NonFiniteError, match=r"loss is nan at step 6; checkpoint 4 is kept"):
-        train(longer, tmp_path, progress=Silent())
+        train(longer, tmp_path, progress=Silent(), experiment=experiment)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]

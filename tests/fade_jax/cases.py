@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import jax
 import numpy as np
@@ -33,12 +32,8 @@ class Case:
     least: int = 2
 
     def __call__(self, rewards, where=None):
-        """Calls the compiled advantage, which is faster; one test compares it with the eager one."""
-        return self.compiled(rewards, where)
-
-    @cached_property
-    def compiled(self):
-        return jax.jit(self.eager)
+        """Calls the compiled advantage; one test compares it with the eager one."""
+        return advantages_of_all_cases(rewards, where)[self.name]
 
     def eager(self, rewards, where=None):
         return self.plain(rewards, **self.keywords, where=where)
@@ -121,9 +116,28 @@ CASES = [
     case("reinforce_plus_plus", low=-1.0, high=1.0, whole_batch=True),
     case("gpg", whole_batch=True),
 ]
+
+
+@jax.jit
+def advantages_of_all_cases(rewards, where=None):
+    """Returns the advantages by case: one program compiles in half of the time of one for each."""
+    size = rewards.shape[-1]
+    return {case.name: case.eager(rewards, where) for case in CASES if case.least <= size}
+
+
 BY_GROUP = [case for case in CASES if not case.whole_batch]
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 every_case_by_group = pytest.mark.parametrize("case", BY_GROUP, ids=lambda case: case.name)
+
+
+def compile_together(functions):
+    """Returns functions of one array by name; one program of all compiles in half of the time."""
+
+    @jax.jit
+    def call_all(rewards):
+        return {name: function(rewards) for name, function in functions.items()}
+
+    return {name: lambda rewards, name=name: call_all(rewards)[name] for name in functions}
 
 
 def binary_rewards(seed=0, shape=(6, 8)):

@@ -143,7 +143,8 @@ def test_minimum_variance_second_moment(density):
 
 def test_minimum_variance_tabular_policies():
     rng = np.random.default_rng(0)
-    smoothed = synthesis.synthesize(synthesis.pass_at_k(1), 8)
+    smoothed = jax.jit(synthesis.synthesize(synthesis.pass_at_k(1), 8))
+    rloo = jax.jit(fade_jax.rloo)
     ratios = []
     for _ in range(8):
         policy = rng.dirichlet(np.ones(6))
@@ -153,7 +154,7 @@ def test_minimum_variance_tabular_policies():
         scores = (np.eye(6) - policy)[actions]
         gradients = [
             np.mean(np.asarray(fn(reward[actions]))[..., None] * scores, axis=1)
-            for fn in (smoothed, fade_jax.rloo)
+            for fn in (smoothed, rloo)
         ]
         np.testing.assert_allclose(gradients[0].mean(0), gradients[1].mean(0), atol=3e-3)
         variances = [g.var(0).sum() for g in gradients]

@@ -33,8 +33,9 @@ def test_render_equals_transformers(name):
     cases = [case for case in CASES if case[1] == name]
     assert len(cases) >= 22
     assert {label for label, *_ in CASES} == RENDERED.keys()
+    read = template(name)
     for label, _, messages, variables in cases:
-        assert template(name).render(messages, **variables) == RENDERED[label], label
+        assert read.render(messages, **variables) == RENDERED[label], label
 
 
 def test_render_qwen3_without_thinking():

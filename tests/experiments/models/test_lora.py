@@ -1,6 +1,7 @@
 """Adapters against float64, against the merged weights, and against peft."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -18,7 +19,7 @@ MODEL = ModelConfig(
     vocab_size=53, num_layers=2, d_model=16, num_heads=4, num_kv_heads=2, head_dim=6, d_ff=24,
     max_positions=64, qk_norm=True, tied_head=False,
 )  # fmt: skip
-IDS = np.random.default_rng(5).integers(0, 53, 20)
+IDS = np.random.default_rng(5).integers(0, 53, 20, np.int32)
 SCALE = 1.75
 
 
@@ -39,8 +40,8 @@ def merged_by_hand(params, adapters):
     return params | {"layers": weights}
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def our_logits(config, params, ids):
-    ids = jnp.asarray(ids, jnp.int32)
     prompt, length = ids[None, :4], jnp.array([4])
     last, hidden = transformer.forward(config, params, prompt, length, ids[None, None, 4:])
     return jnp.concatenate([last, hidden[0, 0]]) @ transformer.unembedding(config, params).T
@@ -118,8 +119,8 @@ def test_gradient_equals_the_chain_rule(options):
         log_probs = completion_log_probs(config, params, tokens, length, completions)
         return jnp.mean(log_probs * jnp.arange(1.0, 6.0))
 
-    found = jax.grad(lambda x: objective(lora.join(params, x, SCALE)))(adapters)
-    whole = jax.grad(objective)(lora.merge(lora.join(params, adapters, SCALE)))
+    found = jax.jit(jax.grad(lambda x: objective(lora.join(params, x, SCALE))))(adapters)
+    whole = jax.jit(jax.grad(objective))(lora.merge(lora.join(params, adapters, SCALE)))
     for name, adapter in found["layers"].items():
         by_weight = np.asarray(whole["layers"][name], np.float64)
         a, b = (np.asarray(adapters["layers"][name][part], np.float64) for part in "ab")

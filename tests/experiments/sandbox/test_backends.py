@@ -34,13 +34,21 @@ def test_sandbox_refuses_an_unknown_backend():
         Sandbox("none")
 
 
+def test_sandlock_refuses_root(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(UnavailableError, match="needs a user other than root; root can use 'bubb"):
+        Sandbox("sandlock")
+
+
 def test_sandlock_missing_names_the_package(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setitem(sys.modules, "sandlock", None)
     with pytest.raises(UnavailableError, match="pip install sandlock"):
         Sandbox("sandlock")
 
 
 def test_sandlock_names_the_kernel_that_it_needs(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     package = types.ModuleType("sandlock")
     package.landlock_abi_version = lambda: -1  # pyright: ignore
     package.min_landlock_abi = lambda: 6  # pyright: ignore

@@ -9,17 +9,22 @@ import fade_jax
 from fade_jax import decomposition
 
 
-@pytest.mark.parametrize("value", [0.1, 0.3, 0.7, 0.9])
 @pytest.mark.parametrize("size", [3, 64, 100])
-def test_center_constant_group_is_zero(value, size):
-    rewards = np.full((size,), value, np.float32)
-    for result in (
-        fade_jax.grpo(rewards, eps=0.0),
-        fade_jax.grpo(rewards, eps=1e-8),
-        fade_jax.dr_grpo(rewards),
-        fade_jax.fade(rewards, alpha=0.5, delta=0.3),
-    ):
-        np.testing.assert_array_equal(result, np.zeros(size))
+def test_center_constant_group_is_zero(size):
+    @jax.jit
+    def compute(rewards):
+        return (
+            fade_jax.grpo(rewards, eps=0.0),
+            fade_jax.grpo(rewards, eps=1e-8),
+            fade_jax.dr_grpo(rewards),
+            fade_jax.fade(rewards, alpha=0.5, delta=0.3),
+        )
+
+    for value in (0.1, 0.3, 0.7, 0.9):
+        rewards = np.full((size,), value, np.float32)
+        for result in compute(rewards):
+            np.testing.assert_array_equal(result, np.zeros(size))
+    np.testing.assert_array_equal(fade_jax.dr_grpo(rewards), np.zeros(size))
 
 
 def test_standardize_single_rollout_is_zero():
@@ -29,8 +34,11 @@ def test_standardize_single_rollout_is_zero():
 
 
 def test_standardize_constant_group_has_zero_gradient():
-    gradient = jax.grad(lambda r: fade_jax.grpo(r)[0])(jnp.full((8,), 0.7))
+    gradient = jax.jit(jax.grad(lambda r: fade_jax.grpo(r)[0]))(jnp.full((8,), 0.7))
     np.testing.assert_array_equal(gradient, 0)
+
+
+FOCAL_WEIGHT_AND_GRADIENT = jax.jit(jax.value_and_grad(fade_jax.focal_weight, argnums=(0, 1)))
 
 
 @pytest.mark.parametrize(
@@ -46,9 +54,7 @@ def test_standardize_constant_group_has_zero_gradient():
     ],
 )
 def test_focal_weight_edges(solve_rate, alpha, expected):
-    weight, gradient = jax.value_and_grad(fade_jax.focal_weight, argnums=(0, 1))(
-        jnp.float32(solve_rate), jnp.float32(alpha)
-    )
+    weight, gradient = FOCAL_WEIGHT_AND_GRADIENT(jnp.float32(solve_rate), jnp.float32(alpha))
     np.testing.assert_allclose(weight, expected, rtol=1e-6)
     assert np.all(np.isfinite(gradient))
 
@@ -56,17 +62,19 @@ def test_focal_weight_edges(solve_rate, alpha, expected):
 def test_focal_weight_rounding_is_finite():
     rewards = np.full((1, 10), 1.0, np.float32)
     rewards[0, :3] = 0.9999999
+    power = jax.jit(fade_jax.power)
     for alpha in (0.5, 1.0, 1.7, 3.0):
-        assert np.all(np.isfinite(fade_jax.power(rewards, alpha=alpha)))
+        assert np.all(np.isfinite(power(rewards, alpha=alpha)))
 
 
 def test_varied_groups_masses():
     p, size = 0.15, 8
     rewards = (np.random.default_rng(0).random((100_000, size)) < p).astype(np.float32)
-    kept = fade_jax.varied_groups(rewards)
+    kept = jax.jit(fade_jax.varied_groups)(rewards)
     np.testing.assert_array_equal(kept[:, 0], rewards.min(-1) < rewards.max(-1))
-    empirical = decomposition.empirical_masses(fade_jax.grpo(rewards, where=kept), rewards, kept)
-    exact = decomposition.gradient_masses(fade_jax.grpo, p, size)
+    grpo = jax.jit(fade_jax.grpo)
+    empirical = decomposition.empirical_masses(grpo(rewards, where=kept), rewards, kept)
+    exact = decomposition.gradient_masses(grpo, p, size)
     expected = np.array(exact) / (1 - p**size - (1 - p) ** size)
     np.testing.assert_allclose(empirical, expected, rtol=0.01)
     where = np.array([True, True, False])

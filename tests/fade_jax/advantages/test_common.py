@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fade_jax
-from tests.fade_jax.cases import CASES, binary_rewards, every_case
+from tests.fade_jax.cases import CASES, advantages_of_all_cases, binary_rewards, every_case
 
 # Defined for a group of one; PKPO and Pass@k Training need k instead.
 DEFINED_FOR_ONE = {"reinforce", "psr", "nsr", "w_reinforce", "reinforce_plus_plus"} | {
@@ -22,6 +22,7 @@ DEFINED_FOR_ONE = {"reinforce", "psr", "nsr", "w_reinforce", "reinforce_plus_plu
 WEIGHTS = {"focal_weight", "likelihood_weight", "suppress_negatives"}
 BLOCKS = {"center", "standardize", "varied_groups"} | WEIGHTS
 ADVANTAGES = set(fade_jax.advantages.__all__) - BLOCKS - {"fade"}
+GROUPS_OF_THREE = (2, 3, 3)
 KEYWORDS = {case.name: case.keywords for case in CASES} | {"opo": {"lengths": np.ones((3, 1))}}
 
 
@@ -38,60 +39,77 @@ def test_advantages_are_exported_and_take_a_mask():
 
 
 @every_case
-@pytest.mark.parametrize("shape", [(6, 8), (5,), (2, 3, 4)])
+@pytest.mark.parametrize("shape", [(6, 8), GROUPS_OF_THREE])
 def test_advantage_equals_reference(case, shape):
-    rewards = np.random.default_rng(0).integers(0, 2, shape).astype(np.float32)
-    if len(shape) == 2:
-        rewards = binary_rewards()
+    rewards = binary_rewards()
+    if shape != rewards.shape:
+        rewards = np.random.default_rng(0).integers(0, 2, shape).astype(np.float32)
     result = case(rewards)
     chex.assert_shape(result, shape)
     np.testing.assert_allclose(result, case.by_group(rewards), rtol=2e-6, atol=2e-6)
 
 
-@every_case
-@settings(max_examples=8, deadline=None)
+@pytest.mark.parametrize("values", [[0.0, 0.1, 0.25, 0.7, 1.0], [0.0, 1.0]], ids=len)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
-def test_advantage_equals_reference_on_any_group(case, data):
-    values = [0.0, 0.1, 0.25, 0.7, 1.0] if case.continuous else [0.0, 1.0]
+def test_advantages_equal_references_on_any_group(values, data):
     groups = st.lists(st.sampled_from(values), min_size=48, max_size=48)
     rewards = np.array(data.draw(groups), np.float32).reshape(6, 8)
-    np.testing.assert_allclose(case(rewards), case.by_group(rewards), rtol=1e-4, atol=1e-5)
+    results = advantages_of_all_cases(rewards)
+    for case in CASES:
+        if case.continuous or len(values) == 2:
+            expected = case.by_group(rewards)
+            np.testing.assert_allclose(results[case.name], expected, 1e-4, 1e-5, err_msg=case.name)
 
 
 @every_case
-def test_advantage_jit_traces_once(case):
+def test_advantage_jit_equals_eager(case):
+    where = np.ones((6, 8), bool)
+    for seed in (0, 1):
+        rewards = binary_rewards(seed)
+        np.testing.assert_allclose(
+            case(rewards, where), case.eager(rewards, where), rtol=1e-6, atol=1e-6
+        )
+
+
+def test_advantages_are_traced_once():
     traces = []
 
     @jax.jit
     def fn(rewards, where):
         traces.append(rewards)
-        return case.eager(rewards, where)
+        return advantages_of_all_cases(rewards, where)
 
-    where = np.ones((6, 8), bool)
     for seed in (0, 1):
-        rewards = binary_rewards(seed)
-        np.testing.assert_allclose(
-            fn(rewards, where), case.eager(rewards, where), rtol=1e-6, atol=1e-6
-        )
+        fn.trace(binary_rewards(seed), np.ones((6, 8), bool))
     assert len(traces) == 1
 
 
+@pytest.fixture(scope="module", name="mapped")
+def mapped_fixture():
+    """The advantages of the rows of `binary_rewards`, each a group alone."""
+    return jax.jit(jax.vmap(advantages_of_all_cases))(binary_rewards())
+
+
 @every_case
-def test_advantage_vmap(case):
-    rewards = binary_rewards(shape=(3, 4, 8))
-    looped = np.stack([case(block) for block in rewards])
-    np.testing.assert_allclose(jax.jit(jax.vmap(case.eager))(rewards), looped, rtol=1e-6, atol=1e-6)
+def test_advantage_vmap_of_one_group(case, mapped):
+    rewards, found = binary_rewards(), mapped[case.name]
+    np.testing.assert_allclose(found, [case.by_group(r) for r in rewards], rtol=2e-6, atol=2e-6)
+    if not case.whole_batch:
+        np.testing.assert_allclose(found, case(rewards), rtol=1e-6, atol=1e-6)
 
 
 @every_case
 def test_advantage_masked_equals_dropped(case):
     rewards = binary_rewards().copy()
     where = np.ones(rewards.shape, bool)
-    where[:, [1, 4, 5]] = False
+    dropped = [1, 2, 4, 5, 7]
+    where[:, dropped] = False
     rewards[:, 4] = np.nan  # a masked slot may hold anything
     result = case(rewards, where=where)
-    np.testing.assert_allclose(result[:, [0, 2, 3, 6, 7]], case(rewards[:, [0, 2, 3, 6, 7]]), 1e-6)
-    np.testing.assert_array_equal(result[:, [1, 4, 5]], 0)
+    kept = np.delete(rewards, dropped, axis=1).reshape(GROUPS_OF_THREE)
+    np.testing.assert_allclose(np.delete(result, dropped, axis=1), case(kept).reshape(6, 3), 1e-6)
+    np.testing.assert_array_equal(result[:, dropped], 0)
 
 
 @every_case
@@ -104,7 +122,7 @@ def test_advantage_masked_groups_are_finite(case):
     assert np.all(np.isfinite(result))
     np.testing.assert_array_equal(result[~where], 0)
     if not case.whole_batch:
-        np.testing.assert_allclose(result[4], case(rewards[4]), rtol=1e-6)
+        np.testing.assert_allclose(result[4], case(rewards)[4], rtol=1e-6)
 
 
 @every_case
@@ -117,21 +135,32 @@ def test_advantage_permutation(case):
 @every_case
 @pytest.mark.parametrize("size", [3, 64])
 def test_advantage_degenerate_groups(case, size):
-    size = max(size, case.least)
-    rewards = np.stack([np.zeros(size), np.ones(size)])
     low, high = (x(size) if callable(x) else x for x in (case.low, case.high))
-    expected = np.stack([np.full(size, low), np.full(size, high)])
+    rewards = np.zeros(GROUPS_OF_THREE if size == 3 else (2, size), np.float32)
+    rewards[1] = 1
+    expected = np.where(rewards == 1, high, low)
     np.testing.assert_allclose(case(rewards), expected, rtol=5e-6, atol=2e-6 * (high != 0))
 
 
+@pytest.fixture(scope="module", name="gradients")
+def gradients_fixture():
+    """By case: of the sum of a function of the advantages, where masked rewards are NaN."""
+
+    @jax.jit
+    def compute(rewards, where):
+        return {
+            case.name: jax.grad(lambda r, fn=case.eager: jnp.sum(jnp.sin(fn(r, where))))(rewards)
+            for case in CASES
+        }
+
+    where = np.broadcast_to(np.arange(8) != 3, (6, 8))
+    return compute(np.where(where, binary_rewards(), np.float32(np.nan)), where)
+
+
 @every_case
-def test_advantage_finite_values_and_gradients(case):
-    rewards = jnp.asarray(binary_rewards())
-    assert np.all(np.isfinite(case(rewards)))
-    where = jnp.broadcast_to(np.arange(8) != 3, rewards.shape)
-    garbage = jnp.where(where, rewards, jnp.nan)
-    gradient = jax.grad(lambda r: jnp.sum(jnp.sin(case(r, where))))(garbage)
-    assert np.all(np.isfinite(gradient))
+def test_advantage_finite_values_and_gradients(case, gradients):
+    assert np.all(np.isfinite(case(binary_rewards())))
+    assert np.all(np.isfinite(gradients[case.name]))
 
 
 @every_case
@@ -161,8 +190,8 @@ def test_advantage_of_a_nan_reward_is_nan_in_its_group(case, compiled):
 def test_advantage_refuses_rewards_that_it_is_not_defined_for(allowed, names):
     refused = 1.5 if 0.5 in allowed else 0.5
     for case in [case for case in CASES if case.name in names.split()]:
-        rewards = np.resize(np.array([*allowed, np.nan]), (2, 8))
-        where = np.arange(16).reshape(2, 8) != 3
+        rewards = np.resize(np.array([*allowed, np.nan], np.float32), (6, 8))
+        where = np.arange(48).reshape(6, 8) != 3
         case.eager(rewards, where)
         rewards[0, 3] = refused  # masked
         case.eager(rewards, where)
@@ -173,18 +202,18 @@ def test_advantage_refuses_rewards_that_it_is_not_defined_for(allowed, names):
 @every_case
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int32, bool])
 def test_advantage_dtypes(case, dtype):
-    rewards = binary_rewards()
-    result = case(jnp.asarray(rewards, dtype))
+    rewards, where = binary_rewards(), np.ones((6, 8), bool)
+    result = case.eager(jnp.asarray(rewards, dtype), where)
     chex.assert_type(result, jnp.float32)
-    np.testing.assert_array_equal(result, case(rewards))
+    np.testing.assert_array_equal(result, case.eager(rewards, where))
 
 
 @every_case
 def test_advantage_bad_shapes(case):
     with pytest.raises(ValueError, match="where"):
-        case(np.ones((3, 4)), where=np.ones((4,), bool))
+        case.eager(np.ones((3, 4)), where=np.ones((4,), bool))
     with pytest.raises(ValueError, match="rewards"):
-        case(np.float32(1.0))
+        case.eager(np.float32(1.0))
 
 
 @pytest.mark.parametrize("name", sorted(ADVANTAGES - DEFINED_FOR_ONE))

@@ -10,6 +10,7 @@ import pytest
 import fade_jax
 from fade_jax import decomposition
 from fade_jax.decomposition import large_group, objectives
+from tests.fade_jax.cases import compile_together
 
 P = np.linspace(0.05, 0.95, 19)
 
@@ -36,70 +37,78 @@ MASSES = {
 }
 
 
+ADVANTAGES = {
+    name: partial(getattr(fade_jax, name), **keywords) for name, keywords in MASSES.items()
+}
+COMPILED = compile_together(ADVANTAGES)
+EXACT_NAMES = ("reinforce", "psr", "nsr", "w_reinforce", "rloo")
+SCALED_NAMES = ("dr_grpo", "asym_grpo")
+COMPILED_SMALL = compile_together({n: ADVANTAGES[n] for n in (*EXACT_NAMES, *SCALED_NAMES)})
+COMPILED_CURVED = compile_together({n: ADVANTAGES[n] for n in ("grpo", "power", "power_asym")})
+
+
 def assert_masses_close(advantage, group_size, closed, p=P, **tolerance):
-    exact = decomposition.gradient_masses(jax.jit(advantage), p, group_size)
+    exact = decomposition.gradient_masses(advantage, p, group_size)
     np.testing.assert_allclose(exact.success, closed.success, **tolerance)
     np.testing.assert_allclose(exact.failure, closed.failure, **tolerance)
 
 
 @pytest.mark.parametrize("name", MASSES)
 def test_large_group_masses(name):
-    advantage = partial(getattr(fade_jax, name), **MASSES[name])
     closed = getattr(large_group, name)(P, **MASSES[name])
-    assert_masses_close(advantage, 512, closed, atol=0.01)
+    assert_masses_close(COMPILED[name], 512, closed, atol=0.01)
 
 
 @pytest.mark.parametrize("name", ["grpo", "power", "power_asym"])
 def test_large_group_error_is_of_order_one_over_g(name):
-    advantage = jax.jit(partial(getattr(fade_jax, name), **MASSES[name]))
-    p = np.linspace(0.1, 0.9, 9)
+    p = np.linspace(0.05, 0.95, 19)[1:-1:2]
     closed = np.array(getattr(large_group, name)(p, **MASSES[name]))
     errors = [
         np.max(np.abs(np.array(decomposition.gradient_masses(advantage, p, size)) - closed))
-        for size in (64, 512)
+        for size, advantage in ((64, COMPILED_CURVED[name]), (512, COMPILED[name]))
     ]
     assert errors[1] < errors[0] / 6  # eight times smaller
 
 
-@pytest.mark.parametrize("name", ["reinforce", "psr", "nsr", "w_reinforce", "rloo"])
+@pytest.mark.parametrize("name", EXACT_NAMES)
 @pytest.mark.parametrize("group_size", [2, 16, 64])
 def test_large_group_masses_exact_at_any_size(name, group_size):
     p = np.append(P, [0.0, 1.0])
     closed = getattr(large_group, name)(p, **MASSES[name])
-    advantage = partial(getattr(fade_jax, name), **MASSES[name])
-    assert_masses_close(advantage, group_size, closed, p, rtol=1e-5, atol=1e-7)
+    assert_masses_close(COMPILED_SMALL[name], group_size, closed, p, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["dr_grpo", "asym_grpo"])
+@pytest.mark.parametrize("name", SCALED_NAMES)
 @pytest.mark.parametrize("group_size", [2, 16, 64])
 def test_large_group_masses_times_one_minus_one_over_g(name, group_size):
     closed = jax.tree.map(
         lambda mass: mass * (1 - 1 / group_size), getattr(large_group, name)(P, **MASSES[name])
     )
-    advantage = partial(getattr(fade_jax, name), **MASSES[name])
-    assert_masses_close(advantage, group_size, closed, rtol=1e-5, atol=1e-7)
+    assert_masses_close(COMPILED_SMALL[name], group_size, closed, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("baseline", ["none", "loo"])
 def test_large_group_pkpo_baselines(baseline):
-    advantage = partial(fade_jax.pkpo, k=3, baseline=baseline)
+    advantage = jax.jit(partial(fade_jax.pkpo, k=3, baseline=baseline))
     assert_masses_close(advantage, 512, large_group.pkpo(P, k=3, baseline=baseline), atol=0.02)
 
 
 def test_large_group_quantile():
     p = np.array([0.1, 0.3, 0.5, 0.7, 0.9])  # away from the switch at 0.6
-    advantage = partial(fade_jax.quantile, level=0.4)
+    advantage = jax.jit(partial(fade_jax.quantile, level=0.4))
     assert_masses_close(advantage, 512, large_group.quantile(p, level=0.4), p, atol=0.02)
 
 
 def test_large_group_opo():
     closed = large_group.opo(P, success_length=5.0, failure_length=2.0)
-    assert_masses_close(lambda r: fade_jax.opo(r, lengths=2 + 3 * r), 512, closed, atol=0.01)
+    advantage = jax.jit(lambda r: fade_jax.opo(r, lengths=2 + 3 * r))
+    assert_masses_close(advantage, 512, closed, atol=0.01)
 
 
 def test_large_group_leave_one_out_pass_at_g():
     closed = large_group.leave_one_out_pass_at_g(P, group_size=6)
-    assert_masses_close(fade_jax.leave_one_out_pass_at_g, 6, closed, rtol=1e-4, atol=1e-7)
+    advantage = jax.jit(fade_jax.leave_one_out_pass_at_g)
+    assert_masses_close(advantage, 6, closed, rtol=1e-4, atol=1e-7)
 
 
 def test_large_group_whole_batch():
@@ -151,14 +160,29 @@ def test_closed_forms_are_complete():
     assert names - {"a_grae", "max_rl"} == set(OBJECTIVES)  # MaxRL's is tested at its group size
 
 
+@pytest.fixture(scope="module", name="derivatives")
+def derivatives_fixture():
+    """By name: the derivative of the objective at P, and the objective of 0."""
+
+    @jax.jit
+    def compute(p):
+        found = {}
+        for name, (_, keywords) in OBJECTIVES.items():
+            objective = partial(getattr(objectives, name), **keywords)
+            found[name] = (jax.vmap(jax.grad(objective))(p), objective(0 * p[0]))
+        return found
+
+    return compute(jnp.float32(P))
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_objective_derivative_is_expected_weight(name):
-    of_masses, of_objective = OBJECTIVES[name]
+def test_objective_derivative_is_expected_weight(name, derivatives):
+    of_masses, _ = OBJECTIVES[name]
     masses = getattr(large_group, name)(P, **of_masses)
     weight = masses.success / P + masses.failure / (1 - P)
-    objective = partial(getattr(objectives, name), **of_objective)
-    np.testing.assert_allclose(jax.vmap(jax.grad(objective))(jnp.float32(P)), weight, rtol=5e-4)
-    np.testing.assert_allclose(objective(0.0), 0, atol=1e-6)
+    derivative, at_zero = derivatives[name]
+    np.testing.assert_allclose(derivative, weight, rtol=5e-4)
+    np.testing.assert_allclose(at_zero, 0, atol=1e-6)
 
 
 # At any group size: name, hyperparameters of the advantage, of the objective
@@ -176,12 +200,17 @@ EXACT = [
 ]
 
 
-@pytest.mark.parametrize(("name", "keywords", "objective", "of_objective"), EXACT)
-def test_implied_objective_finite_group(name, keywords, objective, of_objective):
+COMPILED_EXACT = compile_together(
+    {i: partial(getattr(fade_jax, case[0]), **case[1]) for i, case in enumerate(EXACT)}
+)
+
+
+@pytest.mark.parametrize("index", range(len(EXACT)), ids=[f"{case[:2]}" for case in EXACT])
+def test_implied_objective_finite_group(index):
+    _, _, objective, of_objective = EXACT[index]
     p = np.append(P, [0.0, 1.0])
-    fn = jax.jit(partial(getattr(fade_jax, name), **keywords))
     expected = getattr(objectives, objective)(p, **of_objective)
-    result = decomposition.implied_objective(fn, p, 8)
+    result = decomposition.implied_objective(COMPILED_EXACT[index], p, 8)
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -189,10 +218,8 @@ def test_implied_objective_finite_group(name, keywords, objective, of_objective)
     "name", ["grpo", "power", "asym_grpo", "power_asym", "log_mean_exp", "tempered_likelihood"]
 )
 def test_implied_objective_large_group(name):
-    of_advantage, of_objective = MASSES[name], OBJECTIVES[name][1]
-    fn = jax.jit(partial(getattr(fade_jax, name), **of_advantage))
-    result = decomposition.implied_objective(fn, P, 512)
-    expected = getattr(objectives, name)(P, **of_objective)
+    result = decomposition.implied_objective(COMPILED[name], P, 512)
+    expected = getattr(objectives, name)(P, **OBJECTIVES[name][1])
     # Some weights diverge at the ends, where the group is never large enough: compare differences.
     np.testing.assert_allclose(result - result[0], expected - expected[0], atol=0.02)
 

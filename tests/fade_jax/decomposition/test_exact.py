@@ -15,6 +15,8 @@ from tests.fade_jax import reference
 from tests.fade_jax.cases import every_case_by_group
 
 P = np.array([0.0, 0.05, 0.3, 0.5, 0.77, 1.0])
+GRPO, POWER = jax.jit(fade_jax.grpo), jax.jit(fade_jax.power)
+FADE = jax.jit(partial(fade_jax.fade, alpha=2.5, delta=0.5))
 
 
 @every_case_by_group
@@ -46,22 +48,20 @@ def test_gradient_masses_power_stirling(alpha, group_size):
         stirling_second_kind(alpha, j) * prod(range(G - j, G + 1)) * P * q**j
         for j in range(1, alpha + 1)
     ) / float(G) ** (alpha + 1)
-    masses = decomposition.gradient_masses(
-        jax.jit(lambda r: fade_jax.power(r, alpha=float(alpha))), P, group_size
-    )
+    masses = decomposition.gradient_masses(partial(POWER, alpha=float(alpha)), P, group_size)
     np.testing.assert_allclose(masses.success, expected, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(masses.failure, expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("group_size", [64, 512])
 def test_gradient_masses_large_group_precision(group_size):
-    weights = decomposition.outcome_weights(fade_jax.grpo, group_size)
+    weights = decomposition.outcome_weights(GRPO, group_size)
     n = group_size - 1
     p = np.array([0.003, 0.3, 0.5, 0.97])
     binomial = np.array(
         [[float(comb(n, k)) * x**k * (1 - x) ** (n - k) for k in range(n + 1)] for x in p]
     )
-    masses = decomposition.gradient_masses(fade_jax.grpo, p, group_size)
+    masses = decomposition.gradient_masses(GRPO, p, group_size)
     success = p * (binomial @ np.asarray(weights.success, np.float64))
     failure = (1 - p) * (binomial @ np.asarray(weights.failure, np.float64))
     np.testing.assert_allclose(masses.success, success, rtol=1e-5)
@@ -77,14 +77,14 @@ def test_gradient_masses_tabular_policy():
     scores = np.eye(4) - policy  # row a: gradient of log π(a)
     on_success = (policy * reward / p) @ scores
     on_failure = (policy * (1 - reward) / (1 - p)) @ scores
-    masses = decomposition.gradient_masses(fade_jax.grpo, p, 8)
+    masses = decomposition.gradient_masses(GRPO, p, 8)
     expected = masses.success * on_success - masses.failure * on_failure
 
     actions = np.random.default_rng(0).choice(4, (200_000, 8), p=policy)
-    advantages = np.asarray(fade_jax.grpo(reward[actions].astype(np.float32)))
+    advantages = np.asarray(GRPO(reward[actions].astype(np.float32)))
     sampled = np.mean(advantages[..., None] * scores[actions], axis=(0, 1))
     np.testing.assert_allclose(sampled, expected, atol=3e-3)
-    weight = decomposition.expected_weight(fade_jax.grpo, p, 8)
+    weight = decomposition.expected_weight(GRPO, p, 8)
     np.testing.assert_allclose(expected, weight * p * on_success, rtol=1e-5, atol=1e-7)
 
 
@@ -134,17 +134,16 @@ DENSITIES = [Beta(1, 1), Beta(0.3, 0.5), Beta(2.0, 5.0), Beta(0.5, 0.5)]
 
 @pytest.mark.parametrize("density", DENSITIES, ids=str)
 def test_mean_masses_quadrature(density):
-    fn = jax.jit(partial(fade_jax.fade, alpha=2.5, delta=0.5))
-    result = decomposition.mean_masses(fn, 8, density)
+    result = decomposition.mean_masses(FADE, 8, density)
     nodes, weights = quadrature(density, 16)
-    at_nodes = decomposition.gradient_masses(fn, nodes, 8)
+    at_nodes = decomposition.gradient_masses(FADE, nodes, 8)
     np.testing.assert_allclose(result.success, np.sum(weights * at_nodes.success), rtol=1e-4)
     np.testing.assert_allclose(result.failure, np.sum(weights * at_nodes.failure), rtol=1e-4)
 
 
 def test_equalize_scale_of_power():
     alphas = [1.0, 2.0, 3.0]
-    fns = [fade_jax.dr_grpo, *(partial(fade_jax.power, alpha=a) for a in alphas)]
+    fns = [jax.jit(fade_jax.dr_grpo), *(partial(POWER, alpha=a) for a in alphas)]
     scales = decomposition.equalize_scale(fns, 512)
     expected = [1.0, *((a + 1) * (a + 2) / 6 for a in alphas)]
     np.testing.assert_allclose(scales, expected, rtol=0.01)
@@ -177,9 +176,9 @@ def test_peak_solve_rate_closed_form(fn, peak):
 
 def test_peak_solve_rate_large_group():
     for alpha in (2.0, 3.0):
-        peak = decomposition.peak_solve_rate(partial(fade_jax.power, alpha=alpha), 512)
+        peak = decomposition.peak_solve_rate(partial(POWER, alpha=alpha), 512)
         np.testing.assert_allclose(peak, 1 / (1 + alpha), atol=0.003)
-    peak = decomposition.peak_solve_rate(partial(fade_jax.f_grpo, gamma=1.0), 512)
+    peak = decomposition.peak_solve_rate(jax.jit(partial(fade_jax.f_grpo, gamma=1.0)), 512)
     np.testing.assert_allclose(peak, 1 / 4, atol=0.005)
     assert np.isnan(decomposition.peak_solve_rate(fade_jax.nsr, 8))
 

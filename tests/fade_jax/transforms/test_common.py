@@ -1,5 +1,7 @@
 """The suite that every transformation passes."""
 
+from functools import cache, partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -46,25 +48,50 @@ TRANSFORMATIONS = {case.name: case.transformation for case in CASES if case.name
         transforms.suppress(lambda step: 1.0 / (1.0 + step)),
     ),
 }
-PROMPTS = np.array([3, 0, 7, 3, -1, 5])  # one is there twice, one has no index
-every_transformation = pytest.mark.parametrize(
-    "transformation", TRANSFORMATIONS.values(), ids=TRANSFORMATIONS
-)
+PROMPTS = np.array([3, 0, 7, 3, -1, 5, 6, 2])  # one is there twice, one has no index
+ENTROPIES = np.array([1.5, 1.1, 0.7, 0.3], np.float32)
+ALL = np.ones((8, 8), bool)
+make_rewards = partial(binary_rewards, shape=(8, 8))  # a group for each of eight devices
+every_name = pytest.mark.parametrize("name", TRANSFORMATIONS)
 
 
-def run(transformation, update=None, steps=4, where=None):
+@jax.jit
+def update_all(rewards, states, where, entropy, prompt):
+    """Updates every transformation: one program compiles in half of the time of one for each."""
+    return {
+        name: one.update(rewards, states[name], where=where, entropy=entropy, prompt=prompt)
+        for name, one in TRANSFORMATIONS.items()
+    }
+
+
+def initial_states():
+    return {name: one.init() for name, one in TRANSFORMATIONS.items()}
+
+
+def states_of(updated):
+    return {name: state for name, (_, state) in updated.items()}
+
+
+def first(name, rewards, where=ALL, entropy=0.7, prompt=PROMPTS):
+    """Returns the compiled first update of one transformation."""
+    return update_all(rewards, initial_states(), where, np.float32(entropy), prompt)[name]
+
+
+def eager(name, advantages, **others):
+    """Returns its first update, not compiled."""
+    keywords = {"where": ALL, "entropy": 0.7, "prompt": PROMPTS, **others}
+    return TRANSFORMATIONS[name].update(advantages, TRANSFORMATIONS[name].init(), **keywords)
+
+
+@cache
+def run(name, steps=4):
     """Returns the last advantages and state after a few steps of changing rewards and entropy."""
-    update = update or transformation.update
-    state = transformation.init()
+    state = TRANSFORMATIONS[name].init()
     for step in range(steps):
-        rewards, entropy = binary_rewards(seed=step), jnp.float32(1.5 - 0.4 * step)
-        advantages, state = update(rewards, state, where=where, entropy=entropy, prompt=PROMPTS)
+        advantages, state = TRANSFORMATIONS[name].update(
+            make_rewards(step), state, where=ALL, entropy=ENTROPIES[step], prompt=PROMPTS
+        )
     return advantages, state
-
-
-def first(transformation, advantages, entropy=0.7, **keywords):
-    keywords = {"prompt": PROMPTS[: len(advantages)], **keywords}
-    return transformation.update(advantages, transformation.init(), entropy=entropy, **keywords)
 
 
 def test_every_factory_has_a_case():
@@ -76,143 +103,160 @@ def test_every_factory_has_a_case():
     assert set(transforms.__all__) <= cases | others | links
 
 
-@every_transformation
-def test_update_jit_traces_once(transformation):
+@pytest.fixture(scope="module", name="jitted")
+def jitted_fixture():
+    """By name: what `run` returns, compiled."""
+    states = initial_states()
+    for step, entropy in enumerate(ENTROPIES):
+        updated = update_all(make_rewards(step), states, ALL, entropy, PROMPTS)
+        states = states_of(updated)
+    return updated
+
+
+@every_name
+def test_update_jit_equals_eager(name, jitted):
+    chex.assert_trees_all_close(jitted[name], run(name), rtol=1e-5, atol=1e-6)
+
+
+def test_update_is_traced_once(jitted):
     traces = []
 
     @jax.jit
-    def update(rewards, state, where, entropy, prompt):
-        traces.append(rewards)
-        return transformation.update(rewards, state, where=where, entropy=entropy, prompt=prompt)
+    def update(*arguments):
+        traces.append(arguments)
+        return update_all(*arguments)
 
-    eager = run(transformation)
-    jitted = run(transformation, update, where=np.ones((6, 8), bool))
-    chex.assert_trees_all_close(jitted, eager, rtol=1e-5, atol=1e-6)
+    for seed, states in enumerate([initial_states(), states_of(jitted)]):
+        update.trace(make_rewards(seed), states, ALL, ENTROPIES[seed], PROMPTS)
     assert len(traces) == 1
 
 
-@every_transformation
-def test_state_structure_and_types(transformation):
-    _, after = run(transformation)
-    chex.assert_trees_all_equal_shapes_and_dtypes(transformation.init(), after)
-    for leaf in jax.tree.leaves((transformation.init(), after)):
+@every_name
+def test_state_structure_and_types(name):
+    before, (_, after) = TRANSFORMATIONS[name].init(), run(name)
+    chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
+    for leaf in jax.tree.leaves((before, after)):
         assert isinstance(leaf, jax.Array)
         assert not leaf.weak_type
 
 
-@every_transformation
-def test_update_scan(transformation):
-    rewards = np.stack([binary_rewards(seed=step) for step in range(4)])
-    entropies = jnp.asarray([1.5 - 0.4 * step for step in range(4)])
+@pytest.fixture(scope="module", name="scanned")
+def scanned_fixture():
+    """The last states and all advantages of a scan over the steps of `run`."""
 
-    def body(state, inputs):
-        advantages, state = transformation.update(
-            inputs[0], state, entropy=inputs[1], prompt=PROMPTS
-        )
-        return state, advantages
+    def body(states, inputs):
+        updated = update_all(inputs[0], states, ALL, inputs[1], PROMPTS)
+        return states_of(updated), {name: advantages for name, (advantages, _) in updated.items()}
 
-    state, advantages = jax.lax.scan(body, transformation.init(), (rewards, entropies))
-    expected_advantages, expected_state = run(transformation)
-    chex.assert_trees_all_close(state, expected_state, rtol=1e-5)
-    np.testing.assert_allclose(advantages[-1], expected_advantages, rtol=1e-5, atol=1e-6)
+    rewards = np.stack([make_rewards(seed=step) for step in range(4)])
+    return jax.lax.scan(body, initial_states(), (rewards, ENTROPIES))
 
 
-@every_transformation
-def test_update_vmap(transformation):
-    rewards = np.stack([binary_rewards(seed=seed) for seed in range(3)])
-    entropies = jnp.array([0.3, 0.9, 1.5])
-    states = jax.vmap(lambda _: transformation.init())(jnp.arange(3))
-    mapped = jax.vmap(lambda r, s, h: transformation.update(r, s, entropy=h, prompt=PROMPTS))(
-        rewards, states, entropies
-    )
+@every_name
+def test_update_scan(name, scanned):
+    states, advantages = scanned
+    expected_advantages, expected_state = run(name)
+    chex.assert_trees_all_close(states[name], expected_state, rtol=1e-5)
+    np.testing.assert_allclose(advantages[name][-1], expected_advantages, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module", name="mapped")
+def mapped_fixture():
+    """The first updates with the rewards of three seeds, each with its entropy."""
+    rewards = np.stack([make_rewards(seed=seed) for seed in range(3)])
+    states = jax.vmap(lambda _: initial_states())(np.arange(3))
+    mapped = jax.vmap(update_all, in_axes=(0, 0, None, 0, None))
+    return jax.jit(mapped)(rewards, states, ALL, ENTROPIES[:3], PROMPTS)
+
+
+@every_name
+def test_update_vmap(name, mapped):
     for seed in range(3):
-        one = first(transformation, rewards[seed], entropies[seed])
-        found = jax.tree.map(lambda leaf, i=seed: leaf[i], mapped)
+        one = first(name, make_rewards(seed), entropy=ENTROPIES[seed])
+        found = jax.tree.map(lambda leaf, i=seed: leaf[i], jax.device_get(mapped[name]))
         chex.assert_trees_all_close(found, one, rtol=1e-5, atol=1e-6)
 
 
-@every_transformation
-def test_update_masked_equals_dropped(transformation):
-    rewards = binary_rewards()
-    where = np.ones((6, 8), bool)
+@every_name
+def test_update_masked_equals_dropped(name):
+    rewards = make_rewards()
+    where = ALL.copy()
     where[:, [2, 5]] = False
     where[3] = False
     dropped = np.delete(np.delete(rewards, [2, 5], axis=1), 3, axis=0)
-    masked, masked_state = first(transformation, np.where(where, rewards, np.nan), where=where)
-    expected, expected_state = first(transformation, dropped, prompt=np.delete(PROMPTS, 3))
+    masked, masked_state = first(name, np.where(where, rewards, np.float32(np.nan)), where)
+    expected, expected_state = first(name, dropped, None, prompt=np.delete(PROMPTS, 3))
     kept = np.delete(np.delete(np.asarray(masked), [2, 5], axis=1), 3, axis=0)
     np.testing.assert_allclose(kept, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(masked[~where], 0)
     chex.assert_trees_all_close(masked_state, expected_state, rtol=1e-6)
 
 
-@every_transformation
-def test_update_empty_batch(transformation):
-    _, before = run(transformation, steps=2)
-    for entropy in (0.1, np.nan):
-        advantages, after = transformation.update(
-            binary_rewards(),
-            before,
-            where=np.zeros((6, 8), bool),
-            entropy=entropy,
-            prompt=PROMPTS,
-        )
-        np.testing.assert_array_equal(advantages, 0)
-        chex.assert_trees_all_equal(after, before)
+@pytest.mark.parametrize("entropy", [0.1, np.nan])
+def test_update_empty_batch(entropy):
+    before = {name: run(name, steps=2)[1] for name in TRANSFORMATIONS}
+    found = update_all(make_rewards(), before, ~ALL, np.float32(entropy), PROMPTS)
+    for name, (advantages, after) in found.items():
+        np.testing.assert_array_equal(advantages, 0, err_msg=name)
+        chex.assert_trees_all_equal(after, before[name], custom_message=name)
 
 
-@every_transformation
-def test_update_permutation(transformation):
-    rewards, order = binary_rewards(), np.random.default_rng(1).permutation(8)
-    plain, state = first(transformation, rewards)
-    permuted, same = first(transformation, rewards[:, order])
+@every_name
+def test_update_permutation(name):
+    rewards, order = make_rewards(), np.random.default_rng(1).permutation(8)
+    plain, state = first(name, rewards)
+    permuted, same = first(name, rewards[:, order])
     np.testing.assert_allclose(permuted, plain[:, order], rtol=1e-6, atol=1e-6)
     chex.assert_trees_all_close(same, state, rtol=1e-6)
 
 
-@every_transformation
-def test_update_finite_values_and_gradients(transformation):
-    def total(rewards):
-        advantages, _ = first(transformation, rewards)
-        return jnp.sum(jnp.sin(advantages)), advantages
+@pytest.fixture(scope="module", name="gradients")
+def gradients_fixture():
+    """By name: of the sum of a function of the advantages."""
 
-    chex.assert_tree_all_finite(
-        jax.jit(jax.grad(total, has_aux=True))(jnp.asarray(binary_rewards()))
-    )
+    @jax.jit
+    def compute(rewards):
+        return {
+            name: jax.grad(lambda r, name=name: jnp.sum(jnp.sin(eager(name, r)[0])))(rewards)
+            for name in TRANSFORMATIONS
+        }
+
+    return compute(make_rewards())
+
+
+@every_name
+def test_update_finite_values_and_gradients(name, gradients):
+    chex.assert_tree_all_finite((gradients[name], first(name, make_rewards())))
     for solved in (0.0, 1.0):
-        rewards = np.full((4, 8), solved, np.float32)
-        chex.assert_tree_all_finite(first(transformation, rewards, entropy=0.0))
+        rewards = np.full((8, 8), solved, np.float32)
+        chex.assert_tree_all_finite(first(name, rewards, entropy=0.0))
 
 
-@every_transformation
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int32, bool])
-def test_update_dtypes(transformation, dtype):
-    rewards = binary_rewards()
-    cast = first(transformation, jnp.asarray(rewards, dtype))
-    chex.assert_type(cast[0], jnp.float32)
-    chex.assert_trees_all_equal(cast, first(transformation, rewards))
+@every_name
+def test_update_dtypes(name):
+    rewards = make_rewards()
+    expected = eager(name, rewards)
+    for dtype in (jnp.bfloat16, jnp.int32, bool):
+        cast = eager(name, jnp.asarray(rewards, dtype))
+        chex.assert_type(cast[0], jnp.float32)
+        chex.assert_trees_all_equal(cast, expected)
 
 
-@every_transformation
-def test_update_non_finite_entropy(transformation):
-    state = transformation.init()
+def test_update_non_finite_entropy():
+    states = initial_states()
     for entropy in (np.nan, np.inf, 1.0, -np.inf, np.nan):
-        advantages, state = transformation.update(
-            binary_rewards(), state, entropy=entropy, prompt=PROMPTS
-        )
-        chex.assert_tree_all_finite((advantages, state))
+        updated = update_all(make_rewards(), states, ALL, np.float32(entropy), PROMPTS)
+        chex.assert_tree_all_finite(updated)
+        states = states_of(updated)
 
 
-@every_transformation
-@pytest.mark.parametrize("compiled", [False, True])
-def test_update_of_a_nan_reward_is_nan_in_its_group(transformation, compiled):
-    update = jax.jit(transformation.update) if compiled else transformation.update
-    rewards, where = binary_rewards(), np.broadcast_to(np.arange(8) != 5, (6, 8))
+@every_name
+@pytest.mark.parametrize("update", [eager, first], ids=["eager", "compiled"])
+def test_update_of_a_nan_reward_is_nan_in_its_group(name, update):
+    rewards, where = make_rewards(), np.broadcast_to(np.arange(8) != 5, (8, 8))
     rewards[[0, 1, 2], [2, 2, 7]] = np.nan  # an all-failed, an all-solved and a mixed group
     rewards[3, 5] = np.nan  # masked
-    advantages, state = update(
-        rewards, transformation.init(), where=where, entropy=0.7, prompt=PROMPTS
-    )
+    advantages, state = update(name, rewards, where=where)
     np.testing.assert_array_equal(np.isnan(advantages[:3]), where[:3])
     np.testing.assert_array_equal(advantages[~where], 0)
     chex.assert_tree_all_finite(state)
@@ -220,8 +264,8 @@ def test_update_of_a_nan_reward_is_nan_in_its_group(transformation, compiled):
 
 def test_state_of_fade_holds_alpha_and_delta():
     transformation = transforms.fade(initial_solve_rate=0.5, initial_entropy=2.0, rate=1.0)
-    rewards = np.array([[1, 0, 0, 0]] * 2)
-    _, state = transformation.update(rewards, transformation.init(), entropy=0.6)
+    rewards = np.tile([1, 0, 0, 0], (8, 2))
+    _, state = transformation.update(rewards, transformation.init(), where=ALL, entropy=0.6)
     assert optax.tree_utils.tree_get(state, "alpha") == 3.0  # 3 (1 - 1/4) / (2/4), at most 3
     delta = optax.tree_utils.tree_get(state, "delta")
     np.testing.assert_allclose(delta, 1 + 0.6 - 0.5 * 2.0, rtol=1e-6)
@@ -229,52 +273,51 @@ def test_state_of_fade_holds_alpha_and_delta():
 
 @pytest.mark.parametrize("name", ["fade", "fade_from_entropy", "fade_without_suppression"])
 def test_update_non_finite_reward_keeps_state(name):
-    transformation = TRANSFORMATIONS[name]
-    _, before = run(transformation, steps=2)
-    rewards = binary_rewards()
+    _, before = run(name, steps=2)
+    rewards = make_rewards()
     rewards[3, 2] = np.nan
-    _, after = transformation.update(rewards, before, entropy=np.nan)
+    _, after = TRANSFORMATIONS[name].update(rewards, before, where=ALL, entropy=np.nan)
     chex.assert_trees_all_equal(after, before)
 
 
-@every_transformation
-def test_update_ignores_other_statistics_and_defaults_rewards(transformation):
-    rewards = binary_rewards()
-    plain = first(transformation, rewards)
-    extra = first(transformation, rewards, lengths=np.ones(3), note=None)
+@every_name
+def test_update_ignores_other_statistics_and_defaults_rewards(name):
+    rewards = make_rewards()
+    plain = eager(name, rewards)
+    extra = eager(name, rewards, lengths=np.ones(3), note=None)
     chex.assert_trees_all_equal(plain, extra)
-    chex.assert_trees_all_equal(plain, first(transformation, rewards, rewards=rewards))
+    chex.assert_trees_all_equal(plain, eager(name, rewards, rewards=rewards))
 
 
-@every_transformation
-def test_update_sharded(transformation):
-    rewards = binary_rewards(shape=(16, 8))
+@pytest.fixture(scope="module", name="sharded")
+def sharded_fixture():
+    """By name: the first update with a group on each of eight devices."""
     mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
-    sharded = jax.device_put(rewards, NamedSharding(mesh, PartitionSpec("data")))
-    state = jax.device_put(transformation.init(), NamedSharding(mesh, PartitionSpec()))
-    given = {"entropy": 0.8, "prompt": np.arange(16) % 7}
-    result = jax.jit(lambda r, s: transformation.update(r, s, **given))(sharded, state)
-    expected = transformation.update(rewards, transformation.init(), **given)
-    chex.assert_trees_all_close(result, expected, rtol=1e-5, atol=1e-6)
-    for leaf in jax.tree.leaves(result[1]):
+    rewards = jax.device_put(make_rewards(), NamedSharding(mesh, PartitionSpec("data")))
+    states = jax.device_put(initial_states(), NamedSharding(mesh, PartitionSpec()))
+    return update_all(rewards, states, ALL, np.float32(0.7), PROMPTS)
+
+
+@every_name
+def test_update_sharded(name, sharded):
+    expected = first(name, make_rewards())
+    chex.assert_trees_all_close(jax.device_get(sharded[name]), expected, rtol=1e-5, atol=1e-6)
+    for leaf in jax.tree.leaves(sharded[name][1]):
         assert leaf.sharding.is_fully_replicated
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, one in TRANSFORMATIONS.items() if jax.tree.leaves(one.init())]
-)
-def test_state_checkpoint(name, tmp_path):
-    transformation = TRANSFORMATIONS[name]
-    _, state = run(transformation, steps=3)
+def test_state_checkpoint(tmp_path):
+    states = {name: run(name, steps=3)[1] for name in TRANSFORMATIONS}
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(tmp_path / "state", {"advantage": state, "step": jnp.int32(3)})
+        checkpointer.save(tmp_path / "state", {"advantage": states, "step": jnp.int32(3)})
         checkpointer.wait_until_finished()
-        target = {"advantage": transformation.init(), "step": jnp.int32(0)}
+        target = {"advantage": initial_states(), "step": jnp.int32(0)}
         restored = checkpointer.restore(tmp_path / "state", target)["advantage"]
-    chex.assert_trees_all_equal(restored, state)
+    chex.assert_trees_all_equal(restored, states)
+    given = (ALL, np.float32(0.2), PROMPTS)
     chex.assert_trees_all_equal(
-        transformation.update(binary_rewards(9), restored, entropy=0.2, prompt=PROMPTS),
-        transformation.update(binary_rewards(9), state, entropy=0.2, prompt=PROMPTS),
+        update_all(make_rewards(9), restored, *given),
+        update_all(make_rewards(9), states, *given),
     )
 
 
