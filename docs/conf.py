@@ -54,6 +54,7 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 3600
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars
 tempfile.tempdir = str(BUILD / "notebooks")
 Path(tempfile.tempdir).mkdir(parents=True, exist_ok=True)
 

@@ -3,20 +3,20 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sphinx.application import Sphinx
 
 import fade_jax
-from fade_jax.decomposition import expected_weight, gradient_masses
+from fade_jax.decomposition import expected_weight, gradient_masses, large_group
 
 FOLDER = Path("build", "mass_pictures")
 GROUP_SIZE = 16
+SOLVE_RATES = np.linspace(0.005, 0.995, 199)
 # Hyperparameters of those that have some without a default: values of docs/advantages.md.
 SETTINGS: dict[str, dict[str, Any]] = {
     "a_grae": {"omega": 0.7},
@@ -31,15 +31,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "reinforce": {"baseline": 0.3},
     "tempered_likelihood": {"beta": 0.5},
 }
-# Building blocks, an alias, and advantages of more than the rewards of one group.
+# Those that read more than the rewards of one group, by their closed forms.
+OF_LARGE_GROUPS: dict[str, dict[str, Any]] = {
+    "gpg": {"batch_scale": 1.0},
+    "opo": {"success_length": 1.0, "failure_length": 2.0},
+    "reinforce_plus_plus": {"batch_mean": 0.25},
+}
+# Building blocks and an alias.
 WITHOUT = {
     "center",
     "fade",
     "focal_weight",
-    "gpg",
     "likelihood_weight",
-    "opo",
-    "reinforce_plus_plus",
     "standardize",
     "suppress_negatives",
     "varied_groups",
@@ -54,29 +57,50 @@ SHOWN = {
 }
 
 
-def pictured() -> dict[str, Callable[..., jax.Array]]:
-    """Returns the advantages that have a picture, by name, at the settings drawn."""
-    names = set(fade_jax.advantages.__all__) - WITHOUT
-    return {
-        name: partial(getattr(fade_jax, name), **SETTINGS.get(name, {})) for name in sorted(names)
-    }
+class Curves(NamedTuple):
+    """m_S, m_F and h at `SOLVE_RATES`."""
+
+    success: jax.Array
+    failure: jax.Array
+    weight: jax.Array
+
+
+def exact_curves(advantage: Callable[..., jax.Array]) -> Curves:
+    """Computes the curves at `GROUP_SIZE`."""
+    masses = gradient_masses(advantage, SOLVE_RATES, GROUP_SIZE)
+    return Curves(*masses, expected_weight(advantage, SOLVE_RATES, GROUP_SIZE))
+
+
+def curves(name: str) -> Curves:
+    """Computes the curves of an advantage of `fade_jax`, at the settings above."""
+    if name in OF_LARGE_GROUPS:
+        masses = getattr(large_group, name)(SOLVE_RATES, **OF_LARGE_GROUPS[name])
+        weight = masses.success / SOLVE_RATES + masses.failure / (1 - SOLVE_RATES)
+        return Curves(*masses, weight)
+    return exact_curves(partial(getattr(fade_jax, name), **SETTINGS.get(name, {})))
+
+
+def pictured() -> list[str]:
+    """Returns the names of the advantages that have a picture."""
+    return sorted(set(fade_jax.advantages.__all__) - WITHOUT)
 
 
 def caption(name: str) -> str:
     """Says what is drawn, with the hyperparameters."""
-    values = ", ".join(f"{key} = {value:g}" for key, value in SETTINGS.get(name, {}).items())
+    settings = (SETTINGS | OF_LARGE_GROUPS).get(name, {})
+    values = ", ".join(f"{key} = {value:g}" for key, value in settings.items())
     at = f" at {values}" if values else ""
-    return f"Masses and expected weight{at}, exact for groups of {GROUP_SIZE}."
+    how = "in a large group" if name in OF_LARGE_GROUPS else f"exact for groups of {GROUP_SIZE}"
+    return f"Masses and expected weight{at}, {how}."
 
 
-def draw(advantage: Callable[..., jax.Array]) -> Figure:
+def draw(shown: Curves) -> Figure:
     """Draws m_S and m_F on the left and h on the right, over the solve rate."""
-    p = np.linspace(0, 1, 201)
-    masses = gradient_masses(advantage, p, GROUP_SIZE)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 1.9), layout="constrained")
-    left.plot(p, masses.success, color=SUCCESS, label="$m_S$, successes")
-    left.plot(p, masses.failure, "--", color=FAILURE, label="$m_F$, failures")
-    right.plot(p, expected_weight(advantage, p, GROUP_SIZE), color=WEIGHT, label="$h$, of $∇p$")
+    figure = Figure(figsize=(6.4, 1.9), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(SOLVE_RATES, shown.success, color=SUCCESS, label="$m_S$, successes")
+    left.plot(SOLVE_RATES, shown.failure, "--", color=FAILURE, label="$m_F$, failures")
+    right.plot(SOLVE_RATES, shown.weight, color=WEIGHT, label="$h$, of $∇p$")
     for axis in (left, right):
         style(axis)
     return figure
@@ -84,11 +108,10 @@ def draw(advantage: Callable[..., jax.Array]) -> Figure:
 
 def draw_several() -> Figure:
     """Draws m_S of a few advantages that differ in where they work."""
-    p = np.linspace(0, 1, 201)
-    figure, axis = plt.subplots(figsize=(6.4, 2.4), layout="constrained")
+    figure = Figure(figsize=(6.4, 2.4), layout="constrained")
+    axis = figure.subplots()
     for name, (advantage, color) in SHOWN.items():
-        mass = gradient_masses(advantage, p, GROUP_SIZE).success
-        axis.plot(p, mass, color=color, label=name)
+        axis.plot(SOLVE_RATES, exact_curves(advantage).success, color=color, label=name)
     axis.set_ylabel("mass on successes", color=GREY)
     style(axis)
     return figure
@@ -111,21 +134,18 @@ def draw_all(app: Sphinx) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sources = (Path(__file__), *Path(fade_jax.__file__).parent.rglob("*.py"))
     newest = max(path.stat().st_mtime for path in sources)
-    pictures = {name: partial(draw, advantage) for name, advantage in pictured().items()}
-    for name, picture in {"several": draw_several, **pictures}.items():
+    for name in ("several", *pictured()):
         path = folder / f"{name}.svg"
-        if path.exists() and path.stat().st_mtime > newest:
-            continue
-        figure = picture()
-        figure.savefig(path, transparent=True, metadata={"Date": None})
-        plt.close(figure)
+        if not path.exists() or path.stat().st_mtime < newest:
+            figure = draw_several() if name == "several" else draw(curves(name))
+            figure.savefig(path, transparent=True, metadata={"Date": None})
 
 
 def append(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Adds the picture to the docstring of an advantage of `fade_jax`."""
     del app, what, obj, options
     module, _, own = name.rpartition(".")
-    if module == "fade_jax" and own in set(fade_jax.advantages.__all__) - WITHOUT:
+    if module == "fade_jax" and own in pictured():
         text = caption(own)
         lines += ["", f".. figure:: /{FOLDER}/{own}.svg", f"   :alt: {own}: {text}"]
         lines += ["   :class: dark-light", "", f"   {text}", ""]

@@ -52,20 +52,22 @@ def test_process_shortens_a_lifted_advantage():
     assert line.startswith("Lifts `fade_jax.rloo`:")
 
 
-def test_every_advantage_is_drawn_or_left_out():
-    drawn = mass_pictures.pictured().keys()
+def test_pictured_is_every_advantage_that_is_not_left_out():
+    drawn = set(mass_pictures.pictured())
     assert drawn | mass_pictures.WITHOUT == set(fade_jax.advantages.__all__)
-    assert mass_pictures.SETTINGS.keys() <= drawn
+    assert mass_pictures.SETTINGS.keys() | mass_pictures.OF_LARGE_GROUPS.keys() <= drawn
 
 
-def test_draw_has_the_masses_and_the_weight():
-    left, right = mass_pictures.draw(fade_jax.rloo).axes
+@pytest.mark.parametrize(("name", "factor"), [("rloo", 1), ("dr_grpo", 15 / 16), ("gpg", 1)])
+def test_draw_has_the_masses_and_the_weight(name, factor):
+    left, right = mass_pictures.draw(mass_pictures.curves(name)).axes
     p, success = left.lines[0].get_data()
-    np.testing.assert_allclose(success, p * (1 - p), atol=1e-5)
+    np.testing.assert_allclose(success, factor * p * (1 - p), atol=1e-5)
     np.testing.assert_allclose(left.lines[1].get_ydata(), success, atol=1e-5)
-    np.testing.assert_allclose(right.lines[0].get_ydata(), 1, atol=1e-5)
+    np.testing.assert_allclose(right.lines[0].get_ydata(), factor, atol=1e-4)
 
 
 def test_caption_names_hyperparameters():
-    expected = "Masses and expected weight at alpha = 3, exact for groups of 16."
-    assert mass_pictures.caption("power") == expected
+    power, opo = (mass_pictures.caption(name) for name in ("power", "opo"))
+    assert power == "Masses and expected weight at alpha = 3, exact for groups of 16."
+    assert opo.endswith("at success_length = 1, failure_length = 2, in a large group.")
