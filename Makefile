@@ -5,6 +5,7 @@ WORKDIR ?= runs/quickstart
 CACHE ?= $(HOME)/.cache/fade_jax
 BIN := $(VENV)/bin
 WORKERS ?= 2
+TESTS ?= tests
 TUNIX := $(VENV)-tunix
 PEERS := $(VENV)-peers
 VERL := $(VENV)-verl
@@ -55,10 +56,10 @@ run: $(VENV)/.installed  ## warm start, then GRPO, Power(3) and FADE; ends with 
 	$(BIN)/python -m experiments.run --config=configs/quickstart.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.installed  ## the tests, without the slow ones
-	$(BIN)/python -m pytest -m 'not slow and not faults and not parity and not tunix and not trl and not verl' -n $(WORKERS)
+	$(BIN)/python -m pytest $(TESTS) -m 'not slow and not faults and not parity and not tunix and not trl and not verl' -n $(WORKERS)
 
 slow: $(VENV)/.installed  ## kill and resume, several processes, whole notebooks, timed processes
-	$(BIN)/python -m pytest -m 'slow and not faults and not parity and not tunix and not trl and not verl' -n $(WORKERS)
+	$(BIN)/python -m pytest $(TESTS) -m 'slow and not faults and not parity and not tunix and not trl and not verl' -n $(WORKERS)
 
 faults: $(VENV)/.installed  ## kills and disk errors at every call that changes a file (minutes)
 	$(BIN)/python -m pytest -m faults -s

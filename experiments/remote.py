@@ -7,8 +7,10 @@ nothing is encrypted: for machines of one cluster. Imports config alone. Above: 
 
 import json
 import os
+import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection
 from typing import Any
@@ -151,5 +153,9 @@ class RemoteSamplers:
     def close(self) -> None:
         """Closes the connections; the processes wait for the next trainer."""
         for connection in self._connections:
+            # Closing alone would neither wake a thread that reads nor tell the process.
+            with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
+                end.shutdown(socket.SHUT_RDWR)
+        self._threads.shutdown()
+        for connection in self._connections:
             connection.close()
-        self._threads.shutdown(wait=False)

@@ -15,9 +15,9 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -33,9 +33,10 @@ from experiments.jobs import (
     next_job,
     steps_in_turn,
 )
+from experiments.learner import hyperparameters
 from experiments.loop import Paused, Stopped
 from experiments.metric_writer import Board, Progress, Reporter, write_json
-from experiments.precompile import usable_cores
+from experiments.precompile import first_programs, usable_cores
 from experiments.results import ERROR, sweep_runs, write_failure, write_results
 from experiments.train import train, train_many
 from experiments.warm_start import warm_start
@@ -119,6 +120,20 @@ def _steps(job: Job) -> int:
     return job.config.steps if job.is_run else job.config.warm_start.steps
 
 
+class Order(NamedTuple):
+    """What a worker is given.
+
+    Attributes:
+      job: to make.
+      most_steps: of a run, after which another has its turn; None for all.
+      prepare: only compile what it begins with; nothing is answered.
+    """
+
+    job: Job
+    most_steps: int | None = None
+    prepare: bool = False
+
+
 class _Worker:
     """Does jobs, keeping the step functions of the latest program key."""
 
@@ -132,6 +147,13 @@ class _Worker:
             experiment = build_experiment(job.config, self._methods[job.program_key])
             self._cached = job.program_key, experiment
         return with_config(self._cached[1], job.config)
+
+    def prepare(self, job: Job) -> None:
+        """Compiles what a run begins with."""
+        experiment = self.experiment(job)
+        hyper = hyperparameters(experiment.config, experiment.methods)
+        for compile_one in first_programs(experiment, hyper):
+            compile_one()
 
     def do(self, job: Job, progress: Progress, most_steps: int | None = None) -> None:
         """Makes a warm start, or a run or the next `most_steps` of it."""
@@ -215,10 +237,14 @@ def _work(index: int, core: int | None, methods, inbox, messages) -> None:
     sys.unraisablehook = print_unraisable
     warn_once()
     worker = _Worker(methods)
-    while (item := inbox.get()) is not None:
-        job, most_steps = item
+    while (order := inbox.get()) is not None:
+        job = order.job
         try:
-            worker.do(job, Reporter(job.name, tell), most_steps)
+            if order.prepare:
+                with suppress(Exception):  # it is the run's to tell
+                    worker.prepare(job)
+                continue
+            worker.do(job, Reporter(job.name, tell), order.most_steps)
             messages.put((index, job.name, "done", None))
         except Paused:
             messages.put((index, job.name, "paused", None))
@@ -290,16 +316,20 @@ def _deal(jobs: Sequence[Job], processes, inboxes, messages, board: Board) -> Fa
     holds: dict[int, Job | None] = dict.fromkeys(range(len(processes)))  # what each is at
     keys: dict[int, str | None] = dict.fromkeys(range(len(processes)))  # compiled by each
     most_steps = steps_in_turn(jobs, len(processes))
+    idle = set(range(len(processes)))  # that have not been given anything
     while waiting or any(holds.values()):
         for index, job in holds.items():
             if job is None and processes[index].is_alive():
                 ready = [job for job in waiting if job.depends_on not in unmade]
                 others = [k for i, k in keys.items() if i != index and k and holds[i]]
                 job = next_job(ready, keys[index], others)
+                if job is None and waiting and index in idle:  # for a warm start that others make
+                    inboxes[index].put(Order(waiting[0], prepare=True))
+                idle.discard(index)
                 if job is not None:
                     waiting.remove(job)
                     holds[index], keys[index] = job, job.program_key
-                    inboxes[index].put((job, most_steps))
+                    inboxes[index].put(Order(job, most_steps))
         # Asked before the queue is read: what a worker sent before it ended is read below.
         alive = [process.is_alive() for process in processes]
         try:

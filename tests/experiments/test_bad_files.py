@@ -134,7 +134,7 @@ def good_fixture(tmp_path_factory):
     (root / "run").mkdir()
     (root / "run" / "config.json").write_text(json.dumps(as_json(tiny_config())))
     (root / "run" / "result.json").write_text('{"step": 4, "params_sha256": "00"}')
-    write_sweep(root / "sweep", seeds=2)
+    write_sweep(root / "sweep", seeds=2, steps=20)  # few lines are read faster
     (root / "words").mkdir()
     lines = {
         "asdiv": {"body": "Ann has 3.", "question": "4 more?", "answer": "7", "formula": "3+4=7"},

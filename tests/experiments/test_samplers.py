@@ -3,6 +3,7 @@
 import socket
 import threading
 from multiprocessing import Pipe
+from multiprocessing.connection import Listener
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +69,7 @@ def test_samplers_give_the_bits_of_lock_step_and_resume_to_them(in_turn, tmp_pat
     assert params_and_lines(config, tmp_path / "stopped", experiment=experiment) == in_turn
 
 
+@pytest.mark.slow
 def test_samplers_score_tasks_of_the_device(warm, tmp_path):
     config = tiny_config()
     config.steps = config.evaluation.every = 3
@@ -225,3 +227,36 @@ def test_rows_of_a_batch_get_its_draws():
     whole = of_rows(jax.random.key(0), logits)
     parts = [of_rows(jax.random.key(0), logits[i : i + 3], (i, 6)) for i in (0, 3)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_close_wakes_a_thread_that_waits_and_tells_the_sampler(monkeypatch):
+    """The sampler answers the setup alone; the trainer gives up while it waits for rollouts."""
+    monkeypatch.setenv(remote.SECRET, "test")
+    asked, gone = threading.Event(), threading.Event()
+    listener = Listener(("localhost", 0), authkey=b"test")
+
+    def sampler():
+        with listener.accept() as connection:
+            remote.receive(connection)
+            remote.send(connection, {})
+            remote.receive(connection)
+            asked.set()
+            with pytest.raises(EOFError):
+                remote.receive(connection)
+            gone.set()
+
+    threading.Thread(target=sampler, daemon=True).start()
+    trainer = remote.RemoteSamplers([f"localhost:{listener.address[1]}"], {"prompts": 1})
+    waiting = threading.Thread(target=lambda: suppress_gone(trainer), daemon=True)
+    waiting.start()
+    assert asked.wait(60)
+    trainer.close()
+    assert gone.wait(60)
+    waiting.join(60)
+    assert not waiting.is_alive()
+    listener.close()
+
+
+def suppress_gone(trainer):
+    with pytest.raises(SamplerError, match="has gone"):
+        trainer.send_weights({})

@@ -183,11 +183,15 @@ class Worker(threading.Thread):
     def __init__(self, index, inbox, messages, do):
         super().__init__(daemon=True)
         self.index, self.inbox, self.messages, self.do = index, inbox, messages, do
+        self.prepared = []
 
     def run(self):
-        while (item := self.inbox.get()) is not None:
-            job, most_steps = item
-            outcome = self.do(job, most_steps)
+        while (order := self.inbox.get()) is not None:
+            job = order.job
+            if order.prepare:
+                self.prepared.append(job.name)
+                continue
+            outcome = self.do(job, order.most_steps)
             if outcome == "dies":
                 return
             self.messages.put((self.index, job.name, *outcome))
@@ -249,6 +253,36 @@ def test_deal_gives_three_runs_their_turns_on_two_workers():
     assert deal(make("aaa"), 2, do) == {}
     assert sorted(made[:3]) == ["run0", "run1", "run2"]
     assert sorted(made[3:]) == ["run0", "run1", "run2"]
+
+
+def test_deal_has_a_worker_prepare_while_another_makes_the_warm_start():
+    messages, begun = queue.Queue(), threading.Event()
+    inboxes = [queue.Queue() for _ in range(2)]
+
+    def do(job, _):
+        if not job.is_run:
+            assert begun.wait(60)
+        return "done", None
+
+    threads = [Worker(i, inbox, messages, do) for i, inbox in enumerate(inboxes)]
+    threads[1].prepared = Prepared(begun)
+    for thread in threads:
+        thread.start()
+    assert sweeps._deal(make("aa", ["w", "w"]), threads, inboxes, messages, Silent()) == {}
+    assert threads[1].prepared == ["run0"]
+    assert threads[0].prepared == []
+
+
+class Prepared(list):
+    """Tells that something was appended."""
+
+    def __init__(self, event):
+        super().__init__()
+        self.event = event
+
+    def append(self, item):
+        super().append(item)
+        self.event.set()
 
 
 def test_deal_drops_the_runs_of_a_failed_warm_start():

@@ -34,6 +34,7 @@ def assert_same(committed, now, where="golden"):
         )
 
 
+@pytest.mark.slow
 def test_golden_json_is_what_the_library_computes():
     assert_same(json.loads(golden.PATH.read_text()), json.loads(json.dumps(golden.golden())))
 

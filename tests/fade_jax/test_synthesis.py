@@ -1,5 +1,6 @@
 """An advantage built from an objective decomposes to that objective."""
 
+from functools import cache
 from math import comb, gamma
 
 import jax
@@ -11,6 +12,7 @@ import fade_jax
 from fade_jax import decomposition, synthesis
 from fade_jax.decomposition import objectives
 from fade_jax.densities import Beta, fit_beta, quadrature
+from tests.fade_jax.cases import compile_together
 
 P = np.linspace(0, 1, 21)
 SPLITS = [synthesis.minimum_variance, synthesis.even]
@@ -36,14 +38,27 @@ EXACT = {
 }
 
 
+@cache
+def advantages_of(group_size):
+    """Returns what is synthesized from EXACT with each split, compiled."""
+    return compile_together(
+        {
+            f"{name} {split.__name__}": synthesis.synthesize(
+                target, group_size, Beta(0.7, 2.0), split=split
+            )
+            for name, (target, _) in EXACT.items()
+            for split in SPLITS
+        }
+    )
+
+
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("group_size", [5, 64])
 @pytest.mark.parametrize("name", EXACT)
 def test_synthesize_expected_weight(name, group_size, split):
-    target, weight = EXACT[name]
-    advantage = jax.jit(synthesis.synthesize(target, group_size, Beta(0.7, 2.0), split=split))
+    advantage = advantages_of(group_size)[f"{name} {split.__name__}"]
     result = decomposition.expected_weight(advantage, P, group_size)
-    np.testing.assert_allclose(result, weight(P, group_size), rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(result, EXACT[name][1](P, group_size), rtol=2e-5, atol=2e-5)
 
 
 def test_weight_without_cutoff_is_exact():

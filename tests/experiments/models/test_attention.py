@@ -71,15 +71,25 @@ SIZES = [(2, 1, 11, 1, 1, 4), (2, 2, 9, 2, 3, 6), (3, 2, 7, 1, 4, 4, 5), (2, 3, 
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("sizes", [*SIZES, (2, 2, 1, 2, 2, 4, 3), (1, 1, 12, 1, 1, 2, 1)], ids=str)
-def test_blocks_match_float64(sizes):
-    check(LONG["blocks"], sizes)
-    check(LONG["blocks"], sizes, jnp.bfloat16, 0.02)
+@pytest.mark.parametrize(
+    ("sizes", "dtype"),
+    [
+        *(
+            (sizes, "float32")
+            for sizes in (SIZES[0], (2, 2, 1, 2, 2, 4, 3), (1, 1, 12, 1, 1, 2, 1))
+        ),
+        *((sizes, dtype) for sizes in (SIZES[1], SIZES[3]) for dtype in ("float32", "bfloat16")),
+    ],
+    ids=str,
+)
+def test_blocks_match_float64(sizes, dtype):
+    check(LONG["blocks"], sizes, jnp.dtype(dtype), 1e-5 if dtype == "float32" else 0.02)
 
 
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_plain_matches_float64(sizes):
-    check(attention._plain, sizes)
+def test_plain_matches_float64():
+    for sizes in SIZES:
+        check(attention._plain, sizes)
+    check(attention._plain, SIZES[3], jnp.bfloat16, 0.02)
 
 
 @pytest.mark.parametrize("sizes", [SIZES[1], SIZES[3], (1, 1, 130, 1, 2, 8, 150)], ids=str)
@@ -87,19 +97,16 @@ def test_pallas_interpreted_matches_float64(sizes):
     check(LONG["pallas"], sizes, tolerance=1e-4)
 
 
-@pytest.mark.parametrize("name", ["blocks", "plain"])
-def test_long_sequences_match_float64(name):
-    function = {"plain": attention._plain, **LONG}[name]
-    check(function, (1, 1, 1024, 1, 2, 16))
-    check(function, (1, 2, 1024, 1, 2, 16, 300), jnp.bfloat16, 0.03)
+def test_long_sequences_match_float64():
+    check(LONG["blocks"], (1, 1, 1024, 1, 2, 16))
+    check(LONG["blocks"], (1, 2, 1024, 1, 2, 16, 300), jnp.bfloat16, 0.03)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2048, 4096, 8192])
-def test_very_long_sequences_match_float64(count):
-    check(LONG["blocks"], (1, 1, count, 1, 2, 32))
-    check(LONG["blocks"], (1, 2, count, 1, 2, 32, 700))
-    check(LONG["blocks"], (1, 1, count, 1, 2, 32, 700), jnp.bfloat16, 0.03)
+def test_very_long_sequences_match_float64():
+    check(LONG["blocks"], (1, 1, 8192, 1, 1, 32))
+    check(LONG["blocks"], (1, 2, 4096, 1, 1, 32, 700))
+    check(LONG["blocks"], (1, 1, 8192, 1, 1, 32, 700), jnp.bfloat16, 0.03)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -108,7 +115,8 @@ def test_blocks_sums_of_parts_equal_one_softmax():
     own, prompt = inputs(2, 2, 9, 1, 2, 4, 7)
     own = (own[0] * 100, *own[1:])
     expected, _ = softmax_attention(own, prompt, np.zeros_like(own[0]))
-    found = attention._in_blocks(*map(jnp.float32, own), Prompt(*map(jnp.asarray, prompt)))
+    prompt = Prompt(*map(np.float32, prompt[:2]), prompt[2])
+    found = jax.jit(attention._in_blocks)(*map(np.float32, own), prompt)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -164,17 +172,13 @@ def test_no_array_has_all_scores(remat):
     assert found["plain"]
 
 
-def test_memory_grows_with_the_tokens():
-    """Four times the tokens take at most five times the bytes beside the arguments."""
+def test_memory_is_far_below_the_scores_of_one_head():
+    """Of 4096 queries to 8192 keys in float32, beside the arguments."""
     config = with_attention("blocks", remat=True)
     params = jax.eval_shape(lambda: transformer.init_params(MODEL, jax.random.key(0)))
-
-    def temporary(count):
-        step = jax.jit(jax.grad(functools.partial(loss, config)))
-        lowered = step.lower(params, *shapes_of(1, count, 1, count))
-        return lowered.compile().memory_analysis().temp_size_in_bytes
-
-    assert temporary(4096) < 5 * temporary(1024)
+    step = jax.jit(jax.grad(functools.partial(loss, config)))
+    memory = step.lower(params, *shapes_of(1, 4096, 1, 4096)).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 0.2 * 4 * 4096 * 8192
 
 
 def batch(prompts=4, group=2, start=9, count=7, seed=0):
@@ -211,7 +215,7 @@ def assert_trees_close(found, expected, tolerance):
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"remat": True}, {"remat": True, "remat_keeps": "products", "num_kv_heads": 1}],
+    [{}, {"remat": True, "remat_keeps": "products", "num_kv_heads": 1}],
     ids=str,
 )
 def test_policy_by_blocks_equals_plain(changes):
@@ -226,9 +230,9 @@ def test_policy_by_blocks_equals_plain(changes):
 def test_prefill_by_blocks_equals_plain():
     params = random_params(MODEL)
     tokens, length, _ = batch()
+    prefill = jax.jit(transformer.prefill, static_argnums=0)
     found, expected = (
-        transformer.prefill(with_attention(name), params, tokens, length)
-        for name in ("blocks", "plain")
+        prefill(with_attention(name), params, tokens, length) for name in ("blocks", "plain")
     )
     assert_trees_close(found, expected, 2e-5)
 
@@ -237,8 +241,8 @@ def test_policy_by_pallas_interpreted_equals_plain(monkeypatch):
     monkeypatch.setattr(attention, "implementation", lambda config, _: config.attention)
     monkeypatch.setitem(attention._LONG_SEQUENCES, "pallas", LONG["pallas"])
     params = random_params(MODEL)
-    expected = policy(with_attention("plain"), params, *batch(2))
-    found = policy(with_attention("pallas"), params, *batch(2))
+    expected = policy(with_attention("plain"), params, *batch())
+    found = policy(with_attention("pallas"), params, *batch())
     assert_trees_close(found, expected, 1e-3)
 
 
@@ -249,12 +253,12 @@ def test_policy_by_blocks_vmap_equals_loop():
     together = jax.tree.map(lambda *x: np.stack(x), *each)
     found = jax.jit(jax.vmap(lambda p: log_probs_and_gradient(config, p, *batch())))(together)
     for i, params in enumerate(each):
-        expected = policy(config, params, *batch())
+        expected = policy(with_attention("plain"), params, *batch())
         assert_trees_close(jax.tree.map(lambda x, i=i: x[i], found), expected, 2e-5)
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("axes", [(2, 2, 2), (1, 2, 4), (8, 1, 1)], ids=str)
+@pytest.mark.parametrize("axes", [(2, 2, 2), (1, 2, 4)], ids=str)
 def test_policy_by_blocks_on_a_mesh_equals_one_device(axes):
     """Rows over data and fsdp, heads over tensor; 2 heads of keys do not divide over 4."""
     check_on_mesh(with_attention("blocks", remat=True, tied_head=False, d_model=16), axes)
@@ -360,7 +364,7 @@ def test_cudnn_rows_match_float64(monkeypatch):
         return public(*arguments, implementation="xla", **named)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", by_xla)
-    for sizes in SIZES:
+    for sizes in (SIZES[1], SIZES[3]):
         check(attention._cudnn, sizes)
 
 

@@ -35,14 +35,17 @@ def tokens():
 def outputs(reference):
     """Logits of the completions and greedy tokens, from one padded batch."""
     config, params = load_model(smollm2.path())
-    head = transformer.unembedding(config, params)
     prompts, length = padded([reference[f"prompt_{i}"] for i in range(COUNT)])
     completions, _ = padded([reference[f"completion_{i}"] for i in range(COUNT)])
     steps = reference["greedy_0"].size
 
-    first, rest = transformer.forward(config, params, prompts, length, completions[:, None])
-    logits = jnp.concatenate([first[:, None], rest[:, 0]], axis=1) @ head.T
-    return np.asarray(logits), np.asarray(greedy(config, params, prompts, length, steps))
+    @jax.jit
+    def forward(params):
+        first, rest = transformer.forward(config, params, prompts, length, completions[:, None])
+        hidden = jnp.concatenate([first[:, None], rest[:, 0]], axis=1)
+        return hidden @ transformer.unembedding(config, params).T
+
+    return np.asarray(forward(params)), np.asarray(greedy(config, params, prompts, length, steps))
 
 
 def padded(rows):

@@ -32,7 +32,7 @@ def four_seeds(tmp_path_factory):
     return write_sweep(tmp_path_factory.mktemp("four"), seeds=4)
 
 
-def write_sweep(workdir, seeds):
+def write_sweep(workdir, seeds, steps=STEPS):
     names = []
     for method, (advantage, kwargs, *_) in METHODS.items():
         for seed in range(seeds):
@@ -41,27 +41,27 @@ def write_sweep(workdir, seeds):
             run.mkdir(parents=True)
             config = {
                 "seed": seed,
-                "steps": STEPS,
+                "steps": steps,
                 "group_size": GROUP,
                 "task": {"name": "graph", "kwargs": {}},
                 "advantage": {"name": advantage, "kwargs": kwargs},
                 "warm_start": {"steps": 300, "workdir": "x"},
             }
             (run / "config.json").write_text(json.dumps(config))
-            lines = [json.dumps(line) + "\n" for line in metrics(method, seed)]
+            lines = [json.dumps(line) + "\n" for line in metrics(method, seed, steps)]
             (run / "metrics.jsonl").write_text("".join(lines))
             (run / "result.json").write_text(json.dumps({"params_sha256": f"{seed:064x}"}))
     (workdir / "sweep.json").write_text(json.dumps({"runs": [{"name": name} for name in names]}))
     return workdir
 
 
-def metrics(method, seed):
+def metrics(method, seed, steps=STEPS):
     _, kwargs, one, hundred, entropy = METHODS[method]
     random = np.random.default_rng(seed * 31 + len(method))
     shift = random.normal(0, 0.01)
     yield evaluation(0, 0.1, 0.9, 1.6)
-    for step in range(1, STEPS + 1):
-        done = 1 - math.exp(-3 * step / STEPS)
+    for step in range(1, steps + 1):
+        done = 1 - math.exp(-3 * step / steps)
         rate, nats = 0.1 + (one - 0.1) * done + shift, 1.6 + (entropy - 1.6) * done + shift
         line = train_line(step, rate, nats, random) | kwargs
         if method == "fade":

@@ -14,6 +14,11 @@ def task():
     return make(nodes=10, edges=15)
 
 
+@pytest.fixture(scope="module")
+def held_out(task):
+    return task.eval_prompts(100)
+
+
 def plain_reward(task, edges, answer):
     colors = range(task.nodes, task.nodes + task.colors)
     right_form = answer[task.nodes : task.nodes + 1] == [task.eos_id] and all(
@@ -23,8 +28,8 @@ def plain_reward(task, edges, answer):
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_prompts_list_different_edges_in_order(task, split):
-    prompts = task.train_prompts(3, 1, 100) if split == "train" else task.eval_prompts(100)
+def test_prompts_list_different_edges_in_order(task, held_out, split):
+    prompts = task.train_prompts(3, 1, 100) if split == "train" else held_out
     edges = np.asarray(prompts.verifier_inputs).tolist()
     for row, pairs in zip(np.asarray(prompts.tokens).tolist(), edges):
         assert row == [task.pad_id + 1, *itertools.chain(*pairs)]
@@ -33,13 +38,12 @@ def test_prompts_list_different_edges_in_order(task, split):
         assert all(0 <= a < b < 10 for a, b in pairs)
 
 
-def test_prompts_are_solvable_and_have_many_answers():
-    task = make(nodes=6, edges=8)
-    colorings = np.array(list(itertools.product(range(3), repeat=6)))
-    for pairs in np.asarray(task.eval_prompts(50).verifier_inputs):
+def test_prompts_are_solvable_and_have_many_answers(held_out):
+    colorings = np.array(list(itertools.product(range(3), repeat=10)), np.int8)
+    for pairs in np.asarray(held_out.verifier_inputs)[:50]:
         proper = np.all(colorings[:, pairs[:, 0]] != colorings[:, pairs[:, 1]], axis=1)
         assert np.sum(proper) >= 6
-        assert np.sum(proper) % 6 == 0  # colours may be exchanged; 8 edges need all three
+        assert np.sum(proper) % 6 == 0  # colours may be exchanged
 
 
 def test_prompts_separate_training_and_held_out_problems():
@@ -84,11 +88,12 @@ def test_verify_equals_python_on_every_answer():
     """All answers of four tokens for three nodes, over the whole vocabulary."""
     task = make(nodes=3, edges=2, colors=2, held_out=0.5)
     answers = np.array(list(itertools.product(range(task.vocab_size), repeat=4)), np.int32)
-    prompts = task.train_prompts(0, 0, 3)
+    problems = list(itertools.combinations([(0, 1), (0, 2), (1, 2)], 2))
     tokens = jnp.broadcast_to(answers, (3, *answers.shape))
-    rewards = jax.jit(task.verify)(prompts.verifier_inputs, tokens, token_mask(tokens, task.eos_id))
+    mask = token_mask(tokens, task.eos_id)
+    rewards = jax.jit(task.verify)(jnp.array(problems, jnp.int32), tokens, mask)
     assert rewards.dtype == jnp.float32
-    for row, pairs in zip(np.asarray(rewards), np.asarray(prompts.verifier_inputs).tolist()):
+    for row, pairs in zip(np.asarray(rewards), problems):
         expected = [plain_reward(task, pairs, answer) for answer in answers.tolist()]
         np.testing.assert_array_equal(row, expected)
         assert sum(expected) == 2  # a path of two edges has two colourings

@@ -48,11 +48,16 @@ def all_values(numbers):
     return values
 
 
+@jax.jit
+def verify(task, verifier_inputs, tokens):
+    return task.verify(verifier_inputs, tokens, token_mask(tokens, task.eos_id))
+
+
 def reward(task, numbers, target, answer):
     answer = (answer + [task.pad_id] * task.max_completion)[: task.max_completion]
     tokens = jnp.array([[answer]], jnp.int32)
     verifier_inputs = CountdownInputs(jnp.array([numbers]), jnp.array([target]))
-    return float(task.verify(verifier_inputs, tokens, token_mask(tokens, task.eos_id))[0, 0])
+    return float(verify(task, verifier_inputs, tokens)[0, 0])
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
@@ -105,20 +110,19 @@ def test_demonstrations_reach_their_target(task):
         symbols.update(answer[1:-1:2])
     assert set(symbols) == {51, 52, 53}
     assert min(symbols.values()) > 150
-    np.testing.assert_array_equal(
-        task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None]), 1
-    )
+    np.testing.assert_array_equal(verify(task, prompts.verifier_inputs, tokens[:, None]), 1)
 
 
 def test_verify_equals_python_on_every_answer():
     """All answers of four tokens for two numbers, over the whole vocabulary."""
     task = make(numbers=2, max_number=4, max_target=5)
     answers = np.array(list(itertools.product(range(task.vocab_size), repeat=4)), np.int32)
-    prompts = task.train_prompts(0, 0, 6)
+    problems = [([1, 1], 1), ([1, 3], 4), ([2, 2], 4), ([2, 3], 1), ([2, 4], 2), ([3, 4], 1)]
+    numbers, targets = zip(*problems)
+    verifier_inputs = CountdownInputs(jnp.array(numbers), jnp.array(targets))
     tokens = jnp.broadcast_to(answers, (6, *answers.shape))
-    rewards = jax.jit(task.verify)(prompts.verifier_inputs, tokens, token_mask(tokens, task.eos_id))
+    rewards = verify(task, verifier_inputs, tokens)
     assert rewards.dtype == jnp.float32
-    numbers, targets = (np.asarray(x).tolist() for x in prompts.verifier_inputs)
     for row, given, target in zip(np.asarray(rewards), numbers, targets):
         expected = [plain_reward(task, given, target, answer) for answer in answers.tolist()]
         np.testing.assert_array_equal(row, expected)
@@ -138,9 +142,7 @@ def test_verify_equals_python_on_damaged_answers(task):
                 answer[1:7:2] = rng.integers(51, 54, 3)
             else:
                 answer[rng.integers(8)] = rng.integers(task.vocab_size)
-    rewards = task.verify(
-        prompts.verifier_inputs, jnp.array(answers), token_mask(jnp.array(answers), task.eos_id)
-    )
+    rewards = verify(task, prompts.verifier_inputs, jnp.array(answers))
     numbers, targets = (np.asarray(x).tolist() for x in prompts.verifier_inputs)
     for row, given, target, group in zip(np.asarray(rewards), numbers, targets, answers.tolist()):
         assert row.tolist() == [plain_reward(task, given, target, answer) for answer in group]

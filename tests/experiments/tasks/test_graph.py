@@ -74,10 +74,15 @@ def plain_inputs(verifier_inputs):
     )
 
 
+@jax.jit
+def verify(task, verifier_inputs, tokens):
+    return task.verify(verifier_inputs, tokens, token_mask(tokens, task.eos_id))
+
+
 def reward(task, source, target, forbidden, answers):
     verifier_inputs = GraphInputs(jnp.array([source]), jnp.array([target]), jnp.array([forbidden]))
     tokens = jnp.array([answers], jnp.int32)
-    return task.verify(verifier_inputs, tokens, token_mask(tokens, task.eos_id))[0].tolist()
+    return verify(task, verifier_inputs, tokens)[0].tolist()
 
 
 @pytest.mark.parametrize(("nodes", "degree", "seed"), [(64, 3, 0), (64, 3, 1), (31, 4, 2)])
@@ -159,7 +164,7 @@ def test_demonstrations_are_walks_to_their_target(task, drawn):
     assert set(lengths) == set(range(task.min_walk, task.max_walk + 1))
     # Three nodes on the way on average, 6 of 62 forbidden: about a quarter meets one.
     assert 0.15 < hit / 600 < 0.35
-    verified = task.verify(prompts.verifier_inputs, tokens[:, None], mask[:, None])
+    verified = jax.jit(task.verify)(prompts.verifier_inputs, tokens[:, None], mask[:, None])
     assert float(jnp.mean(verified)) == pytest.approx(1 - hit / 600)
 
 
@@ -172,9 +177,7 @@ def test_verify_equals_python_on_every_short_answer():
     answers = np.array(list(itertools.product(range(task.vocab_size), repeat=4)), np.int32)
     prompts = task.train_prompts(0, 0, 3)
     tokens = jnp.broadcast_to(answers, (3, *answers.shape))
-    rewards = np.asarray(
-        jax.jit(task.verify)(prompts.verifier_inputs, tokens, token_mask(tokens, task.eos_id))
-    )
+    rewards = np.asarray(verify(task, prompts.verifier_inputs, tokens))
     assert rewards.dtype == np.float32
     for row, (source, target, forbidden) in zip(rewards, plain_inputs(prompts.verifier_inputs)):
         expected = [
@@ -199,11 +202,7 @@ def test_verify_equals_python_on_walks_and_damaged_walks(task, drawn):
             if g % 2:
                 row[rng.integers(0, len(row))] = int(rng.integers(0, task.vocab_size))
             answer[g] = row
-    rewards = np.asarray(
-        task.verify(
-            prompts.verifier_inputs, jnp.array(answers), token_mask(jnp.array(answers), task.eos_id)
-        )
-    )
+    rewards = np.asarray(verify(task, prompts.verifier_inputs, jnp.array(answers)))
     for row, answer, (source, target, forbidden) in zip(
         rewards, answers.tolist(), plain_inputs(prompts.verifier_inputs)
     ):

@@ -1,5 +1,7 @@
 """The fused head against float64, in every type, chunking and sharding."""
 
+from functools import cache
+
 import jax
 import jax.extend.core
 import jax.numpy as jnp
@@ -37,17 +39,22 @@ def reference(hidden, unembedding, targets, temperature=1.0):
     )
 
 
-def evaluate(hidden, unembedding, targets, temperature=1.0, **keywords):
-    def weighted(hidden, unembedding, temperature):
+@cache
+def compiled(**keywords):
+    """Returns the jitted function of `evaluate`."""
+
+    def weighted(hidden, unembedding, temperature, targets):
         log_prob, entropy = log_prob_and_entropy(
             hidden, unembedding, targets, temperature=temperature, **keywords
         )
         total = jnp.sum(BY_LOG_PROB * log_prob + BY_ENTROPY * entropy)
         return total, (log_prob, entropy)
 
-    gradients, values = jax.jit(jax.grad(weighted, (0, 1, 2), has_aux=True))(
-        hidden, unembedding, jnp.float32(temperature)
-    )
+    return jax.jit(jax.grad(weighted, (0, 1, 2), has_aux=True))
+
+
+def evaluate(hidden, unembedding, targets, temperature=1.0, **keywords):
+    gradients, values = compiled(**keywords)(hidden, unembedding, jnp.float32(temperature), targets)
     return (*values, *gradients)
 
 
@@ -91,7 +98,8 @@ def test_head_bfloat16():
 @pytest.mark.parametrize("scale", [1e-3, 30.0])
 def test_head_flat_and_peaked(scale):
     hidden = jnp.float32(HIDDEN * scale)
-    log_prob, entropy = log_prob_and_entropy(hidden, jnp.float32(UNEMBEDDING), TARGETS, chunk=32)
+    unembedding = jnp.float32(UNEMBEDDING)
+    log_prob, entropy, *_ = evaluate(hidden, unembedding, TARGETS, chunk=32)
     expected = reference(np.asarray(hidden, np.float64), UNEMBEDDING, TARGETS)
     np.testing.assert_allclose(log_prob, expected[0], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(entropy, expected[1], rtol=1e-4, atol=1e-6)
@@ -115,8 +123,8 @@ def test_head_vmap():
     def fn(h, t):
         return log_prob_and_entropy(h, jnp.float32(UNEMBEDDING), t, chunk=20)
 
-    mapped = jax.vmap(fn)(hidden, targets)
-    looped = [np.stack(x) for x in zip(*map(fn, hidden, targets))]
+    mapped = jax.jit(jax.vmap(fn))(hidden, targets)
+    looped = [np.stack(x) for x in zip(*map(jax.jit(fn), hidden, targets))]
     np.testing.assert_allclose(mapped, looped, rtol=1e-5, atol=1e-6)
 
 
