@@ -80,6 +80,7 @@ import fade_jax
 # Links
 nitpicky = True
 linkcheck_timeout = 20
+linkcheck_ignore = [r"https://colab\.research\.google\.com/github/OWNER/.*"]  # a placeholder
 
 # Look
 html_theme = "sphinx_book_theme"

@@ -95,6 +95,7 @@ def make_experiment(workload: Workload, dtype: str = "float32") -> Experiment:
     config.learner.head_rank = workload.kind != "update"  # the baselines do not measure it
     if workload.kind == "rollout":
         config.sampling.loops = 6 if workload.lengths == "geometric" else 1
+        config.sampling.slots = workload.sequences // 4 if workload.variant == "slots" else 0
         config.optimizer.name = "sgd"  # the samplers of the baselines hold no optimizer state
     model = ModelConfig(
         vocab_size=shape.vocab_size,

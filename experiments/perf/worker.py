@@ -49,8 +49,9 @@ class Workload(NamedTuple):
       prompt: tokens of each.
       completion: tokens of each, at most.
       steps: of one repetition, one after another.
-      variant: of fade_jax only: "kept" for an update with remat_keeps="products"; "rows" or
-        "logits" for a head that is not fused.
+      variant: of fade_jax only: "kept" for an update with remat_keeps="products"; "slots" for a
+        rollout that decodes a quarter of the completions at a time; "rows" or "logits" for a head
+        that is not fused.
       lengths: of the completions: "fixed", or "geometric" with a mean of 1/4 of `completion`, which
         is then the longest possible.
     """
@@ -147,6 +148,9 @@ def _real_lengths(kind: str, shape: str) -> Workload:
     return Workload(name, kind, SHAPES[shape], 32, 1, 32, 256, lengths="geometric")
 
 
+_TINY_GROUPS = _real_lengths("rollout", "tiny")._replace(
+    name="rollout_tiny_real_lengths_grouped", group_size=8
+)
 _HEAD = Workload("head", "head", SHAPES["smollm2"], 16, 1, 32, 96)
 WORKLOADS = (
     Workload("product", "product", SHAPES["tiny"], 1, 1, 2048, 0),
@@ -154,9 +158,8 @@ WORKLOADS = (
     *_family("rollout", "tiny", 32, 32, 64),
     _real_lengths("rollout", "smollm2"),
     _real_lengths("rollout", "tiny"),
-    _real_lengths("rollout", "tiny")._replace(
-        name="rollout_tiny_real_lengths_grouped", group_size=8
-    ),
+    _TINY_GROUPS,
+    _TINY_GROUPS._replace(name=f"{_TINY_GROUPS.name}_slots", variant="slots"),
     *_family("update", "smollm2", 16, 32, 96),
     *_family("update", "tiny", 16, 32, 96),
     *(

@@ -3,26 +3,28 @@
 import csv
 import itertools
 import json
+import math
 import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy.special import roots_jacobi
+from scipy.stats import binom
 
-from fade_jax import transforms
-from fade_jax.dynamics import simulate
 from tests.experiments.conftest import REPOSITORY
-from tests.notebooks.execute import code_cells
+from tests.fade_jax import reference
 
 NAMES = (
     "01_decomposition",
     "02_fade_quickstart",
     "03_bring_your_own_advantage",
     "04_replication",
+    "05_fade_in_another_trainer",
+    "06_read_a_run",
 )
 PATHS = {name: REPOSITORY / "notebooks" / f"{name}.ipynb" for name in NAMES}
 DATA = REPOSITORY / "docs" / "replication" / "data"
@@ -86,6 +88,27 @@ print("FIGURES", json.dumps({
                 for row in choices.itertuples()],
 }))
 """,
+    NAMES[4]: """
+print("FIGURES", json.dumps({
+    "batches": [[np.asarray(x).tolist() for x in batch] for batch in ours.batches],
+    "logits": ours.logits.tolist(),
+    "resumed": resumed.logits.tolist(),
+    "states": [x.state_dict() for x in (fade, resumed_fade, forgetful_fade)],
+    "alphas": alphas,
+    "trl": [[line["reward"], line["fade_jax/alpha"]] for line in trl_log],
+    "trl_states": [trl_states.get(2), trl_resumed.get(2)],
+    "verl": None if verl_advantages is None else verl_advantages.tolist(),
+}))
+""",
+    NAMES[5]: """
+print("FIGURES", json.dumps({
+    "changed": changed,
+    "estimates": [[*key, *values] for key, values in estimates.items()],
+    "masses": masses.reset_index().to_dict("records"),
+    "outcomes": pd.DataFrame(tenths).to_dict(),
+    "first_and_last": first_and_last,
+}))
+""",
 }
 
 
@@ -119,7 +142,14 @@ P = [i / 100 for i in range(1, 100)]
 
 @pytest.mark.slow
 def test_notebook_numbers(executed):
-    checks = (decomposition, fade_quickstart, bring_your_own_advantage, replication)
+    checks = (
+        decomposition,
+        fade_quickstart,
+        bring_your_own_advantage,
+        replication,
+        fade_in_another_trainer,
+        read_a_run,
+    )
     checks[NAMES.index(executed.name)](executed)
 
 
@@ -271,79 +301,103 @@ def choosing_table():
     return [[cell.removesuffix(" |") for cell in row] for row in rows]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_setup_cell_on_colab(name, tmp_path, monkeypatch):
-    setup, asked = code_cells(PATHS[name])[0], []
+def fade_in_another_trainer(executed):
+    figures = executed.figures
+    p, average, initial = 0.5, None, None
+    for rewards, prompts, entropy, advantages in figures["batches"]:
+        rewards, prompts, advantages = map(np.array, (rewards, prompts, advantages))
+        initial = entropy if initial is None else initial
+        average = entropy if average is None else average + 0.02 * (entropy - average)
+        p += 0.02 * (rewards.mean() - p)
+        alpha, delta = np.clip(1.5 * (1 - p) / p, 1, 3), np.clip(1 + average - initial / 2, 0.3, 1)
+        for prompt in range(16):
+            rows = prompts == prompt
+            assert rows.sum() == 8
+            expected = reference.fade(rewards[rows], alpha, delta)
+            assert advantages[rows] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    solved = [np.mean(rewards) for rewards, *_ in figures["batches"]]
+    assert solved[0] < 0.2
+    assert solved[-1] > 0.9
+    assert delta < 1
 
-    def run(command, check):
-        asked.append(command)
-        clone = tmp_path / "fade_jax_clone"
-        (clone / "experiments").mkdir(parents=True, exist_ok=True)
-        (clone / "experiments" / "train.py").touch()
-        (clone / "docs" / "replication" / "data").mkdir(parents=True, exist_ok=True)
+    # A restored run has the bits of one that never stopped; one that forgot starts from 1/2.
+    assert figures["resumed"] == figures["logits"]
+    whole, resumed, forgetful = figures["states"]
+    assert resumed == whole != forgetful
+    p = 0.5 + 0.02 * (solved[60] - 0.5)
+    assert figures["alphas"][1] == pytest.approx(1.5 * (1 - p) / p, rel=1e-4)
+    assert abs(figures["alphas"][0] - figures["alphas"][1]) > 0.05
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace())
-    monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(ValueError, match="set REPOSITORY"):
-        exec(setup, {})
-    assert asked == []
-    here = setup.replace('REPOSITORY = ""', 'REPOSITORY = "https://example.org/it.git"')
-    namespace = {}
-    exec(here, namespace)
-    clone, *install = asked
-    assert clone == ["git", "clone", "--depth=1", "https://example.org/it.git", "fade_jax_clone"]
-    if name == "04_replication":  # reads data, and imports nothing of the project
-        assert install == []
-        assert tmp_path / "fade_jax_clone" / "docs" / "replication" == namespace["REPLICATION"]
-    else:
-        assert "fade_jax_clone[experiments]" in install[0]
-        assert sys.path[0] == str(tmp_path / "fade_jax_clone")
-    exec(here, {})  # again, as after a restart: nothing is fetched twice
-    assert asked == [clone, *install]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_committed_outputs(name):
-    assert PATHS[name].stat().st_size < 300_000
-    notebook = json.loads(PATHS[name].read_text(encoding="utf-8"))
-    cells = notebook["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
-    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
-    outputs = [output for cell in code for output in cell["outputs"]]
-    assert not [output for output in outputs if output["output_type"] == "error"]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
-    assert len({cell["id"] for cell in cells}) == len(cells)
-    assert notebook["nbformat"] == 4
+    assert bool(figures["trl"]) == bool(find_spec("trl"))
+    if figures["trl"]:
+        p = 0.5
+        for reward, alpha in figures["trl"]:
+            p += 0.3 * (reward - p)
+            assert alpha == pytest.approx(np.clip(1.5 * (1 - p) / p, 1, 3), rel=1e-4)
+        assert len(figures["trl"]) == 4
+        saved, restored = figures["trl_states"]
+        assert restored == saved
+    if figures["verl"]:
+        # Half of the rollouts are right: α = 1.5. The entropy is the first: δ = 1.
+        groups = np.array([[1, 0, 0, 0], [0, 1, 1, 1]], np.float64)
+        expected = np.ravel([reference.fade(group, 1.5, 1.0) for group in groups])
+        assert np.array(figures["verl"]) == pytest.approx(np.repeat(expected, 3).reshape(8, 3))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("sweep", "counts"), [("core", "tuning"), ("methods", "methods")])
-def test_registered_predictions_are_reproduced(sweep, counts):
-    """The rows of prediction.csv follow from h(p) and the counts before training."""
-    with np.load(DATA / counts / "counts.npz") as file:
-        correct, samples = file["correct"][0, 0].astype(int), int(file["num_samples"])
-    with (DATA / sweep / "prediction.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    a, b = float(rows[0]["prior_a"]), float(rows[0]["prior_b"])
-    solve_rates, weights = [], []
-    # p given the count is Beta(a + K, b + N - K). The share on solved prompts has a threshold, so
-    # that it depends on the number of nodes: 32, as registered.
-    for count, prompts in zip(*np.unique(correct, return_counts=True), strict=True):
-        nodes, weight = roots_jacobi(32, b + samples - count - 1, a + count - 1)
-        solve_rates.append((1 + nodes) / 2)
-        weights.append(weight / weight.sum() * prompts / len(correct))
-    start = np.clip(np.concatenate(solve_rates), 1e-7, 1 - 1e-7), np.concatenate(weights)
-    methods = {"asym0.5": transforms.asym_grpo(delta=0.5), "power3": transforms.power(alpha=3.0)}
-    for name, transformation in methods.items():
-        row = next(row for row in rows if row["method"] == name)
-        path = simulate(
-            transformation, *start, group_size=16, step_size=float(row["step_size"]), steps=400
-        )
-        step = np.interp(float(row["level"]), path.pass_at_1, np.arange(401))
-        assert step == pytest.approx(float(row["steps_to_level"]), abs=0.3)
-        for column in ("pass_at_100", "solved_share"):
-            value = np.interp(step, np.arange(401), getattr(path, column))
-            assert value == pytest.approx(float(row[column]), abs=5e-4)
+def read_a_run(executed):
+    figures, run = executed.figures, executed.directory / "runs" / "notebook_small" / "run"
+    lines = list(map(json.loads, (run / "metrics.jsonl").read_text().splitlines()))
+    train = {line["step"]: line for line in lines if "loss" in line}
+    assert list(train) == list(range(1, 41))
+    changed = figures["changed"]
+    assert (changed["steps"], changed["task.name"]) == (40, "problems")
+    assert "seed" not in changed
+
+    # pass@k from the completions themselves, of which all are kept.
+    found = {(step, k): values for step, k, *values in figures["estimates"]}
+    assert list(found) == [(step, k) for step in (0, 20, 40) for k in (1, 8)]
+    for step in (0, 20, 40):
+        right = dict.fromkeys(range(16), 0)
+        for sample in map(json.loads, (run / f"samples/{step}.jsonl").read_text().splitlines()):
+            a, b = sample["prompt"].rstrip("=").split("+")
+            if sample["completion"].isdigit() and sample["verdict"] != "cut off":
+                assert sample["reward"] == (int(sample["completion"]) == int(a) + int(b))
+            right[sample["index"]] += int(sample["reward"])
+        for k in (1, 8):
+            missed = [math.comb(32 - count, k) / math.comb(32, k) for count in right.values()]
+            mean, low, high = found[step, k]
+            assert mean == pytest.approx(1 - np.mean(missed), abs=1e-5)
+            (logged,) = (x for x in lines if x["step"] == step and "eval/pass@1" in x)
+            sides = logged[f"eval/pass@{k}_low"], logged[f"eval/pass@{k}_high"]
+            assert (low, high) == pytest.approx(sides, abs=1e-5)
+
+    # In a group with k of 8 right, FADE gives successes k/8 (1 - k/8)^α, and failures 1/δ of that.
+    rate = np.arange(9) / 8
+    for row in figures["masses"]:
+        line = train[row["step"]]
+        share = np.array(line["solve_rate_histogram"]) / 16
+        success = rate * (1 - rate) ** line["alpha"]
+        p = share @ rate
+        expected = share @ success, binom.pmf(np.arange(9), 8, p) @ success
+        assert row["p"] == pytest.approx(p)
+        assert (row["m_S"], row["m_S(p)"]) == pytest.approx(expected, rel=1e-4)
+        failures = row["m_F"] * line["delta"], row["m_F(p)"] * line["delta"]
+        assert failures == pytest.approx(expected, rel=1e-4)
+        logged = row["m_S logged"], row["m_F logged"]
+        assert logged == pytest.approx((row["m_S"], row["m_F"]), rel=1e-3)
+    assert train[40]["delta"] < 1
+
+    for part, steps in (("first tenth", range(1, 5)), ("last tenth", range(37, 41))):
+        for kind, name in (("cut off", "cut_off"), ("no answer", "no_answer"), ("wrong", "wrong")):
+            counts = [train[step][f"verification/{name}"] for step in steps]
+            assert figures["outcomes"][part][kind] == pytest.approx(np.mean(counts) / 128)
+        solved = [train[step]["solve_rate_histogram"] @ rate / 16 for step in steps]
+        assert figures["outcomes"][part]["right"] == pytest.approx(np.mean(solved))
+    for at, step in enumerate((1, 40)):
+        histogram = np.array(train[step]["solve_rate_histogram"]) / 16
+        ends = {name: values[at] for name, values in figures["first_and_last"].items()}
+        assert ends["solve rate, training"] == pytest.approx(histogram @ rate)
+        assert ends["groups without signal"] == pytest.approx(histogram[0] + histogram[8])
+        cut_off = train[step]["verification/cut_off"] / 128
+        assert ends["cut off, training"] == pytest.approx(cut_off)
+    assert (run / "report" / "training.png").exists()

@@ -119,7 +119,12 @@ def test_completion_lengths_are_geometric_with_a_cap():
 
 
 def test_call_of_each_kind_does_what_it_is_named_for():
-    cases = ("rollout", "", "geometric"), ("update", "", "geometric"), ("update", "kept", "fixed")
+    cases = (
+        ("rollout", "", "geometric"),
+        ("rollout", "slots", "geometric"),
+        ("update", "", "geometric"),
+        ("update", "kept", "fixed"),
+    )
     for kind, variant, lengths in cases:
         workload = Workload("x", kind, SHAPE, 8, 1, 3, 8, variant=variant, lengths=lengths)
         call = call_of(workload)
