@@ -121,7 +121,8 @@ def style(axis: Axes) -> None:
     """Sets limits, and colors that are seen on white and on black."""
     axis.set_xlabel("solve rate p", color=GREY)
     axis.set_xlim(0, 1)
-    axis.set_ylim(min(0, axis.get_ylim()[0]), max(0, axis.get_ylim()[1]))
+    shown = np.concatenate([line.get_ydata() for line in axis.lines])
+    axis.set_ylim(1.08 * min(0, shown.min()), 1.08 * max(0, shown.max()))
     axis.tick_params(colors=GREY)
     axis.spines[:].set_color(GREY)
     axis.spines[["top", "right"]].set_visible(False)
