@@ -23,6 +23,7 @@ from fade_jax.transforms.fade import (
     power,
     power_asym,
 )
+from fade_jax.transforms.held import power_holding_entropy, tempered_holding_entropy
 from fade_jax.transforms.lifted import (
     a_grae,
     center,
@@ -96,6 +97,7 @@ __all__ = [
     "pkpo",
     "power",
     "power_asym",
+    "power_holding_entropy",
     "psr",
     "quantile",
     "reinforce",
@@ -111,6 +113,7 @@ __all__ = [
     "tempered_by_entropy",
     "tempered_by_solve_rate",
     "tempered_by_step",
+    "tempered_holding_entropy",
     "tempered_likelihood",
     "update_prompts",
     "w_reinforce",

@@ -42,6 +42,8 @@ TRANSFORMATIONS = {case.name: case.transformation for case in CASES if case.name
     "tempered_by_solve_rate": transforms.tempered_by_solve_rate(hard=1.5, easy=0.0, rate=0.5),
     "tempered_by_entropy": transforms.tempered_by_entropy(low=0.0, high=1.0, rate=0.5),
     "tempered_by_step": transforms.tempered_by_step(start=1.5, end=0.0, steps=3),
+    "tempered_holding_entropy": transforms.tempered_holding_entropy(target_fraction=0.5),
+    "power_holding_entropy": transforms.power_holding_entropy(target_fraction=0.5, rate=1.0),
     "by_step": transforms.chain(
         transforms.center(),
         transforms.focal(by_step(lambda step: 1.0 + 0.1 * step)),
