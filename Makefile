@@ -12,8 +12,9 @@ VERL := $(VENV)-verl
 AUDIT ?= runs/audit
 DIST := $(VENV)-dist
 BOUNDS := $(VENV)-bounds
+SITE := $(VENV)-docs
 
-.PHONY: help run test slow faults lint parity tunix trl verl peers audit smollm2 dist bounds docs explorer explorer-test clean
+.PHONY: help run test slow faults lint parity tunix trl verl peers audit smollm2 dist bounds docs docs-test docs-links explorer explorer-test clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -117,9 +118,23 @@ bounds:  ## the tests of fade_jax with the oldest versions that setup.cfg allows
 	$(BOUNDS)/bin/uv pip install --quiet --python $(BOUNDS)/bin/python --resolution lowest-direct --editable '.[test]'
 	$(BOUNDS)/bin/python -m pytest tests/fade_jax
 
-docs: $(VENV)/.installed  ## the reference of fade_jax, into build/docs
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	$(BIN)/pdoc --docformat google --math --output-directory build/docs fade_jax '!fade_jax.integrations'
+$(SITE)/.installed: pyproject.toml setup.cfg
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python -m pip install --quiet --upgrade pip
+	$(SITE)/bin/python -m pip install --quiet --editable '.[experiments,docs]'
+	touch $@
+
+SPHINX = $(SITE)/bin/sphinx-build --fail-on-warning --keep-going --nitpicky -c docs
+
+# FADE_FAST=0 trains in the notebooks what their text is about.
+docs: $(SITE)/.installed explorer  ## the site with the explorer, into build/docs; notebooks in their quick mode
+	$(SPHINX) -b html -d build/doctrees . build/docs
+
+docs-test: $(SITE)/.installed  ## the examples of the reference
+	$(SPHINX) -b doctest -D nb_execution_mode=off . build/doctest
+
+docs-links: $(SITE)/.installed  ## links to other sites; those within are checked by docs
+	$(SPHINX) -b linkcheck -D nb_execution_mode=off . build/linkcheck
 
 explorer:  ## the advantage explorer: one HTML page, into build/explorer
 	$(PYTHON) explorer/build.py
@@ -130,4 +145,4 @@ explorer-test: $(VENV)/.installed  ## the explorer in node and in Chromium or Ch
 	$(BIN)/python -m pytest tests/explorer
 
 clean:  ## remove the virtual environments
-	rm -rf $(VENV) $(TUNIX) $(PEERS) $(VERL) $(DIST)* $(BOUNDS) build dist *.egg-info
+	rm -rf $(VENV) $(TUNIX) $(PEERS) $(VERL) $(DIST)* $(BOUNDS) $(SITE) build dist *.egg-info

@@ -71,6 +71,12 @@ def pi_controller(
 
     Raises:
       ValueError: if a number is not finite or outside its range, or the gains' signs differ.
+
+    Example:
+      >>> bonus = fade_jax.controllers.pi_controller(target=1.0, integral_gain=0.25)
+      >>> value, state = bonus.update(bonus.init(), entropy=0.5)
+      >>> print(value)  # 0.5 + 0.25 · 0.5
+      0.625
     """
     for name, number in (("start", start), ("gain", gain), ("low", low)):
         check_finite(name, number)

@@ -87,6 +87,11 @@ def by_group(
     Raises:
       ValueError: if the arrays are not flat and of one length, or a concrete id is outside
         [0, num_groups) or occurs more than `group_size` times.
+
+    Example:
+      >>> grouped = fade_jax.groups.by_group([1.0, 0.0, 0.0], [7, 3, 7], num_groups=8, group_size=2)
+      >>> print(fade_jax.rloo(grouped.values, where=grouped.where)[grouped.positions])
+      [ 1.  0. -1.]
     """
     check_integer("num_groups", num_groups, 1)
     check_integer("group_size", group_size, 1)

@@ -36,6 +36,10 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> jax.Arr
     Raises:
       ValueError: if k is below 1 or above n, or c is outside [0, n].
 
+    Example:
+      >>> print(fade_jax.pass_at_k.pass_at_k(4, jnp.array([1, 2, 4]), k=2).round(4))
+      [0.5    0.8333 1.    ]
+
     From arXiv:2107.03374.
     """
     check_integer("k", k, 1)
@@ -73,6 +77,11 @@ def interval_over_problems(values: ArrayLike, level: float = 0.95) -> Interval:
 
     Raises:
       ValueError: if `level` is not in (0, 1), a value not in [0, 1], or there is no problem.
+
+    Example:
+      >>> interval = fade_jax.pass_at_k.interval_over_problems(jnp.zeros(16))
+      >>> print(interval.mean, interval.low, interval.high.round(2))
+      0.0 0.0 0.19
 
     From Wilson 1927, doi 10.1080/01621459.1927.10502953, recommended by Brown, Cai and DasGupta
     2001, doi 10.1214/ss/1009213286; the design effect of a sample as in Korn and Graubard 1998.

@@ -204,6 +204,12 @@ def alpha_from_solve_rate(
 
     Raises:
       ValueError: if a value is outside its range.
+
+    Example:
+      >>> schedule = fade_jax.schedules.alpha_from_solve_rate(rate=1.0)
+      >>> alpha, state = schedule.update(schedule.init(), solve_rate=0.5)
+      >>> print(alpha)
+      1.5
     """
     check_value("alpha_max", alpha_max, "a finite number of at least 1", lambda x: x >= 1)
     check_rate("rate", rate)
@@ -243,6 +249,12 @@ def delta_from_entropy(
 
     Raises:
       ValueError: if a value is outside its range.
+
+    Example:
+      >>> schedule = fade_jax.schedules.delta_from_entropy(target_entropy=1.0, rate=1.0)
+      >>> delta, state = schedule.update(schedule.init(), entropy=0.5)
+      >>> print(delta)
+      0.5
     """
     check_rate("delta_min", delta_min)
     check_rate("rate", rate)

@@ -245,6 +245,12 @@ def synthesize(
 
     Raises:
       ValueError: if the target or the split cannot be reached with `group_size`.
+
+    Example:
+      >>> pass_at_2 = fade_jax.synthesis.synthesize(fade_jax.synthesis.pass_at_k(2), 4)
+      >>> F = fade_jax.decomposition.implied_objective(pass_at_2, 0.5, 4)
+      >>> print(f"{F:.2f}")
+      0.75
     """
     check_integer("group_size", group_size, 1)
     split(target(group_size), density)  # raises if the target cannot be reached

@@ -36,6 +36,10 @@ def asym_grpo(rewards: ArrayLike, *, delta: ArrayLike, where: ArrayLike | None =
     Raises:
       ValueError: if the group axis is below 2 or `delta` is not above 0.
 
+    Example:
+      >>> print(fade_jax.asym_grpo([1, 0, 0, 0], delta=0.5))
+      [ 0.75 -0.5  -0.5  -0.5 ]
+
     From arXiv:2607.01490.
     """
     rewards, where = as_group(rewards, where, minimum_size=2)
@@ -68,6 +72,10 @@ def power(
 
     Raises:
       ValueError: if the group axis is below 2, `alpha` is negative or `scale` is not finite.
+
+    Example:
+      >>> print(fade_jax.power([1, 0, 0, 0], alpha=2.0).round(4))
+      [ 0.5625 -0.1875 -0.1875 -0.1875]
 
     From arXiv:2607.01490.
     """
@@ -103,6 +111,10 @@ def power_asym(
 
     Raises:
       ValueError: if the group axis is below 2, `alpha` is negative or `delta` is not above 0.
+
+    Example:
+      >>> print(fade_jax.power_asym([1, 0, 0, 0], alpha=2.0, delta=0.5).round(4))
+      [ 0.5625 -0.375  -0.375  -0.375 ]
 
     From arXiv:2607.01490.
     """
@@ -201,6 +213,10 @@ def max_rl(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
 
     Raises:
       ValueError: if the group axis is below 2.
+
+    Example:
+      >>> print(fade_jax.max_rl([1, 0, 0, 0]))
+      [ 3. -1. -1. -1.]
 
     From arXiv:2602.02710.
     """

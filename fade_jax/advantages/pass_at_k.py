@@ -52,6 +52,10 @@ def pkpo(
     Raises:
       ValueError: if `baseline` is unknown or `k` does not fit the group axis.
 
+    Example:
+      >>> print(fade_jax.pkpo([1, 0, 0], k=2))
+      [2. 0. 0.]
+
     From arXiv:2505.15201.
     """
     check_one_of("baseline", baseline, PKPO_BASELINES)

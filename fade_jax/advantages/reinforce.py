@@ -113,6 +113,10 @@ def rloo(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     Raises:
       ValueError: if the group axis is below 2.
 
+    Example:
+      >>> print(fade_jax.rloo([3.0, 1.0, 2.0]))
+      [ 1.5 -1.5  0. ]
+
     From arXiv:2402.14740.
     """
     rewards, where = as_group(rewards, where, minimum_size=2)
@@ -135,6 +139,11 @@ def dr_grpo(rewards: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
 
     Raises:
       ValueError: if the group axis is below 2.
+
+    Example:
+      >>> print(fade_jax.dr_grpo([[1, 0, 0, 0], [1, 1, 1, 0]]))
+      [[ 0.75 -0.25 -0.25 -0.25]
+       [ 0.25  0.25  0.25 -0.75]]
 
     From arXiv:2503.20783.
     """
@@ -161,6 +170,10 @@ def grpo(
 
     Raises:
       ValueError: if the group axis is below 2, `ddof` is not 0 or 1, or `eps` is negative.
+
+    Example:
+      >>> print(fade_jax.grpo([3.0, 1.0, 2.0], eps=0.0))
+      [ 1. -1.  0.]
 
     From arXiv:2402.03300.
     """

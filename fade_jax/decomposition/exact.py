@@ -51,6 +51,10 @@ def outcome_weights(advantage_fn: AdvantageFunction, group_size: int) -> Outcome
       ValueError: if `group_size` is below 1, the result has another shape, rollouts of one group
         with the same reward get different advantages, or a group's advantages depend on the
         others in the batch.
+
+    Example:
+      >>> print(fade_jax.decomposition.outcome_weights(fade_jax.dr_grpo, 4).success)
+      [0.75 0.5  0.25 0.  ]
     """
     check_integer("group_size", group_size, 1)
     rewards = jnp.tri(group_size + 1, group_size, -1, dtype=jnp.float32)  # row K: K ones, zeros
@@ -136,6 +140,11 @@ def gradient_masses(
     Raises:
       ValueError: if `solve_rate` is outside [0, 1], or as in `outcome_weights`.
 
+    Example:
+      >>> m_S, m_F = fade_jax.decomposition.gradient_masses(fade_jax.rloo, 0.25, group_size=8)
+      >>> print(f"{m_S:.4f} {m_F:.4f}")  # pq
+      0.1875 0.1875
+
     From arXiv:2607.01490.
     """
     check_probability("solve_rate", solve_rate)
@@ -164,6 +173,11 @@ def expected_weight(
 
     Raises:
       ValueError: as in `gradient_masses`.
+
+    Example:
+      >>> h = fade_jax.decomposition.expected_weight(fade_jax.max_rl, 0.5, group_size=4)
+      >>> print(f"{h:.2f}")  # 1 + q + q²
+      1.75
     """
     check_probability("solve_rate", solve_rate)
     weights = outcome_weights(advantage_fn, group_size)
@@ -190,6 +204,11 @@ def implied_objective(
 
     Raises:
       ValueError: as in `gradient_masses`.
+
+    Example:
+      >>> F = fade_jax.decomposition.implied_objective(fade_jax.max_rl, 0.5, group_size=3)
+      >>> print(f"{F:.3f}")  # pass@1 + pass@2 / 2
+      0.875
     """
     check_probability("solve_rate", solve_rate)
     weights = outcome_weights(advantage_fn, group_size)

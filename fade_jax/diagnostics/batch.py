@@ -15,21 +15,38 @@ from fade_jax.groups import as_group, batch_mean, group_count, group_mean
 
 
 class BatchMetrics(NamedTuple):
-    """Scalars and one histogram; NaN if undefined, such as `entropy_success` without a success."""
+    """Scalars and one histogram; NaN if undefined, such as `entropy_success` without a success.
 
-    reward: jax.Array  # mean
-    solve_rate: jax.Array  # fraction of the rollouts with a reward above 1/2
-    zero_variance_fraction: jax.Array  # of the groups
+    Attributes:
+      reward: mean.
+      solve_rate: fraction of the rollouts with a reward above 1/2.
+      zero_variance_fraction: of the groups.
+      mass_success: m_S of the batch.
+      mass_failure: m_F of the batch.
+      sign_ratio: m_S / m_F.
+      entropy: nats per token.
+      entropy_success: nats per token of the successes.
+      entropy_failure: nats per token of the failures.
+      length: mean number of tokens of a rollout.
+      length_max: largest number of tokens of a rollout.
+      solve_rate_histogram: int32 `[group + 1]`, groups by their number of successes.
+      clip_fraction_low: of the tokens; None without `clipped`.
+      clip_fraction_high: of the tokens; None without `clipped`.
+    """
+
+    reward: jax.Array
+    solve_rate: jax.Array
+    zero_variance_fraction: jax.Array
     mass_success: jax.Array
     mass_failure: jax.Array
     sign_ratio: jax.Array
-    entropy: jax.Array  # nats per token
+    entropy: jax.Array
     entropy_success: jax.Array
     entropy_failure: jax.Array
-    length: jax.Array  # mean number of tokens of a rollout
+    length: jax.Array
     length_max: jax.Array
-    solve_rate_histogram: jax.Array  # int32 [group + 1], groups by their number of successes
-    clip_fraction_low: jax.Array | None  # of the tokens; None without `clipped`
+    solve_rate_histogram: jax.Array
+    clip_fraction_low: jax.Array | None
     clip_fraction_high: jax.Array | None
 
 

@@ -16,11 +16,17 @@ from fade_jax.groups import as_group
 
 
 class WeightQuality(NamedTuple):
-    """Quality of a weight over a density of solve rates, as scalars."""
+    """Quality of a weight over a density of solve rates, as scalars.
 
-    effective_share: jax.Array  # N_eff / N
-    signal_to_noise: jax.Array  # E_f[q(p, w)]
-    quality: jax.Array  # Q / N, the product
+    Attributes:
+      effective_share: N_eff / N.
+      signal_to_noise: E_f[q(p, w)].
+      quality: Q / N, the product.
+    """
+
+    effective_share: jax.Array
+    signal_to_noise: jax.Array
+    quality: jax.Array
 
 
 def effective_sample_size(weights: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
@@ -34,6 +40,10 @@ def effective_sample_size(weights: ArrayLike, where: ArrayLike | None = None) ->
 
     Returns:
       scalar, between 1 and the number of weights if all have one sign; 0 if all are 0.
+
+    Example:
+      >>> print(fade_jax.diagnostics.effective_sample_size([1.0, 1.0, 0.0, 0.0]))
+      2.0
     """
     weights, _ = as_group(weights, where, name="weights")
     largest = jnp.max(jnp.abs(weights), initial=0)

@@ -27,6 +27,10 @@ def rank_one_fraction(update: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: if `update` has fewer than two axes.
+
+    Example:
+      >>> print(fade_jax.diagnostics.rank_one_fraction(jnp.diag(jnp.array([3.0, 1.0]))))
+      0.9
     """
     update = _scaled(update)
     tall = update if update.shape[-2] >= update.shape[-1] else jnp.swapaxes(update, -1, -2)

@@ -19,6 +19,10 @@ def token_entropy(logits: ArrayLike) -> jax.Array:
 
     Returns:
       `[...]`, nats, float32; NaN if a logit is NaN or +inf, or all are -inf.
+
+    Example:
+      >>> print(fade_jax.entropies.token_entropy([0.0, 0.0]).round(4))  # log 2
+      0.6931
     """
     log_probs = jax.nn.log_softmax(jnp.asarray(logits, jnp.float32), axis=-1)
     # Two wheres: 0 · -inf is NaN, in the sum and in its gradient.

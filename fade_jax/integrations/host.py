@@ -31,6 +31,12 @@ class HostAdvantage:
     Rows of one prompt need not be adjacent, and groups may differ in size. Groups are laid out as
     `[P, G]`, both padded to a power of two, and one function is compiled for each such shape. It is
     traced: checks of reward values, such as that they are 0 or 1, do not run.
+
+    Example:
+      >>> from fade_jax.integrations.host import HostAdvantage
+      >>> advantage = HostAdvantage(fade_jax.transforms.rloo())
+      >>> print(advantage([1.0, 1.0, 0.0, 1.0], ["a", "b", "a", "b"]))
+      [ 1.  0. -1.  0.]
     """
 
     def __init__(self, transformation: AdvantageTransformation, *, per_group: Sequence[str] = ()):

@@ -68,6 +68,10 @@ def kl_k3(log_probs: ArrayLike, reference_log_probs: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: if the shapes differ.
+
+    Example:
+      >>> print(fade_jax.losses.kl_k3(jnp.log(0.25), jnp.log(0.5)).round(4))  # 1 - log 2
+      0.3069
     """
     difference = _difference(log_probs, reference_log_probs)
     return jnp.expm1(jnp.minimum(-difference, _MAX_LOG_RATIO)) + difference

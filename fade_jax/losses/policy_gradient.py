@@ -68,6 +68,11 @@ def clipped_surrogate(
     Raises:
       ValueError: if the shapes do not match or a bound is outside its range.
 
+    Example:
+      >>> old, new = jnp.log(jnp.array([[0.25]])), jnp.log(jnp.array([[0.5]]))
+      >>> print(fade_jax.losses.clipped_surrogate(new, old, jnp.array([1.0])))  # the ratio is 2
+      [[-1.28]]
+
     From arXiv:1707.06347; the defaults, with a higher upper bound, from arXiv:2503.14476; the
     dual clip from arXiv:1912.09729.
     """

@@ -92,6 +92,13 @@ def mean(*totals: Total) -> jax.Array:
 
     Returns:
       scalar.
+
+    Example:
+      >>> losses, where = jnp.array([[1, 1, 1], [4, 0, 0]]), jnp.array([[1, 1, 1], [1, 0, 0]])
+      >>> for reduction in fade_jax.losses.token_mean, fade_jax.losses.sequence_mean:
+      ...     print(fade_jax.losses.mean(reduction(losses, where)))
+      1.75
+      2.5
     """
     denominator = jnp.sum(jnp.stack([total.denominator for total in totals]))
     summed = jnp.sum(jnp.stack([total.sum for total in totals]))

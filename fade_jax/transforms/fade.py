@@ -100,6 +100,14 @@ def fade(
     Raises:
       ValueError: if a value is outside its range.
 
+    Example:
+      >>> fade = fade_jax.transforms.fade()
+      >>> rewards = jnp.array([[1, 0, 0, 0]])
+      >>> advantages, state = fade.update(rewards, fade.init(), entropy=1.0)
+      >>> alpha = optax.tree_utils.tree_get(state, "alpha")
+      >>> print(f"{alpha:.3f}")  # 3 · 0.505 / (2 · 0.495)
+      1.530
+
     From arXiv:2607.01490.
     """
     return chain(

@@ -84,6 +84,8 @@ print("FIGURES", json.dumps({
     },
     "taus": {f"{row.sweep} {row.predicted}": row.value for row in taus.itertuples()},
     "outcomes": carried.outcome.value_counts().to_dict(),
+    "choices": [[row.sweep, row.difference, row.value, row.low, row.high]
+                for row in choices.itertuples()],
 }))
 """,
     NAMES[4]: """
@@ -281,10 +283,22 @@ def replication(executed):
     }
     assert figures["taus"]["methods solved_share"] == pytest.approx(0.936, abs=5e-4)
 
+    assert choosing_table() == [
+        [f"{value:.1f} [{low:.1f}, {high:.1f}]" for *_, value, low, high in four]
+        for four in zip(*[iter(figures["choices"][:32])] * 4, strict=True)
+    ]
+
     page = (REPOSITORY / "docs" / "replication.md").read_text(encoding="utf-8")
     pictures = set(re.findall(r"\(replication/(\w+\.png)\)", page))
     pictures.remove("smollm2_code.png")  # the report of its runs draws it
     assert {path.name for path in (executed.directory / "pictures").iterdir()} == pictures
+
+
+def choosing_table():
+    """The figures of docs/choosing.md: methods by pass@1 and pass@100 of both tasks."""
+    page = (REPOSITORY / "docs" / "choosing.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ")[1:] for line in page.splitlines() if line.count("[") == 4]
+    return [[cell.removesuffix(" |") for cell in row] for row in rows]
 
 
 def fade_in_another_trainer(executed):
