@@ -373,6 +373,7 @@ def read_a_run(executed):
 
     # In a group with k of 8 right, FADE gives successes k/8 (1 - k/8)^α, and failures 1/δ of that.
     rate = np.arange(9) / 8
+    assert [row["step"] for row in figures["masses"]] == list(range(1, 41, 5))
     for row in figures["masses"]:
         line = train[row["step"]]
         share = np.array(line["solve_rate_histogram"]) / 16
