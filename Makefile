@@ -82,11 +82,11 @@ tunix: $(TUNIX)/.installed  ## live runs of google-tunix with our advantages
 trl: $(PEERS)/.installed  ## live runs of TRL's GRPOTrainer, and of loops of torch, with our advantages
 	$(PEERS)/bin/python -m pytest -m trl tests/fade_jax/integrations
 	$(PEERS)/bin/python -m pytest tests/fade_jax/integrations/test_host.py
-	$(PEERS)/bin/python -m tests.notebooks.execute notebooks/05_fade_in_another_trainer.ipynb
+	$(PEERS)/bin/python tests/notebooks/execute.py notebooks/05_fade_in_another_trainer.ipynb
 
 verl: $(VERL)/.installed  ## live steps of verl with our advantages
 	$(VERL)/bin/python -m pytest -m verl tests/fade_jax/integrations
-	$(VERL)/bin/python -m tests.notebooks.execute notebooks/05_fade_in_another_trainer.ipynb
+	$(VERL)/bin/python tests/notebooks/execute.py notebooks/05_fade_in_another_trainer.ipynb
 
 audit: $(VENV)/.installed $(TUNIX)/.installed $(PEERS)/.installed $(VERL)/.installed  ## measure other frameworks' advantages
 	for bin in $(TUNIX) $(PEERS) $(VERL); do $$bin/bin/python -m experiments.audit --out=$(AUDIT) || exit 1; done

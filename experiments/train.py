@@ -19,6 +19,7 @@ from experiments import workdir as workdirs
 from experiments.checkpoints import tree_sha256
 from experiments.collect import Source, collect
 from experiments.config import Config, ConfigError
+from experiments.environment import record_session
 from experiments.evaluation import evaluation_metrics
 from experiments.experiment import (
     Experiment,
@@ -72,8 +73,9 @@ def train(
 
     Args:
       config: see experiments.config.default_config.
-      workdir: gets config.json, metrics.jsonl, tensorboard/, evaluations/, samples/ (of a task on
-        text), checkpoints/ and result.json; tracking.json with config.tracking.
+      workdir: gets config.json, environment.json, metrics.jsonl, tensorboard/, evaluations/,
+        samples/ (of a task on text), checkpoints/ and result.json; tracking.json with
+        config.tracking.
       progress: where to show progress; a bar on the terminal if None.
       experiment: of a run whose compiled functions this run can share; built here if None.
       samplers: HOST:PORT of processes that sample (experiments.sampler).
@@ -102,6 +104,7 @@ def train(
         workdirs.locked(workdir),
     ):
         workdirs.claim(config, workdir)
+        record_session(workdir)
         with tracked(config, workdir) as trackers:
             with closing(_writer(config, workdir, progress, trackers)) as writer:
                 run = start_run(experiment, writer, progress)
@@ -348,6 +351,7 @@ def train_many(
             for workdir in batch:
                 stack.enter_context(workdirs.locked(workdir))
                 workdirs.claim(left[workdir], workdir)
+                record_session(workdir)
                 trackers = stack.enter_context(tracked(left[workdir], workdir))
                 writer = _writer(left[workdir], workdir, progress[workdir], trackers)
                 stack.enter_context(closing(writer))

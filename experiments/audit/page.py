@@ -7,17 +7,19 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
+from experiments import figures
 from experiments.audit.measures import GROUP_SIZE, SOLVE_RATES
 
 _AT = (0.1, 0.5, 0.9)
 
 
 def write_page(out: Path) -> Path:
-    """Writes `audit.md`, `audit.csv` with every curve, and `audit.png`.
+    """Writes `audit.md`, `audit.csv` with every curve, `audit.png` and `audit.pdf`.
 
     Args:
       out: holds one JSON file for each measured framework.
@@ -32,7 +34,7 @@ def write_page(out: Path) -> Path:
     if not measured:
         raise ValueError(f"--out must have measurements, FRAMEWORK.json; found none in {out}")
     curves(measured).to_csv(out / "audit.csv", index=False)
-    plot_weights(measured, out / "audit.png")
+    plot_weights(measured, out / "audit")
     versions = ", ".join(f"{each['framework']} {each['version']}" for each in measured)
     sections = [
         f"# Audit of advantages\n\n{versions}; groups of {GROUP_SIZE}.",
@@ -112,23 +114,38 @@ def curves(measured: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def plot_weights(measured: list[dict[str, Any]], path: Path) -> None:
-    """Draws h(p), a panel for each framework and a line for estimators that have the same."""
-    figure, axes = plt.subplots(
-        1, len(measured), figsize=(3.6 * len(measured), 5.2), sharey=True, squeeze=False
-    )
-    for axis, each in zip(axes[0], measured):
-        lines: dict[tuple[float, ...], list[str]] = {}
-        for estimator in each["estimators"]:
-            weight = tuple(np.round(estimator["curves"]["weight"], 2))
-            lines.setdefault(weight, []).append(estimator["name"])
-        for weight, names in lines.items():
-            axis.plot(SOLVE_RATES, weight, label="\n".join(textwrap.wrap("; ".join(names), 46)))
-        axis.set(title=f"{each['framework']} {each['version']}", xlabel="solve rate p", ylim=(0, 4))
-        axis.legend(fontsize=6, loc="upper center", frameon=False)
-    axes[0, 0].set_ylabel("expected weight h(p)")
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    """Draws h(p), a panel for each framework and a line for estimators that have the same.
+
+    Args:
+      measured: of each framework.
+      path: of the PNG and the PDF, without a suffix.
+    """
+    entries = [_names_by_weight(each) for each in measured]
+    rows = [max(1.8, 0.5 + 0.15 * sum(name.count("\n") + 1 for name in x)) for x in entries]
+    with rc_context(figures.STYLE):
+        figure = Figure(figsize=(figures.PAGE_WIDTH, sum(rows)), layout="constrained")
+        grid = figure.subplots(len(rows), 2, squeeze=False, height_ratios=rows)
+        for (axes, beside), each, weights in zip(grid, measured, entries):
+            styles = figures.line_styles(dict.fromkeys(weights, ""))
+            for name, weight in weights.items():
+                axes.plot(SOLVE_RATES, weight, label=name, **styles[name])
+            title = f"{each['framework']} {each['version']}"
+            axes.set(title=title, xlabel="solve rate p, 0–1", ylabel="weight h(p), of ∇p")
+            axes.set(xlim=(0, 1), ylim=(0, 4))
+            marked = figures.mark_coincident(axes)
+            beside.set_axis_off()
+            handles = figures.line_handles(styles, marked)
+            beside.legend(handles=handles, loc="center left", borderpad=0)
+        figures.save(figure, path)
+
+
+def _names_by_weight(each: dict[str, Any]) -> dict[str, tuple[float, ...]]:
+    """Returns the curves of a framework by the names of the estimators that have them."""
+    found: dict[tuple[float, ...], list[str]] = {}
+    for estimator in each["estimators"]:
+        weight = tuple(np.round(estimator["curves"]["weight"], 2))
+        found.setdefault(weight, []).append(estimator["name"])
+    return {"\n".join(textwrap.wrap("; ".join(x), 30)): weight for weight, x in found.items()}
 
 
 def _estimators(measured: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:

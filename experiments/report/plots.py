@@ -1,277 +1,180 @@
-"""Figures of a report, one function each: returns the figure and its caption, or None without data.
+"""Figures of a report over training: curves of metrics, an axes for each, a line for each method.
 
-Plots the runs of `runs.py` as `statistics.py` aggregates them; `write.py` saves the figures.
+Plots the runs of `runs.py` as `statistics.py` aggregates them, in the style of
+`experiments.figures`. Each function returns a `Plot`, or None without data. Above: method_plots,
+write.
 """
 
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
+from experiments import figures
 from experiments.report.runs import Run, by_method, furthest, pass_ks, series, setting
 from experiments.report.statistics import (
-    OUTCOMES,
-    SOLVE_RATES,
-    exact_masses,
-    final_estimate,
+    MIN_SEEDS_FOR_BAND,
+    Curve,
+    mean_tokens,
     method_curve,
-    outcome_shares,
-    start_estimate,
 )
 
-Captioned = tuple[Figure, str]
 
-STYLE: dict[Any, Any] = {
-    "font.size": 9.0,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#d8dbdf",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "savefig.dpi": 100,
+class Plot(NamedTuple):
+    """A figure of a report.
+
+    Attributes:
+      draw: draws it; True for one column of a page, or a phone.
+      caption: of the figure.
+      data: what it shows, in the units of its axes.
+    """
+
+    draw: Callable[[bool], Figure]
+    caption: str
+    data: pd.DataFrame
+
+
+class Panel(NamedTuple):
+    """A metric to plot.
+
+    Attributes:
+      key: of the metric; an evaluation's begins with "eval/".
+      title: of the panel.
+      label: of the y-axis: quantity and unit. Panels of one label have one range.
+      scale: from the metric to that unit.
+      smooth: whether to plot the running mean over a thirtieth of the run.
+    """
+
+    key: str
+    title: str
+    label: str
+    scale: float = 1.0
+    smooth: bool = False
+
+
+ENTROPY = "entropy, nats/token"
+_WHY_EMPTY = {
+    "entropy_success": "no rollout was right",
+    "entropy_failure": "no rollout was wrong",
+    "rank_one_fraction": "the head has not moved",
 }
-# Okabe and Ito's palette for color-blind readers, without yellow, with gray for black.
-_COLOR_OF_ADVANTAGE = {
-    "fade": "#D55E00",
-    "grpo": "#1A80C4",
-    "dr_grpo": "#1A80C4",
-    "power": "#009E73",
-    "asym_grpo": "#E69F00",
-    "power_asym": "#CC79A7",
-    "rloo": "#56B4E9",
-    "reinforce": "#7F7F7F",
-}
-_COLOR_OF_OUTCOME = dict(
-    zip(OUTCOMES, ("#009E73", "#7F7F7F", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#E3E5E8"))
-)
-_COLORS = tuple(dict.fromkeys(_COLOR_OF_ADVANTAGE.values()))
-_LINE_STYLES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
-
-_LINES = (
-    "Line: mean over seeds. Band: its 95% interval as in the table, or, for a single run, "
-    "the 95% interval over prompts. Thin: the runs themselves if there are two, and runs that "
-    "stopped early, left out of the mean. Training metrics but α, δ and the rank-one fraction: "
-    "running mean over a thirtieth of the run."
-)
-_HISTOGRAM_TIMES = 40  # columns of the solve-rate histogram, each a mean over several steps
 
 
-def overview(runs: Sequence[Run]) -> Captioned | None:
+def overview(runs: Sequence[Run]) -> Plot | None:
     """Plots the sweep at a glance: smallest and largest pass@k, entropy, α and δ."""
     ks = pass_ks(runs)
     panels = [
         *(_pass_panel(k) for k in sorted({*ks[:1], *ks[-1:]})),
-        ("entropy", "token entropy", {"ylabel": "nats", "window": smoothing_window(runs)}),
-        ("alpha", "focus α", {}),
-        ("delta", "suppression δ", {"from_zero": True}),
+        Panel("entropy", "token entropy", ENTROPY, smooth=True),
+        Panel("alpha", "focus α", "exponent α"),
+        Panel("delta", "suppression δ", "ratio δ"),
     ]
-    return _plot_panels(runs, panels, "The sweep at a glance.", columns=5, size=(12.0, 3.3))
+    return _curves(runs, panels, "The sweep at a glance.")
 
 
-def pass_rates(runs: Sequence[Run]) -> Captioned | None:
+def pass_rates(runs: Sequence[Run]) -> Plot | None:
     """Plots held-out pass@k over steps, a panel per k."""
     caption = "Unbiased pass@k on held-out prompts; step 0 is before training."
-    return _plot_panels(runs, [_pass_panel(k) for k in pass_ks(runs)], caption)
+    return _curves(runs, [_pass_panel(k) for k in pass_ks(runs)], caption)
 
 
-def tradeoff(runs: Sequence[Run]) -> Captioned | None:
-    """Plots pass@k against pass@1 over training, a panel per k > 1."""
-    ks = [k for k in pass_ks(runs) if k > 1]
-    if not ks or 1 not in pass_ks(runs):
-        return None
-    figure, grid = _subplots(len(ks))
-    styles = method_styles(runs)
-    for axes, k in zip(grid, ks):
-        axes.set(title=f"pass@{k} against pass@1", xlabel="pass@1, %", ylabel=f"pass@{k}, %")
-        keys = ("eval/pass@1", f"eval/pass@{k}")
-        for method, members in by_method(runs).items():
-            curves = [method_curve(members, key) for key in keys]
-            if any(curve is None for curve in curves):
-                continue
-            x, y = (100 * curve.table["mean"] for curve in curves if curve is not None)
-            axes.plot(*x.align(y, join="inner"), **styles[method], linewidth=1.2, marker=".")
-            _plot_end(axes, members, keys, styles[method]["color"])
-        start = [start_estimate(runs, key) for key in keys]
-        if all(start):
-            point = [100 * estimate.value for estimate in start if estimate]
-            axes.plot(*point, "ks", markerfacecolor="none", markersize=8)
-    _add_legend(figure, styles)
-    return figure, (
-        "Each path leads from before training (square) to the last evaluation (large dot, with its "
-        "95% intervals as in the table); a small dot is an evaluation, averaged over seeds. "
-        "Higher pass@1 is exploitation, higher pass@k is diversity."
+def pass_rates_over_tokens(runs: Sequence[Run]) -> Plot | None:
+    """Plots held-out pass@k over the tokens that were sampled for training."""
+    caption = (
+        "The same over the tokens that were sampled for training, which cost more where "
+        "completions are longer; tokens of warm starts and evaluations are not counted."
     )
+    return _curves(runs, [_pass_panel(k) for k in pass_ks(runs)], caption, over_tokens=True)
 
 
-def entropies(runs: Sequence[Run]) -> Captioned | None:
+def entropies(runs: Sequence[Run]) -> Plot | None:
     """Plots the token entropy of the training batches: all rollouts, successes, failures."""
-    look = {"ylabel": "nats", "window": smoothing_window(runs), "from_zero": True}
     panels = [
-        ("entropy", "token entropy", look),
-        ("entropy_success", "of successes", look),
-        ("entropy_failure", "of failures", look),
+        Panel("entropy", "all rollouts", ENTROPY, smooth=True),
+        Panel("entropy_success", "successes", ENTROPY, smooth=True),
+        Panel("entropy_failure", "failures", ENTROPY, smooth=True),
     ]
     caption = "Mean token entropy of the sampled rollouts: all, successful and failed ones."
-    return _plot_panels(runs, panels, caption)
+    return _curves(runs, panels, caption)
 
 
-def schedules(runs: Sequence[Run]) -> Captioned | None:
+def divergence(runs: Sequence[Run]) -> Plot | None:
+    """Plots the KL of the policy to its reference, and the coefficient of a KL term."""
+    references = {
+        "the policy before training"
+        if setting(run.config, "learner.kl.reference", "") in ("start", "")
+        and not setting(run.config, "learner.kl.refresh_every", 0)
+        else "a reference that the config names"
+        for run in runs
+    }
+    panels = [
+        Panel("kl", "KL to the start", "KL, nats/token", smooth=True),
+        Panel("kl_coefficient", "coefficient of the KL term", "coefficient, per nat"),
+    ]
+    if references != {"the policy before training"}:
+        panels[0] = panels[0]._replace(title="KL to the reference")
+    caption = f"KL of the policy to {' or '.join(sorted(references))}, on sampled tokens."
+    return _curves(runs, panels, caption)
+
+
+def schedules(runs: Sequence[Run]) -> Plot | None:
     """Plots α and δ over steps, for the methods that have them."""
     panels = [
-        ("alpha", "focus α", {"ylabel": "exponent α"}),
-        ("delta", "suppression δ", {"ylabel": "$\\delta = m_S / m_F$", "from_zero": True}),
+        Panel("alpha", "focus α", "exponent α"),
+        Panel("delta", "suppression δ", "ratio δ"),
     ]
     caption = (
         "The two feedback schedules: α from the solve rate (larger: more weight on hard prompts), "
-        "δ from the token entropy (below 1: more weight on failures)."
+        "δ = m_S / m_F from the token entropy (below 1: more weight on failures)."
     )
-    return _plot_panels(runs, panels, caption)
+    return _curves(runs, panels, caption)
 
 
-def training(runs: Sequence[Run]) -> Captioned | None:
+def training(runs: Sequence[Run]) -> Plot | None:
     """Plots the reward signal of the training batches and the size of the update."""
-    smooth = {"window": smoothing_window(runs), "from_zero": True}
-    percent = {"ylabel": "%", "scale": 100}
     panels = [
-        ("solve_rate", "solve rate, training prompts", percent | smooth),
-        ("zero_variance_fraction", "prompts without signal", percent | smooth),
-        ("gradient_norm", "gradient norm", {"ylabel": "norm", **smooth}),
-        ("rank_one_fraction", "head: rank-one fraction", {**percent, "from_zero": True}),
+        Panel("solve_rate", "solve rate", "rollouts, %", 100, smooth=True),
+        Panel("zero_variance_fraction", "prompts without signal", "prompts, %", 100, smooth=True),
+        Panel("gradient_norm", "gradient", "norm before clip, L2", smooth=True),
+        Panel("rank_one_fraction", "head: rank-one part", "squared norm, %", 100),
     ]
     if any(not series(run.train, "reward").equals(series(run.train, "solve_rate")) for run in runs):
-        panels.insert(0, ("reward", "reward, training prompts", {"ylabel": "mean", **smooth}))
+        panels.insert(0, Panel("reward", "reward", "mean reward, 0 to 1", smooth=True))
     caption = (
-        "Of the training batches: solve rate; share of prompts whose rollouts all fail or all "
-        "succeed, which most advantages ignore; gradient norm before clipping; share of the head's "
-        "update since the start in its first singular direction (σ₁² / Σσ²)."
+        "Of the training batches: share of the rollouts that are right; share of the prompts whose "
+        "rollouts all fail or all succeed, which most advantages ignore; norm of the gradient; "
+        "share of the head's update since the start in its first singular direction (σ₁² / Σσ²)."
     )
-    return _plot_panels(runs, panels, caption)
+    return _curves(runs, panels, caption)
 
 
-def masses(runs: Sequence[Run]) -> Captioned | None:
-    """Plots m_S and m_F of each method: exact as functions of p, and measured over steps."""
-    exact = {method: exact_masses(members) for method, members in by_method(runs).items()}
-    has_exact = any(exact.values())
-    has_measured = _has(runs, "mass_success") and _has(runs, "mass_failure")
-    if not has_exact and not has_measured:
-        return None
-    figure, grid = _subplots(2 * (has_exact + has_measured))
-    styles, window = method_styles(runs), smoothing_window(runs)
-    for left, right in zip(grid[::2], grid[1::2]):
-        right.sharey(left)
-    for i, (side, symbol) in enumerate((("success", "m_S"), ("failure", "m_F"))):
-        if has_exact:
-            title = f"{side}: ${symbol}(p)$, exact"
-            grid[i].set(title=title, xlabel="solve rate p", ylabel="mass")
-            for method, pairs in exact.items():
-                for pair in pairs:
-                    alpha = 1.0 if pair is pairs[-1] else 0.45
-                    grid[i].plot(SOLVE_RATES, getattr(pair, side), **styles[method], alpha=alpha)
-        if has_measured:
-            title = f"{side}: ${symbol}$ of the batches"
-            _plot_metric(grid[i - 2], runs, f"mass_{side}", title, ylabel="mass", window=window)
-    _add_legend(figure, styles)
-    sizes = sorted({setting(run.config, "group_size", 0) for run in runs} - {0})
+def lengths(runs: Sequence[Run]) -> Plot | None:
+    """Plots the lengths of the completions and how many were cut off, in training and held out."""
+    length, cut = "length, tokens", "cut off, %"
+    panels = [
+        Panel("length", "training", length, smooth=True),
+        Panel("eval/length", "held out", length),
+        Panel("truncated_fraction", "training", cut, 100, smooth=True),
+        Panel("eval/truncated_fraction", "held out", cut, 100),
+    ]
     caption = (
-        "Exact: total advantage of successes, E[(K/G) w_S(K)], and of failures, "
-        f"E[(1-K/G) w_F(K)], K ~ Binomial(G, p), G = {' / '.join(map(str, sizes))}; where α or δ "
-        "move, with those of the first seed at the first step (pale) and at the last. "
-        f"Of the batches: measured over training. {_LINES}"
+        "Mean length of the completions, up to where they were cut off, and the share that had no "
+        "end token there."
     )
-    missing = [method for method, pairs in exact.items() if not pairs]
-    if missing:
-        caption += (
-            " Without exact curves (not a function of one group, a user's function whose α or δ "
-            f"move, or not importable here): {', '.join(missing)}."
-        )
-    return figure, caption
+    return _curves(runs, panels, caption)
 
 
-def solve_rates(runs: Sequence[Run]) -> Captioned | None:
-    """Plots the share of training prompts at each solve rate over steps, a panel per method."""
-    found = {}
-    for method, members in by_method(runs).items():
-        shares = [_solve_rate_shares(run) for run in furthest(members)]
-        shares = [share for share in shares if share is not None]
-        if shares and len({share.shape for share in shares}) == 1:
-            found[method] = np.mean(shares, 0), members
-    if not found:
-        return None
-    figure, grid = _subplots(len(found))
-    for axes, (method, (shares, members)) in zip(grid, found.items()):
-        half = 0.5 / (shares.shape[1] - 1)
-        axes.set(title=method, xlabel="step", ylabel="solve rate of the group")
-        axes.grid(visible=False)
-        extent = (0, max(run.last_step for run in members), -half, 1 + half)
-        image = np.sqrt(shares.T)
-        axes.imshow(image, "Blues", vmin=0, aspect="auto", origin="lower", extent=extent)
-    return figure, (
-        "Share of the training prompts (white to dark: 0 to the panel's largest, square-root "
-        "scale) by the solve rate of their group, averaged over seeds. Prompts at 0 and 1 give no "
-        "signal to a group-centered advantage."
+def method_styles(runs: Sequence[Run]) -> dict[str, dict]:
+    """Returns the look of each method, as keywords of `Axes.plot`; see `figures.line_styles`."""
+    return figures.line_styles(
+        {
+            method: str(setting(members[0].config, "advantage.name", ""))
+            for method, members in by_method(runs).items()
+        }
     )
-
-
-def outcomes(runs: Sequence[Run]) -> Captioned | None:
-    """Plots what became of the training completions, a panel per method, and their length."""
-    window = smoothing_window(runs)
-    found = {}
-    for method, members in by_method(runs).items():
-        shares = [outcome_shares(run, window) for run in furthest(members)]
-        if shares := [share for share in shares if share is not None]:
-            found[method] = pd.concat(shares).groupby(level=0).mean()
-    if not found:
-        return None
-    figure, grid = _subplots(len(found) + _has(runs, "length"))
-    for axes, (method, shares) in zip(grid, found.items()):
-        axes.set(title=method, xlabel="step", ylabel="share", ylim=(0, 1), axisbelow=False)
-        axes.stackplot(shares.index, shares.T.to_numpy(), colors=_COLOR_OF_OUTCOME.values())
-        axes.set_xlim(shares.index[0], max(shares.index[-1], shares.index[0] + 1))
-    if _has(runs, "length"):
-        look = {"ylabel": "tokens", "window": window, "from_zero": True}
-        _plot_metric(grid[-1], runs, "length", "length of a completion", **look)
-        grid[-1].legend(handles=_lines(method_styles(runs)), fontsize=7)
-    _place_legend(figure, [Patch(color=c, label=kind) for kind, c in _COLOR_OF_OUTCOME.items()])
-    return figure, (
-        "Of the completions of each training step: right; wrong; ended without an answer that could"
-        " be read; cut off before an end token; raised an error or ended their process; ran out of"
-        " time; could not be checked. Mean over seeds. Length: tokens, up to where a completion was"
-        f" cut off. {_LINES}"
-    )
-
-
-def method_styles(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """Returns the color and line style of each method, as keywords of `Axes.plot`.
-
-    A known advantage has the same color in every report; its methods differ in their line style.
-    No two of up to 28 methods look alike.
-    """
-    seen: Counter[str] = Counter()
-    names, ranks = {}, {}
-    for method, members in by_method(runs).items():
-        names[method] = name = setting(members[0].config, "advantage.name", "")
-        ranks[method] = seen[name] if name in _COLOR_OF_ADVANTAGE else len(_LINE_STYLES)
-        seen[name] += 1
-    combinations = [(color, line) for line in _LINE_STYLES for color in _COLORS]
-    taken: dict[str, tuple] = {}
-    for method in sorted(ranks, key=lambda method: ranks[method]):
-        color = _COLOR_OF_ADVANTAGE.get(names[method])
-        wanted = [(color, line) for line in _LINE_STYLES] if color else []
-        free = [x for x in (*wanted, *combinations) if x not in taken.values()]
-        taken[method] = (free or combinations)[0]
-    return {method: dict(zip(("color", "linestyle"), taken[method])) for method in names}
 
 
 def smoothing_window(runs: Sequence[Run]) -> int:
@@ -279,100 +182,143 @@ def smoothing_window(runs: Sequence[Run]) -> int:
     return 2 * (max((len(run.train) for run in runs), default=0) // 60) + 1
 
 
-def _pass_panel(k: int) -> tuple[str, str, dict[str, Any]]:
-    return f"eval/pass@{k}", f"pass@{k}, held out", {"ylabel": "%", "scale": 100}
+def _pass_panel(k: int) -> Panel:
+    return Panel(f"eval/pass@{k}", f"pass@{k}", "pass@k held out, %", 100)
 
 
-def _plot_panels(runs: Sequence[Run], panels, caption: str, **layout) -> Captioned | None:
-    """Plots the (key, title, look) panels that have data, under one legend."""
-    panels = [panel for panel in panels if _has(runs, panel[0])]
-    if not panels:
+def _curves(
+    runs: Sequence[Run], panels: Sequence[Panel], caption: str, *, over_tokens: bool = False
+) -> Plot | None:
+    """Plots panels that some run has logged; one without a value says why."""
+    panels = [panel for panel in panels if any(panel.key in _frame(run, panel) for run in runs)]
+    curves = {panel: curves_of(runs, panel) for panel in panels}
+    last = max((run.last_step for run in runs), default=0)
+    label, size, tokens = "training step", 1.0, {}
+    if over_tokens:
+        tokens = {method: mean_tokens(members) for method, members in by_method(runs).items()}
+        label, size = _magnitude(max((x.max() for x in tokens.values() if len(x)), default=0.0))
+        for found in curves.values():
+            for method in [method for method in found if tokens[method].empty]:
+                del found[method]
+    if not any(curves.values()):
         return None
-    figure, grid = _subplots(len(panels), **layout)
-    for axes, (key, title, look) in zip(grid, panels):
-        _plot_metric(axes, runs, key, title, **look)
-    _add_legend(figure, method_styles(runs))
-    return figure, f"{caption} {_LINES}"
+
+    def place(method: str, steps: pd.Index) -> np.ndarray:
+        if not over_tokens:
+            return steps.to_numpy()
+        return np.asarray(np.interp(steps, tokens[method].index, tokens[method]) / size)
+
+    def draw(narrow: bool) -> Figure:
+        figure, grid = figures.panels(len(panels), narrow=narrow)
+        for axes, (panel, found) in zip(grid, curves.items()):
+            axes.set(title=panel.title, xlabel=label, ylabel=panel.label)
+            draw_curves(axes, runs, found, place)
+            if not found:
+                figures.say_no_signal(axes, _WHY_EMPTY.get(panel.key, "no value in any step"))
+            else:
+                axes.set_xlim(0, None if over_tokens else last or None)
+        figures.finish(figure, grid, method_styles(runs))
+        return figure
+
+    evaluated = any("/" in panel.key for panel in panels)
+    smoothed = any(panel.smooth for panel in panels)
+    data = curve_rows(curves)
+    if over_tokens:
+        for method, rows in data.groupby("method"):
+            steps = pd.Index(rows["step"])
+            data.loc[rows.index, "tokens"] = size * place(str(method), steps)
+    return Plot(draw, f"{caption} {explain_lines(runs, evaluated, smoothed)}", data)
 
 
-def _plot_metric(
+def explain_lines(runs: Sequence[Run], evaluated: bool, smoothed: bool) -> str:
+    """Returns what a caption says of lines and bands.
+
+    Args:
+      runs: of the report.
+      evaluated: whether a panel has an evaluation, with intervals over prompts.
+      smoothed: whether a panel has running means.
+    """
+    counts = [len(furthest(members)) for members in by_method(runs).values()]
+    parts = ["Lines: means over the seeds." if max(counts) > 1 else "One seed of each method."]
+    if max(counts) >= MIN_SEEDS_FOR_BAND:
+        over = "seeds, for evaluations with that over the prompts" if evaluated else "seeds"
+        parts.append(f"Bands: 95% interval over the {over}.")
+    elif evaluated and 1 in counts:
+        parts.append("Bands: 95% interval over the held-out prompts.")
+    if 2 in counts:
+        parts.append("Thin: the runs of a method with two seeds.")
+    if sum(counts) < len(runs):
+        parts.append("Thin and short: runs that stopped early, left out of the means.")
+    if smoothed:
+        parts.append("Training batches: running means over a thirtieth of the run.")
+    return " ".join(parts)
+
+
+def curves_of(runs: Sequence[Run], panel: Panel) -> dict[str, Curve]:
+    """Returns the curve of each method that has logged a panel's metric, in the panel's unit."""
+    window = smoothing_window(runs) if panel.smooth else 1
+    found = {}
+    for method, members in by_method(runs).items():
+        if curve := method_curve(members, panel.key, window):
+            table = panel.scale * curve.table
+            # Intervals of Student's t may end where no value can be.
+            floor = 0.0 if float(table["mean"].min()) >= 0 else None
+            ceiling = 100.0 if panel.scale == 100 else None
+            table[["low", "high"]] = table[["low", "high"]].clip(floor, ceiling)
+            found[method] = Curve(table, [panel.scale * values for values in curve.single])
+    return found
+
+
+def curve_rows(curves: dict[Panel, dict[str, Curve]]) -> pd.DataFrame:
+    """Returns a row for each metric, method and step: mean, low, high and their unit."""
+    tables = [
+        curve.table.rename_axis("step").reset_index().assign(metric=panel.key, unit=panel.label)
+        for panel, found in curves.items()
+        for curve in found.values()
+    ]
+    names = [
+        method
+        for found in curves.values()
+        for method, curve in found.items()
+        for _ in range(len(curve.table))
+    ]
+    columns = ["metric", "method", "step", "mean", "low", "high", "unit"]
+    return pd.DataFrame(pd.concat(tables, ignore_index=True).assign(method=names), columns=columns)
+
+
+def draw_curves(
     axes: Axes,
     runs: Sequence[Run],
-    key: str,
-    title: str,
-    *,
-    ylabel: str = "",
-    scale: float = 1.0,
-    window: int = 1,
-    from_zero: bool = False,
+    curves: dict[str, Curve],
+    place: Callable[[str, pd.Index], np.ndarray] = lambda _, steps: steps.to_numpy(),
 ) -> None:
-    """Plots a metric over steps: for each method its mean, its band and its single runs."""
-    axes.set(title=title, xlabel="step", ylabel=ylabel)
+    """Draws for each method its mean, its band and its single runs.
+
+    Args:
+      axes: to draw on.
+      runs: all of the report, which set the look of each method.
+      curves: by method.
+      place: the x of a method's steps; these themselves by default.
+    """
     styles = method_styles(runs)
-    for method, members in by_method(runs).items():
-        curve = method_curve(members, key, window)
-        if curve is None:
-            continue
+    for method, (table, single) in curves.items():
         color = styles[method]["color"]
-        for values in curve.single:
-            axes.plot(scale * values, color=color, linewidth=0.7, alpha=0.6)
-        table = scale * curve.table
-        band = {"color": color, "alpha": 0.15, "linewidth": 0}
-        axes.fill_between(table.index, table["low"], table["high"], **band)
-        axes.plot(table["mean"], **styles[method])
-    axes.set_xlim(0, max(run.last_step for run in runs) or None)
-    if from_zero:
-        axes.set_ylim(0, 1.04 * axes.get_ylim()[1])
+        for values in single:
+            x = place(method, values.index)
+            axes.plot(x, values, color=color, linewidth=0.6, alpha=0.6)
+        x = place(method, table.index)
+        shade = {"color": color, "alpha": 0.15 if len(curves) < 6 else 0.08, "linewidth": 0}
+        axes.fill_between(x, table["low"], table["high"], **shade)
+        axes.plot(x, table["mean"], label=method, **styles[method])
 
 
-def _plot_end(axes: Axes, members: Sequence[Run], keys: Sequence[str], color: str) -> None:
-    x, y = (final_estimate(members, key) for key in keys)
-    if x is None or y is None:
-        return
-    x_ends, y_ends = ([100 * max(e.low, 0), 100 * min(e.high, 1)] for e in (x, y))
-    axes.plot(x_ends, [100 * y.value] * 2, color=color, linewidth=1)
-    axes.plot([100 * x.value] * 2, y_ends, color=color, linewidth=1)
-    axes.plot(100 * x.value, 100 * y.value, "o", color=color, markersize=8)
+def _frame(run: Run, panel: Panel) -> pd.DataFrame:
+    return run.evaluations if "/" in panel.key else run.train
 
 
-def _solve_rate_shares(run: Run) -> np.ndarray | None:
-    """Returns the share of prompts `[time, solve rate]`, in at most 40 times."""
-    if "solve_rate_histogram" not in run.train:
-        return None
-    counts = [x for x in run.train["solve_rate_histogram"] if isinstance(x, list)]
-    if len({len(x) for x in counts}) != 1 or len(counts[0]) < 2:
-        return None
-    parts = np.array_split(np.array(counts, np.float64), min(_HISTOGRAM_TIMES, len(counts)))
-    sums = np.stack([part.sum(0) for part in parts])
-    return sums / np.maximum(sums.sum(1, keepdims=True), 1)
-
-
-def _has(runs: Sequence[Run], key: str) -> bool:
-    return any(len(series(run.evaluations if "/" in key else run.train, key)) for run in runs)
-
-
-def _subplots(
-    number: int, columns: int | None = None, size: tuple[float, float] | None = None
-) -> tuple[Figure, list[Axes]]:
-    columns = min(number, columns or (2 if number == 4 else 3))
-    rows = -(-number // columns)
-    figure = Figure(figsize=size or (3.6 * columns, 2.8 * rows), layout="constrained")
-    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in grid[number:]:
-        axes.remove()
-    return figure, grid[:number]
-
-
-def _add_legend(figure: Figure, styles: dict[str, dict[str, Any]]) -> None:
-    _place_legend(figure, _lines(styles))
-
-
-def _lines(styles: dict[str, dict[str, Any]]) -> list[Artist]:
-    return [Line2D([], [], label=method, **style) for method, style in styles.items()]
-
-
-def _place_legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    widest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), int(figure.get_figwidth() / (0.65 + 0.075 * widest))))
-    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // columns))
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns)
+def _magnitude(largest: float) -> tuple[str, float]:
+    """Returns the label of an axis of tokens up to `largest`, and its unit in tokens."""
+    for name, size in (("billions", 1e9), ("millions", 1e6), ("thousands", 1e3)):
+        if largest >= 2 * size:
+            return f"sampled tokens, {name}", size
+    return "sampled tokens", 1.0

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.environment import read_sessions
 from experiments.grid import method_of_run
 from experiments.metric_writer import read_lines
 from experiments.results import sweep_runs
@@ -36,6 +37,7 @@ class Run:
       evaluations: the evaluation lines, likewise.
       result: from result.json; None until the run is finished.
       directory: of the files; None for a run without.
+      sessions: of the processes that trained it, from environment.json; none if it has not one.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Run:
     evaluations: pd.DataFrame
     result: dict[str, Any] | None
     directory: Path | None = None
+    sessions: Sequence[Mapping[str, Any]] = ()
 
     @property
     def last_step(self) -> int:
@@ -158,6 +161,7 @@ def _load_run(directory: Path, name: str) -> Run:
         evaluations=to_frame(line for line in lines if _is_evaluation(line)),
         result=_read_json(directory / "result.json") or None,
         directory=directory,
+        sessions=read_sessions(directory),
     )
 
 

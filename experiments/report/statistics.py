@@ -3,7 +3,7 @@
 Aggregates the runs of `runs.py`; `plots.py` and `write.py` show it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from fade_jax.decomposition import GradientMasses, gradient_masses
 from fade_jax.pass_at_k import interval_over_problems
 
 MIN_SEEDS_FOR_BAND = 3  # a t interval of two seeds is 12.7 standard errors: plot both seeds instead
+MOST_PAIRED = 4  # methods of which every pair is compared
 SOLVE_RATES = np.linspace(0, 1, 101)
 OUTCOMES = ("right", "wrong", "no answer", "cut off", "error", "timeout", "unknown")
 
@@ -256,6 +257,100 @@ def outcome_shares(run: Run, window: int = 1) -> pd.DataFrame | None:
     shares["error"] += shares.pop("died")
     shares = pd.DataFrame(shares, columns=pd.Index(OUTCOMES))
     return pd.DataFrame(shares.rolling(window, center=True, min_periods=1).mean())
+
+
+def sampled_tokens(run: Run) -> pd.Series:
+    """Returns how many tokens a run has sampled for training after each logged step, and 0 at 0.
+
+    Steps that were not logged count as the next one, and the groups that dynamic sampling replaced
+    as those that it kept. Empty if the run has logged no lengths.
+    """
+    tokens = series(run.train, "tokens")
+    if tokens.empty:  # a run of before this column
+        rollouts = setting(run.config, "prompts", 0) * setting(run.config, "group_size", 0)
+        tokens = pd.Series(series(run.train, "length") * rollouts)
+    tokens = pd.Series(tokens[tokens.index > 0])
+    if not tokens.any():
+        return tokens.iloc[:0]
+    rounds = series(run.train, "resampling/rounds").reindex(tokens.index).fillna(0)
+    steps = np.diff([0, *tokens.index])
+    return pd.concat([pd.Series({0: 0.0}), (tokens * (1 + rounds) * steps).cumsum()])
+
+
+def mean_tokens(runs: Sequence[Run]) -> pd.Series:
+    """Returns `sampled_tokens` averaged over the runs of one method that got furthest.
+
+    Between the steps that a run has logged its count is linear. Empty if none has logged lengths.
+    """
+    found = [tokens for run in furthest(runs) if len(tokens := sampled_tokens(run))]
+    if not found:
+        return pd.Series(dtype=np.float64)
+    steps = np.unique(np.concatenate([tokens.index for tokens in found]))
+    return pd.Series(np.mean([np.interp(steps, x.index, x) for x in found], axis=0), steps)
+
+
+class Signal(NamedTuple):
+    """Whether the advantages of a run had something to tell apart.
+
+    Attributes:
+      steps: that were logged.
+      without: of them, steps in which all rollouts of every prompt had one reward.
+      all_wrong: of those, steps in which no rollout was right.
+      prompts: mean share of the prompts of a step whose rollouts had one reward.
+    """
+
+    steps: int
+    without: int
+    all_wrong: int
+    prompts: float
+
+
+def signal(run: Run) -> Signal | None:
+    """Counts the steps of a run without a signal; None if it has not logged them."""
+    equal = series(run.train, "zero_variance_fraction")
+    if equal.empty:
+        return None
+    without = pd.Series(equal[equal >= 1]).index
+    solved = series(run.train, "solve_rate").reindex(without)
+    return Signal(len(equal), len(without), int((solved == 0).sum()), float(equal.mean()))
+
+
+class Difference(NamedTuple):
+    """pass@k of a method minus that of another, by `paired_difference`."""
+
+    method: str
+    minus: str
+    k: int
+    found: Estimate
+
+
+def differences(methods: Mapping[str, Sequence[Run]], ks: Sequence[int]) -> list[Difference]:
+    """Returns the paired differences of every pair of up to four methods, else from one of them.
+
+    Args:
+      methods: runs by method.
+      ks: of pass@k.
+
+    Returns:
+      Those that have an estimate, k by k.
+    """
+    names = [name for name in methods if name != reference(methods)]
+    names.append(reference(methods))
+    if len(names) <= MOST_PAIRED:
+        pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    else:
+        pairs = [(name, names[-1]) for name in names[:-1]]
+    return [
+        Difference(a, b, k, found)
+        for k in ks
+        for a, b in pairs
+        if (found := paired_difference(methods[a], methods[b], k))
+    ]
+
+
+def reference(methods: Mapping[str, Sequence[Run]]) -> str:
+    """Returns the method that others are compared with: grpo, else the first."""
+    return "grpo" if "grpo" in methods else next(iter(methods))
 
 
 def exact_masses(runs: Sequence[Run]) -> list[GradientMasses]:

@@ -1,84 +1,133 @@
-"""Writes the report of a run or a sweep: its tables and figures as Markdown and HTML.
+"""Writes the report of a run or a sweep: tables, figures and samples as Markdown and HTML.
 
-Top of the report: reads with `runs.py`, aggregates with `statistics.py`, plots with `plots.py`.
+Top of the report: reads with `runs.py`, tabulates with `tables.py`, plots with `plots.py` and
+`method_plots.py`.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jinja2
 import matplotlib
-import numpy as np
 import pandas as pd
 
-from experiments.config import leaves
-from experiments.report import plots
-from experiments.report.runs import Run, by_method, furthest, load_runs, pass_ks, series, setting
+from experiments import figures
+from experiments.report import method_plots, plots, tables
+from experiments.report.runs import Run, by_method, load_runs
 from experiments.report.samples import RunSamples, markdown_samples, samples_of_methods
-from experiments.report.statistics import (
-    Estimate,
-    final_estimate,
-    gain,
-    paired_difference,
-    start_estimate,
-)
 
-_FIGURES = (  # file name, section title, function
-    ("pass_at_k", "pass@k", plots.pass_rates),
-    ("tradeoff", "pass@1 against pass@k", plots.tradeoff),
-    ("entropy", "Token entropy", plots.entropies),
-    ("alpha_delta", "α and δ", plots.schedules),
-    ("training", "Training signal and update", plots.training),
-    ("outcomes", "What became of the completions", plots.outcomes),
-    ("masses", "Gradient masses", plots.masses),
-    ("solve_rates", "Solve rates over training", plots.solve_rates),
-)
-_SETUP = (
-    "task.name",
-    "task.kwargs",
-    "model.path",
-    "model.num_layers",
-    "model.d_model",
-    "warm_start.steps",
-    "steps",
-    "prompts",
-    "group_size",
-    "sampling.temperature",
-    "learner.epochs",
-    "learner.minibatches",
-    "optimizer.name",
-    "optimizer.learning_rate",
-    "evaluation.every",
-    "evaluation.prompts",
-    "evaluation.samples",
-    "seed",
+_FIGURES = (  # name of its files, title of its section, function, why it is not there
+    ("overview", "Overview", plots.overview, "Nothing was logged that it shows."),
+    (
+        "differences",
+        "Differences between methods",
+        method_plots.paired,
+        "They need two methods that were evaluated at the same last step with a common seed.",
+    ),
+    ("pass_at_k", "pass@k", plots.pass_rates, "No evaluation was logged."),
+    (
+        "pass_at_k_tokens",
+        "pass@k over tokens",
+        plots.pass_rates_over_tokens,
+        "No evaluation was logged, or no lengths of completions.",
+    ),
+    (
+        "tradeoff",
+        "pass@1 against pass@k",
+        method_plots.tradeoff,
+        "No evaluation of pass@1 and of another pass@k was logged.",
+    ),
+    ("entropy", "Token entropy", plots.entropies, "No training step was logged."),
+    (
+        "kl",
+        "KL to the start",
+        plots.divergence,
+        "Not measured: config.learner.kl.measured = True logs it where there is no KL term.",
+    ),
+    ("alpha_delta", "α and δ", plots.schedules, "No method here has an α or a δ."),
+    (
+        "training",
+        "Training signal and update",
+        plots.training,
+        "No training step was logged.",
+    ),
+    ("lengths", "Length and truncation", plots.lengths, "No lengths were logged."),
+    (
+        "outcomes",
+        "What became of the completions",
+        method_plots.outcomes,
+        "The task is verified on the device, or its checks tell no reasons.",
+    ),
+    (
+        "masses",
+        "Gradient masses",
+        method_plots.masses,
+        "No advantage here is a function of one group's rewards, and no masses were logged.",
+    ),
+    (
+        "solve_rates",
+        "Solve rates over training",
+        method_plots.solve_rates,
+        "No training step was logged, or its prompts could not be counted by their solve rate.",
+    ),
 )
 _COMPLETIONS = (
     "Of one run of each method: the completions with the largest and the smallest reward of some "
     "held-out prompts, at the first and the last evaluation. All that were kept are in "
     "samples/STEP.jsonl of the run."
 )
-# Fields that may differ between the runs of one method.
-_NOT_OF_METHOD = ("seed", "warm_start.workdir", "sweep.mode", "sweep.workers")
+_NO_COMPLETIONS = (
+    "None were kept: evaluations of tasks on text keep those of config.evaluation.shown_prompts "
+    "prompts."
+)
+_SIGNAL = (
+    "Steps without signal: those in which all rollouts of every prompt had one reward, so that an "
+    "advantage that is centered by group is 0."
+)
+
+
+_WIDE = ("results", "completions", "methods", "environment", "runs")  # have the page's whole width
+
+
+class Picture(NamedTuple):
+    """Width and height of a figure's PNG, in pixels, for a page and for one column."""
+
+    wide: tuple[int, int]
+    narrow: tuple[int, int]
 
 
 class Section(NamedTuple):
-    """A part of the report: a table, a figure by the name of its PNG file, or completions."""
+    """A part of the report; one without table, picture and samples says why.
 
+    Attributes:
+      name: of its files and its anchor.
+      title: above it.
+      caption: below it.
+      table: shown as text.
+      picture: of NAME.png, NAME.pdf and narrow/NAME.png.
+      samples: completions.
+      data: whether data/NAME.csv has its numbers.
+    """
+
+    name: str
     title: str
     caption: str
     table: pd.DataFrame | None = None
-    png: str | None = None
+    picture: Picture | None = None
     samples: Sequence[RunSamples] = ()
+    data: bool = False
 
 
 def write_report(workdir: Path | str, out: Path | str | None = None) -> Path:
-    """Writes report.md, index.html and the PNG files of both.
+    """Writes report.md and index.html, the PNG, PDF and CSV files of both.
 
     Args:
       workdir: of one run (metrics.jsonl) or of a sweep (sweep.json, runs/), finished or not.
-      out: directory to write to; WORKDIR/report by default.
+      out: directory to write to; WORKDIR/report by default. Gets NAME.png (200 dots per inch) and
+        NAME.pdf of each figure at the width of a page, narrow/NAME.png for a phone, and its numbers
+        in data/NAME.csv.
 
     Returns:
       The path of index.html.
@@ -90,34 +139,53 @@ def write_report(workdir: Path | str, out: Path | str | None = None) -> Path:
     runs = load_runs(workdir)
     started = [run for run in runs if run.started]
     out = workdir / "report" if out is None else Path(out).expanduser()
-    out.mkdir(parents=True, exist_ok=True)
-    results = results_table(runs)
-    sections = [Section("Results", results_caption(runs, results), results)]
-    with matplotlib.rc_context(plots.STYLE):
-        for name, title, plot in (("overview", "Overview", plots.overview), *_FIGURES):
-            if found := plot(started):
-                figure, caption = found
-                figure.savefig(out / f"{name}.png")
-                sections.append(Section(title, caption, png=f"{name}.png"))
-    if samples := samples_of_methods(started):
-        sections.append(Section("Completions", _COMPLETIONS, samples=samples))
+    for folder in (out / "narrow", out / "data"):
+        folder.mkdir(parents=True, exist_ok=True)
+    samples = samples_of_methods(started)
     digest = "parameters: first 16 digits of the SHA-256 of the final parameters."
-    sections += [
-        Section("Methods", "All other settings are equal.", methods_table(runs)),
-        Section("Setup", "Values separated by / differ between runs.", setup_table(runs)),
-        Section("Runs", digest, runs_table(runs)),
+    sections = [
+        _results(runs, out),
+        *_figures(started, out),
+        Section(
+            "completions",
+            "Completions",
+            _COMPLETIONS if samples else _NO_COMPLETIONS,
+            samples=samples,
+        ),
+        *(
+            _table(out, *section)
+            for section in (
+                (
+                    "methods",
+                    "Methods and where their configs differ",
+                    "All other settings are equal.",
+                    tables.methods_table(runs),
+                ),
+                (
+                    "setup",
+                    "Setup",
+                    "Values separated by / differ between runs.",
+                    tables.setup_table(runs),
+                ),
+                ("environment", "Commit, versions and devices", *_environment(runs)),
+                ("runs", "Runs", digest, tables.runs_table(runs)),
+            )
+        ),
     ]
     methods = list(by_method(runs))
     names = ", ".join(methods) if len(methods) <= 4 else f"{len(methods)} methods"
-    title = f"{names} on the {_values(runs, 'task.name') or '?'} task"
-    command = f"python -m experiments.report --workdir={workdir} --out={out}"
-    (out / "report.md").write_text(_markdown(title, sections, command), encoding="utf-8")
+    page = {
+        "title": f"{names} on the {tables.values_of(runs, 'task.name') or '?'} task",
+        "notices": tables.notices(runs),
+        "key_figures": tables.key_figures(runs),
+        "sections": sections,
+        "command": f"python -m experiments.report --workdir={workdir} --out={out}",
+    }
+    (out / "report.md").write_text(_markdown(**page), encoding="utf-8")
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("report.html.j2")
-    page = out / "index.html"
-    html = template.render(title=title, sections=sections, command=command)
-    page.write_text(html, encoding="utf-8")
-    return page
+    (out / "index.html").write_text(template.render(**page, wide=_WIDE), encoding="utf-8")
+    return out / "index.html"
 
 
 def main_table(workdir: Path | str) -> str:
@@ -130,187 +198,93 @@ def main_table(workdir: Path | str) -> str:
       FileNotFoundError: if no run in the workdir has logged a line.
     """
     runs = load_runs(workdir)
-    results = results_table(runs)
-    return f"{_markdown_table(results, right=True)}\n\n{results_caption(runs, results)}"
+    results = tables.results_table(runs)
+    return f"{_markdown_table(results, right=True)}\n\n{tables.results_caption(runs, results)}"
 
 
-def results_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Returns the main table: a row before training, if evaluated, and a row per method."""
-    keys = [f"eval/pass@{k}" for k in pass_ks(runs)]
-    columns = ["method", "seeds", *(f"{key[5:]}, %" for key in keys), "entropy, nats", "steps"]
-    start = [start_estimate(runs, key) for key in (*keys, "eval/entropy")]
-    rows = [("before training", "", *_cells(start), "0", "")] if any(start) else []
-    for method, members in by_method([run for run in runs if run.started]).items():
-        counted = furthest(members)
-        seeds = f"{len(counted)}" + (f" of {len(members)}" if counted != members else "")
-        final = [final_estimate(members, key) for key in (*keys, "eval/entropy")]
-        last = counted[0].last_step
-        planned = setting(counted[0].config, "steps", last)
-        steps = f"{last}" + (f" of {planned}" if last < planned else "")
-        rows.append((method, seeds, *_cells(final), steps, _minutes(counted)))
-    table = pd.DataFrame(rows, columns=[*columns, "training min"])
-    return _with_differences(_with_failures(table, runs), runs)
+def _results(runs: Sequence[Run], out: Path) -> Section:
+    results = tables.results_table(runs)
+    caption = tables.results_caption(runs, results)
+    tables.results_numbers(runs).to_csv(out / "data" / "results.csv", index=False)
+    return Section("results", "Results", caption, results, data=True)
 
 
-def _with_failures(table: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
-    """Adds what was cut off and what could not be checked, where it is not 0 for every row."""
-    for key, title, scale in (
-        ("eval/truncated_fraction", "cut off, %", 100),
-        ("eval/unknown", "unknown", 1),
-    ):
-        found = {"before training": start_estimate(runs, key)}
-        for method, members in by_method([run for run in runs if run.started]).items():
-            found[method] = final_estimate(members, key)
-        values = {name: scale * estimate.value for name, estimate in found.items() if estimate}
-        if any(values[name] for name in table["method"] if name in values):
-            table[title] = [
-                f"{values[name]:.1f}" if name in values else "–" for name in table["method"]
-            ]
-    return table
+def _figures(runs: Sequence[Run], out: Path) -> list[Section]:
+    """Draws every figure, at the width of a page and of a column, and writes its numbers."""
+    sections = []
+    beside = {"differences": tables.differences_table, "training": tables.signal_table}
+    with matplotlib.rc_context(figures.STYLE):
+        for name, title, function, missing in _FIGURES:
+            plot = function(runs)
+            if plot is None:
+                sections.append(Section(name, title, missing))
+                continue
+            sizes, marks = [], ""
+            for narrow, folder in ((False, out), (True, out / "narrow")):
+                figure = plot.draw(narrow)
+                figures.save(figure, folder / name, pdf=not narrow)
+                marks = marks or figures.describe_marks(figure)
+                dpi = matplotlib.rcParams["savefig.dpi"]
+                sizes.append(
+                    (round(figure.get_figwidth() * dpi), round(figure.get_figheight() * dpi))
+                )
+            plot.data.to_csv(out / "data" / f"{name}.csv", index=False)
+            table = beside[name](runs) if name in beside else None
+            caption = plot.caption + marks + (f" {_SIGNAL}" if name == "training" else "")
+            section = Section(name, title, caption, table, Picture(*sizes), data=True)
+            sections.append(section)
+    return sections
 
 
-def _with_differences(table: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
-    """Adds differences at the smallest and largest k: from grpo, or the first method, and gains."""
-    methods = by_method([run for run in runs if run.started])
-    reference = "grpo" if "grpo" in methods else next(iter(methods))
-    ks = pass_ks(runs)
-    for k in dict.fromkeys(ks[:1] + ks[-1:]):
-        cells = {
-            method: _cell(found, 100, 1, (-100, 100), "+")
-            for method, members in methods.items()
-            if method != reference and (found := paired_difference(members, methods[reference], k))
-        }
-        if cells:
-            table[f"Δ pass@{k} to {reference}"] = [cells.get(name, "–") for name in table["method"]]
-        gains = {
-            method: _cell(found, 100, 1, (-100, 100), "+")
-            for method, members in methods.items()
-            if (found := gain(members, k))
-        }
-        if gains:
-            table[f"gain in pass@{k}"] = [gains.get(name, "–") for name in table["method"]]
-    return table
+def _table(out: Path, name: str, title: str, caption: str, table: pd.DataFrame) -> Section:
+    if table.empty:
+        return Section(name, title, caption)
+    table.to_csv(out / "data" / f"{name}.csv", index=False)
+    return Section(name, title, caption, table, data=True)
 
 
-def results_caption(runs: Sequence[Run], results: pd.DataFrame) -> str:
-    """Returns the caption of the main table; names the runs that its means leave out."""
+def _environment(runs: Sequence[Run]) -> tuple[str, pd.DataFrame]:
+    table = tables.environment_table(runs)
+    unknown = [run.name for run in runs if run.started and not run.sessions]
     caption = (
-        "Last held-out evaluation of each method; in brackets the 95% interval over the held-out "
-        "prompts (Wilson) and, with several seeds, over seeds (Student's t; entropy over seeds "
-        "alone). Δ and gain: differences in percentage points from another method and from before "
-        "training, paired by seed and prompt. "
-        "entropy: mean over the sampled tokens of that evaluation. "
-        "training min: minutes of one run's training steps, without evaluation."
+        "As each process that trained a run wrote them into its environment.json; commit: – outside"
+        " a clone."
     )
-    if "cut off, %" in results:
-        caption += " cut off: completions of that evaluation without an end token."
-    if "unknown" in results:
-        caption += " unknown: its completions that could not be checked, which count as wrong."
-    methods = by_method([run for run in runs if run.started])
-    early = [
-        f"{run.name} (step {run.last_step})"
-        for members in methods.values()
-        for run in members
-        if run not in furthest(members)
-    ]
-    if early:
-        caption += f" Left out of the means because they stopped early: {', '.join(early)}."
-    missing = [run.name for run in runs if not run.started]
-    return caption + (f" Not started: {', '.join(missing)}." if missing else "")
+    if table.empty:
+        caption = "The runs have not recorded them."
+    elif unknown:
+        caption += f" Not recorded by {', '.join(unknown)}."
+    return caption, table
 
 
-def methods_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Returns a row per method: its advantage, and every other setting in which methods differ."""
-    fields = {run.name: dict(leaves(run.config)) for run in runs}
-    varied = [
-        field
-        for field in sorted({field for config in fields.values() for field in config})
-        if field not in _NOT_OF_METHOD
-        and not field.startswith("advantage.")
-        and len({repr(fields[run.name].get(field)) for run in runs if run.config}) > 1
-    ]
-    rows = []
-    for method, members in by_method(runs).items():
-        first = members[0]
-        kwargs = setting(first.config, "advantage.kwargs") or {}
-        arguments = ", ".join(f"{name}={value}" for name, value in kwargs.items())
-        advantage = f"{setting(first.config, 'advantage.name', '–')}({arguments})"
-        seeds = ", ".join(str(setting(run.config, "seed", "–")) for run in members)
-        others = (f"{field}={fields[first.name].get(field, '–')}" for field in varied)
-        rows.append((method, advantage, seeds, ", ".join(others) or "–"))
-    return pd.DataFrame(rows, columns=["method", "advantage", "seeds", "other settings"])
-
-
-def setup_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Returns the main settings, with all values if runs differ."""
-    rows = [(field, value) for field in _SETUP if (value := _values(runs, field))]
-    return pd.DataFrame(rows, columns=["setting", "value"])
-
-
-def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Returns a row per run: its last step, its state and the hash of its final parameters."""
-    rows = [
-        (
-            run.name,
-            f"{run.last_step} of {setting(run.config, 'steps', '–')}",
-            "finished" if run.finished else "unfinished" if run.last_step else "not started",
-            str((run.result or {}).get("params_sha256") or "–")[:16],
-        )
-        for run in runs
-    ]
-    return pd.DataFrame(rows, columns=["run", "steps", "state", "parameters"])
-
-
-def _markdown(title: str, sections: Sequence[Section], command: str) -> str:
-    parts = [f"# {title}"]
+def _markdown(title, notices, key_figures, sections: Sequence[Section], command: str) -> str:
+    parts = [f"# {title}", *(f"**{notice}**" for notice in notices)]
+    key = pd.DataFrame([(x.name, x.value, x.note) for x in key_figures])
+    if not key.empty:
+        key.columns = pd.Index(["key figure", "value", "of"])
+        parts.append(_markdown_table(key, right=False))
+    parts.append("\n".join(f"- [{x.title}](#{_slug(x.title)})" for x in sections))
     for section in sections:
+        parts.append(f"## {section.title}")
+        if section.picture:
+            parts.append(f"![{section.title}]({section.name}.png)")
         if section.table is not None:
-            shown = _markdown_table(section.table, right=section.title == "Results")
-        elif section.samples:
-            shown = markdown_samples(section.samples)
-        else:
-            shown = f"![{section.title}]({section.png})"
-        parts += [f"## {section.title}", shown, section.caption]
+            numbers = section.name in ("results", "differences", "training")
+            parts.append(_markdown_table(section.table, right=numbers))
+        if section.samples:
+            parts.append(markdown_samples(section.samples))
+        files = [f"[PDF]({section.name}.pdf)"] if section.picture else []
+        files += [f"[CSV](data/{section.name}.csv)"] if section.data else []
+        parts += [section.caption, *([", ".join(files)] if files else [])]
     return "\n\n".join([*parts, f"Written by `{command}`."]) + "\n"
+
+
+def _slug(title: str) -> str:
+    """Returns the anchor that Markdown readers give to a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 def _markdown_table(table: pd.DataFrame, right: bool) -> str:
     """Formats a table of strings; `right` aligns all columns but the first to the right."""
     aligned = ["left", *["right" if right else "left"] * (table.shape[1] - 1)]
     return table.to_markdown(index=False, disable_numparse=True, colalign=aligned)
-
-
-def _cells(estimates: Sequence[Estimate | None]) -> list[str]:
-    """Formats pass@k estimates as percentages and the last one, an entropy, in nats."""
-    *rates, entropy = estimates
-    percent = [_cell(rate, 100, 1, (0, 100)) for rate in rates]
-    return [*percent, _cell(entropy, 1, 2, (0, np.inf))]
-
-
-def _cell(
-    estimate: Estimate | None,
-    scale: float,
-    digits: int,
-    limits: tuple[float, float],
-    sign: str = "",
-) -> str:
-    if estimate is None:
-        return "–"
-    value, low, high = (scale * x for x in estimate[:3])
-    low, high = np.maximum(low, limits[0]), np.minimum(high, limits[1])
-    interval = f" [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
-    return f"{value:{sign}.{digits}f}" + ("" if np.isnan(low) else interval)
-
-
-def _minutes(runs: Sequence[Run]) -> str:
-    """Formats the mean logged seconds per step times the steps; lines may skip steps."""
-    seconds = [(run, series(run.train, "step_seconds")) for run in runs]
-    totals = [values.mean() * run.last_step / 60 for run, values in seconds if len(values)]
-    return f"{np.mean(totals):.1f}" if totals else "–"
-
-
-def _values(runs: Sequence[Run], field: str) -> str:
-    """Formats the values of a field, each once; empty without any."""
-    values = (setting(run.config, field) for run in runs)
-    texts = (f"{x:g}" if isinstance(x, float) else str(x) for x in values if x not in (None, {}))
-    return " / ".join(text for text in dict.fromkeys(texts) if text)

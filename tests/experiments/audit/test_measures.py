@@ -115,6 +115,7 @@ def test_write_page_has_the_measurements(tmp_path):
     page = write_page(tmp_path).read_text()
     assert "loops 1" in page
     assert (tmp_path / "audit.png").exists()
+    assert (tmp_path / "audit.pdf").exists()
     table = summary([measured])
     assert table.loc[0, "h(0.9)"] == pytest.approx(1, abs=1e-5)
     assert cases([measured]).loc[0, "G = 1: success, failure"] == "1, 0"

@@ -42,6 +42,7 @@ def write_sweep(workdir, seeds, steps=STEPS):
             config = {
                 "seed": seed,
                 "steps": steps,
+                "prompts": PROMPTS,
                 "group_size": GROUP,
                 "task": {"name": "graph", "kwargs": {}},
                 "advantage": {"name": advantage, "kwargs": kwargs},
@@ -72,7 +73,8 @@ def metrics(method, seed, steps=STEPS):
 
 
 def evaluation(step, one, hundred, nats):
-    line = {"step": step, "eval/entropy": nats, "eval/seconds": 2.0}
+    line = {"step": step, "eval/entropy": nats, "eval/length": 9.5, "eval/seconds": 2.0}
+    line["eval/truncated_fraction"] = 0.125
     for k, value in ((1, one), (10, 0.35 * one + 0.65 * hundred - 0.1), (100, hundred)):
         half = 2 * math.sqrt(value * (1 - value) / 64)
         key = f"eval/pass@{k}"
@@ -87,6 +89,8 @@ def train_line(step, rate, nats, random):
         "step": step,
         "reward": rate,
         "solve_rate": rate,
+        "length": 8.0 + step / STEPS,
+        "truncated_fraction": 0.25,
         "entropy": nats,
         "entropy_success": nats * 0.8 if counts.sum() else None,
         "entropy_failure": nats * 1.1,

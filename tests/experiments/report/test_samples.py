@@ -116,7 +116,7 @@ def test_write_report_escapes_completions(tmp_path):
     assert "<script" not in text
     assert "<b>" not in text
     assert [html.unescape(x) for x in re.findall("<pre>(.*?)</pre>", text, re.S)] == [hostile] * 3
-    assert re.findall("<th>(step .)</th>", text) == ["step 0", "step 3"]
+    assert re.findall("<p>(Step .), ", text) == ["Step 0", "Step 3"]
     assert markdown.count(f"\n````text\n{hostile}\n````\n") == 3
     outside = re.sub(r"````text\n.*?\n````", "", markdown, flags=re.S)
     assert "<script" not in outside

@@ -7,13 +7,17 @@ from experiments.report.runs import Run, by_method, load_runs, series, to_frame
 from experiments.report.statistics import (
     OUTCOMES,
     SOLVE_RATES,
+    differences,
     exact_masses,
     final_estimate,
     gain,
+    mean_tokens,
     method_curve,
     outcome_shares,
     paired_difference,
     rate_interval,
+    sampled_tokens,
+    signal,
     start_estimate,
     t_interval,
 )
@@ -252,3 +256,65 @@ def test_outcome_shares_need_counts_sizes_and_reasons():
     assert outcome_shares(_verified([{}, {"unknown": 1}])) is None  # failures without a reason
     assert outcome_shares(_verified([{}], reward=1.0)).loc[1, "right"] == 1
     assert outcome_shares(_run("grpo", {}, [{"step": 1, "verification/wrong": 3}])) is None
+
+
+def _logged(lines, config=None, seed=0):
+    train = to_frame([{"step": step} | line for step, line in lines.items()])
+    return Run(f"a-seed{seed}", "a", config or {}, train, to_frame(()), None)
+
+
+def test_sampled_tokens_adds_up_logged_skipped_and_replaced_steps():
+    logged = {2: {"tokens": 10}, 3: {"tokens": 20, "resampling/rounds": 2}, 6: {"tokens": 5}}
+    # Step 1 counts as step 2, steps 4 and 5 as step 6, and two further batches in step 3.
+    assert sampled_tokens(_logged(logged)).to_dict() == {0: 0, 2: 20, 3: 80, 6: 95}
+
+
+def test_sampled_tokens_of_an_older_run_are_lengths_of_all_rollouts():
+    lengths = {1: {"length": 3.0}, 2: {"length": 4.5}}
+    run = _logged(lengths, {"prompts": 2, "group_size": 4})
+    assert sampled_tokens(run).to_dict() == {0: 0, 1: 24, 2: 60}
+    assert sampled_tokens(_logged(lengths)).empty  # sizes are not known
+    assert sampled_tokens(_logged({})).empty
+
+
+def test_mean_tokens_is_linear_between_steps_and_the_mean_over_seeds():
+    runs = [
+        _logged({1: {"tokens": 10}, 3: {"tokens": 10}}),
+        _logged({2: {"tokens": 20}, 3: {"tokens": 20}}),
+    ]
+    assert mean_tokens(runs).to_dict() == {0: 0, 1: 15, 2: 30, 3: 45}
+    assert mean_tokens([_logged({1: {}})]).empty
+
+
+def test_signal_counts_steps_whose_prompts_all_have_one_reward():
+    rates = {1: (0.0, 1.0), 2: (0.5, 0.5), 3: (1.0, 1.0), 4: (0.25, 0.0)}
+    run = _logged(
+        {i: {"solve_rate": r, "zero_variance_fraction": z} for i, (r, z) in rates.items()}
+    )
+    assert signal(run) == (4, 2, 1, 0.625)
+    assert signal(_logged({1: {"solve_rate": 0.5}})) is None
+
+
+def test_differences_compare_with_grpo_and_in_pairs_up_to_four_methods(tmp_path):
+    counts = np.array([4, 2, 0, 6])
+    methods = {}
+    for i, name in enumerate(("a", "grpo", "b", "c", "d")):
+        directory = tmp_path / name / "evaluations"
+        directory.mkdir(parents=True)
+        np.savez(directory / "1.npz", num_correct=counts + i, num_samples=10)
+        config, lines = {"seed": 0}, to_frame([{"step": 1}])
+        methods[name] = [Run(name, name, config, lines, lines, None, tmp_path / name)]
+    found = differences(methods, [1])
+    assert [(x.method, x.minus) for x in found] == [(x, "grpo") for x in "abcd"]
+    np.testing.assert_allclose([x.found.value for x in found], [-0.1, 0.1, 0.2, 0.3], atol=1e-6)
+    del methods["d"]
+    pairs = [(x.method, x.minus) for x in differences(methods, [1])]
+    assert pairs == [
+        ("a", "b"),
+        ("a", "c"),
+        ("a", "grpo"),
+        ("b", "c"),
+        ("b", "grpo"),
+        ("c", "grpo"),
+    ]
+    assert differences({"a": methods["a"]}, [1]) == []

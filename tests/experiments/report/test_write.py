@@ -1,90 +1,143 @@
+"""The files of a report: links that resolve, and reasons for what is not there."""
+
 import json
-import math
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 from experiments.report import main_table, write_report
-from experiments.report.plots import method_styles
-from experiments.report.runs import Run, load_runs, to_frame
-from experiments.report.write import methods_table, results_caption, results_table
+from experiments.report.runs import load_runs
+from experiments.report.tables import results_table
 
 REPOSITORY = Path(__file__).parents[3]
 FIGURES = {
-    "alpha_delta.png",
-    "entropy.png",
-    "masses.png",
-    "overview.png",
-    "pass_at_k.png",
-    "solve_rates.png",
-    "tradeoff.png",
-    "training.png",
+    "alpha_delta",
+    "entropy",
+    "lengths",
+    "masses",
+    "overview",
+    "pass_at_k",
+    "pass_at_k_tokens",
+    "solve_rates",
+    "tradeoff",
+    "training",
 }
+TABLES = {"results", "methods", "setup", "runs"}
+VOID = {"meta", "img", "source", "br"}
 
 
-def test_results_table_equals_values_by_hand(two_seeds):
-    runs = load_runs(two_seeds)
-    start, grpo, _, fade = results_table(runs).to_dict("records")
-    assert start["method"] == "before training"
-    assert start["pass@1, %"] == "10.0 [2.5, 17.5]"  # 0.1 ± 2 √(0.1·0.9/64)
-    a, b = (100 * run.evaluations.loc[120, "eval/pass@10"] for run in runs[:2])
-    over_seeds = 12.7062 * abs(a - b) / 2  # t of 1 degree; s/√2 is half the difference
-    over_prompts = sum(2 * (x * (100 - x) / 64) ** 0.5 for x in (a, b)) / 2
-    half, mean = math.hypot(over_seeds, over_prompts), (a + b) / 2
-    assert grpo["pass@10, %"] == f"{mean:.1f} [{mean - half:.1f}, {mean + half:.1f}]"
-    assert (grpo["seeds"], grpo["steps"]) == ("2", "120")
-    assert grpo["training min"] == "0.6"  # 120 steps of 0.3 s
-    entropy = runs[4].evaluations.loc[120, "eval/entropy"]
-    assert (fade["seeds"], fade["entropy, nats"]) == ("1 of 2", f"{entropy:.2f}")
-    assert "fade-seed1 (step" in results_caption(runs, results_table(runs))
+class Page(HTMLParser):
+    """Collects the links, anchors and texts of a page, and that every element is closed."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.open, self.links, self.anchors, self.texts = [], [], set(), {}
+        self._section = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.links += [found[name] for name in ("href", "src", "srcset") if name in found]
+        if "id" in found:
+            assert found["id"] not in self.anchors
+            self.anchors.add(found["id"])
+            self._section = found["id"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, self.getpos()
+
+    def handle_data(self, data):
+        self.texts[self._section] = self.texts.get(self._section, "") + data
 
 
-def test_results_table_has_differences_from_grpo(tmp_path):
-    for name, correct in (("fade", [8, 6, 7, 3]), ("grpo", [6, 4, 5, 1])):
-        run = tmp_path / "runs" / f"{name}-seed0"
-        (run / "evaluations").mkdir(parents=True)
-        (run / "config.json").write_text('{"seed": 0}')
-        line = {"step": 1} | {f"eval/pass@{k}{side}": 0.5 for k in (1, 8) for side in ("", "_low")}
-        (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-        np.savez(run / "evaluations" / "1.npz", num_correct=correct, num_samples=8)
-    fade, grpo = results_table(load_runs(tmp_path)).to_dict("records")
-    assert fade["Δ pass@1 to grpo"].startswith("+25.0 [")
-    assert "]" in fade["Δ pass@8 to grpo"]
-    assert (grpo["Δ pass@1 to grpo"], grpo["Δ pass@8 to grpo"]) == ("–", "–")
+@pytest.fixture(scope="module", name="report")
+def report_fixture(two_seeds, tmp_path_factory):
+    return write_report(two_seeds, tmp_path_factory.mktemp("report"))
 
 
-def _evaluated(directory, name, last, first=None):
-    run = directory / "runs" / f"{name}-seed0"
-    run.mkdir(parents=True)
-    lines = [{"step": 0} | first] if first else []
-    lines.append({"step": 4, "eval/pass@1": 0.5} | last)
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def test_results_table_tells_what_was_cut_off_and_unknown(tmp_path):
-    failures = {"eval/truncated_fraction": 0.125, "eval/unknown": 3}
-    _evaluated(tmp_path, "fade", failures, {"eval/pass@1": 0.1, "eval/truncated_fraction": 1.0})
-    _evaluated(tmp_path, "grpo", {"eval/truncated_fraction": 0.0, "eval/unknown": 0})
-    _evaluated(tmp_path, "old", {})
-    runs = load_runs(tmp_path)
-    table = results_table(runs)
-    assert table["cut off, %"].tolist() == ["100.0", "12.5", "0.0", "–"]
-    assert table["unknown"].tolist() == ["–", "3.0", "0.0", "–"]
-    assert "cut off: completions of that evaluation without an end token." in results_caption(
-        runs, results_table(runs)
+def test_write_report_writes_every_figure_as_png_pdf_and_csv(report):
+    out = report.parent
+    assert report == out / "index.html"
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert names == (
+        {"report.md", "index.html"}
+        | {f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")}
+        | {f"narrow/{name}.png" for name in FIGURES}
+        | {f"data/{name}.csv" for name in FIGURES | TABLES}
     )
-    assert "could not be checked" in results_caption(runs, results_table(runs))
+    for name in FIGURES:
+        for path, most in ((out / f"{name}.png", 5.5), (out / "narrow" / f"{name}.png", 3.25)):
+            with Image.open(path) as image:
+                assert image.size[0] <= 200 * most
 
 
-def test_results_table_leaves_out_what_is_zero(tmp_path):
-    _evaluated(tmp_path, "grpo", {"eval/truncated_fraction": 0.0, "eval/unknown": 0})
-    runs = load_runs(tmp_path)
-    assert not {"cut off, %", "unknown"} & {*results_table(runs)}
-    assert "cut off" not in results_caption(runs, results_table(runs))
+def test_links_and_contents_of_the_page_resolve(report):
+    page = Page(report)
+    assert page.open == []
+    files = [link for link in page.links if not link.startswith("#")]
+    assert {f"{name}.pdf" for name in FIGURES} < set(files)
+    assert {f"data/{name}.csv" for name in FIGURES | TABLES} < set(files)
+    assert all((report.parent / link).is_file() for link in files)
+    contents = [link[1:] for link in page.links if link.startswith("#")]
+    assert len(contents) == len(set(contents)) > len(FIGURES)
+    assert set(contents) == page.anchors
+
+
+def test_links_and_contents_of_the_markdown_resolve(report):
+    markdown = (report.parent / "report.md").read_text()
+    links = re.findall(r"\]\(([^)#]+)\)", markdown)
+    assert {f"{name}.png" for name in FIGURES} < set(links)
+    assert all((report.parent / link).is_file() for link in links)
+    titles = re.findall(r"^## (.+)$", markdown, re.MULTILINE)
+    assert re.findall(r"^- \[([^\]]+)\]\(#", markdown, re.MULTILINE) == titles
+    anchors = re.findall(r"\]\(#([^)]+)\)", markdown)
+    assert len(anchors) == len(set(anchors)) == len(titles)
+    assert anchors[titles.index("pass@1 against pass@k")] == "pass1-against-passk"
+
+
+def test_page_and_markdown_have_the_main_table(report, two_seeds):
+    markdown, html = (report.parent / "report.md").read_text(), report.read_text()
+    assert main_table(two_seeds) in markdown
+    for cell in results_table(load_runs(two_seeds)).to_numpy().flat:
+        assert f"<td>{cell}</td>" in html
+        assert not cell or f" {cell} " in markdown
+
+
+def test_page_is_for_phones_and_wide_screens(report):
+    html = report.read_text()
+    assert 'name="viewport" content="width=device-width' in html
+    assert html.count('media="(max-width: 40rem)"') == len(FIGURES)
+    for table in re.findall(r"<div class=\"(\w+)\"><table", html):
+        assert table == "scroll"  # scrolls by itself, not the page
+
+
+def test_csv_of_a_figure_has_its_curves(report, two_seeds):
+    table = pd.read_csv(report.parent / "data" / "pass_at_k_tokens.csv")
+    runs = load_runs(two_seeds)[:2]
+    row = table[(table.metric == "eval/pass@10") & (table.method == "grpo") & (table.step == 60)]
+    mean = sum(run.evaluations.loc[60, "eval/pass@10"] for run in runs) / 2
+    assert row["mean"].item() == pytest.approx(100 * mean)
+    # 16 prompts x 8 rollouts, a length of 8 + step/120
+    assert row["tokens"].item() == pytest.approx(128 * (60 * 8 + 60 * 61 / 2 / 120))
+
+
+def test_sections_without_data_say_why(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "reward": 0.5}\n')
+    page = Page(write_report(tmp_path, tmp_path / "out"))
+    for name in ("kl", "differences", "pass_at_k", "completions", "environment", "outcomes"):
+        title, *said = page.texts[name].strip().splitlines()
+        assert " ".join(said).strip(), f"{name}: {title}"
+        assert not (tmp_path / "out" / f"{name}.png").exists()
+    assert "config.learner.kl.measured" in page.texts["kl"]
 
 
 def test_write_report_shows_what_became_of_the_completions(tmp_path):
@@ -99,50 +152,6 @@ def test_write_report_shows_what_became_of_the_completions(tmp_path):
     page = write_report(tmp_path, tmp_path / "out")
     assert (tmp_path / "out" / "outcomes.png").stat().st_size > 1000
     assert "What became of the completions" in page.read_text()
-
-
-def test_results_table_of_unfinished_and_unstarted_runs(tmp_path):
-    run = tmp_path / "runs" / "grpo-seed0"
-    run.mkdir(parents=True)
-    (run / "config.json").write_text('{"steps": 50}')
-    (run / "metrics.jsonl").write_text('{"step": 1, "reward": 0.5}\n')
-    names = ("grpo-seed0", "fade-seed0")
-    (tmp_path / "sweep.json").write_text(json.dumps({"runs": [{"name": name} for name in names]}))
-    (row,) = results_table(load_runs(tmp_path)).to_dict("records")
-    assert (row["steps"], row["entropy, nats"]) == ("1 of 50", "–")
-    runs = load_runs(tmp_path)
-    assert "Not started: fade-seed0" in results_caption(runs, results_table(runs))
-
-
-def test_methods_table_lists_differing_settings(two_seeds, tmp_path):
-    rows = methods_table(load_runs(two_seeds)).set_index("method")
-    assert rows.loc["power3"].tolist() == ["power(alpha=3.0)", "0, 1", "–"]
-    for name, rate in (("a", 0.1), ("b", 0.2)):
-        run = tmp_path / "runs" / f"{name}-seed0"
-        run.mkdir(parents=True)
-        (run / "metrics.jsonl").write_text('{"step": 1}\n')
-        config = {"optimizer": {"learning_rate": rate, "name": "sgd"}, "seed": len(name)}
-        (run / "config.json").write_text(json.dumps(config))
-    assert methods_table(load_runs(tmp_path))["other settings"].tolist() == [
-        "optimizer.learning_rate=0.1",
-        "optimizer.learning_rate=0.2",
-    ]
-
-
-def test_write_report_writes_tables_and_figures(two_seeds, tmp_path):
-    page = write_report(two_seeds, tmp_path)
-    assert page == tmp_path / "index.html"
-    written = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
-    assert written.keys() == {"report.md", "index.html", *FIGURES}
-    assert min(written.values()) > 1000
-    markdown, html = (tmp_path / "report.md").read_text(), page.read_text()
-    assert set(re.findall(r"!\[[^\]]+\]\(([^)]+)\)", markdown)) == FIGURES
-    assert set(re.findall(r'<img src="([^"]+)"', html)) == FIGURES
-    assert main_table(two_seeds) in markdown
-    table = results_table(load_runs(two_seeds))
-    for cell in table.to_numpy().flat:
-        assert f"<td>{cell}</td>" in html
-        assert not cell or f" {cell} " in markdown
 
 
 @pytest.mark.parametrize(
@@ -170,21 +179,6 @@ def test_write_report_escapes_names(tmp_path):
     text = write_report(tmp_path).read_text()
     assert "a&lt;b&gt;&amp;" in text
     assert "a<b>" not in text
-
-
-def _styles(*pairs):
-    nothing = to_frame(())
-    return method_styles(
-        [Run(x, x, {"advantage": {"name": name}}, nothing, nothing, None) for x, name in pairs]
-    )
-
-
-def test_method_styles_are_distinct_and_keep_the_color_of_an_advantage():
-    pairs = [(f"power{i}", "power") for i in range(20)] + [("fade", "fade"), ("new", "new")]
-    styles = _styles(*pairs)
-    assert list(styles) == [method for method, _ in pairs]
-    assert len({tuple(style.values()) for style in styles.values()}) == len(pairs)
-    assert styles["fade"] == _styles(("fade", "fade"))["fade"]
 
 
 def test_command_prints_the_table_and_the_path(two_seeds, tmp_path):
