@@ -270,7 +270,7 @@ def _long_stretches(close: np.ndarray) -> np.ndarray:
     windows = np.lib.stride_tricks.sliding_window_view(close, least, axis=-1).all(-1)
     kept = np.zeros_like(close)
     for shift in range(least):
-        kept[..., shift : shift + windows.shape[-1]] |= windows
+        kept[..., shift : shift + len(_GRID) - least + 1] |= windows
     return kept
 
 

@@ -262,7 +262,7 @@ def curves_of(runs: Sequence[Run], panel: Panel) -> dict[str, Curve]:
         if curve := method_curve(members, panel.key, window):
             table = panel.scale * curve.table
             # Intervals of Student's t may end where no value can be.
-            floor = 0.0 if float(table["mean"].min()) >= 0 else None
+            floor = 0.0 if np.nanmin(table["mean"].to_numpy()) >= 0 else None
             ceiling = 100.0 if panel.scale == 100 else None
             table[["low", "high"]] = table[["low", "high"]].clip(floor, ceiling)
             found[method] = Curve(table, [panel.scale * values for values in curve.single])
