@@ -144,7 +144,10 @@ def _as_text(arguments: Mapping) -> str:
 @functools.cache
 def _data_set(generator: str, arguments: str, seed: int, size: int) -> Any:
     try:
-        from reasoning_gym.factory import DATASETS, create_dataset
+        from reasoning_gym.factory import (  # type: ignore[import-not-found]
+            DATASETS,
+            create_dataset,
+        )
     except ImportError as error:
         raise ValueError(
             "task.name = 'reasoning_gym' needs the package reasoning-gym:"
