@@ -124,7 +124,7 @@ $(SITE)/.installed: pyproject.toml setup.cfg
 	$(SITE)/bin/python -m pip install --quiet --editable '.[experiments,docs]'
 	touch $@
 
-SPHINX = $(SITE)/bin/sphinx-build --fail-on-warning --keep-going --nitpicky -c docs
+SPHINX = $(SITE)/bin/sphinx-build --fail-on-warning --keep-going -c docs
 
 # FADE_FAST=0 trains in the notebooks what their text is about.
 docs: $(SITE)/.installed explorer  ## the site with the explorer, into build/docs; notebooks in their quick mode

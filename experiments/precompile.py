@@ -78,6 +78,7 @@ def first_programs(experiment: Experiment, hyper: Hyperparameters) -> list[Calla
             rl.sample.lower(state, prompts, 0).compile()  # of the first round
             rl.update.lower(state, hyper, prompts, rollouts, rewards).compile()
 
+    # An evaluation with adapters is of merged parameters, which no abstract state describes.
     return [step] if config.lora.rank else [evaluate, step]
 
 

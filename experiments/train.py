@@ -107,7 +107,7 @@ def train(
         record_session(workdir)
         with tracked(config, workdir) as trackers:
             with closing(_writer(config, workdir, progress, trackers)) as writer:
-                run = start_run(experiment, writer, progress)
+                run = start_run(experiment, writer, progress, beside)
                 stage = rl_stage(run, rewards_of, beside)
                 pause_at = None if most_steps is None else run.step + most_steps
                 state = run_loop(stage, [writer], run.step, run.state, pause_at)
@@ -154,8 +154,13 @@ def _build(config: Config, progress: Progress) -> Experiment:
     return experiment
 
 
-def start_run(experiment: Experiment, writer: RunWriter, progress: Progress) -> Run:
-    """Restores a run's newest checkpoint, or starts it from its warm start."""
+def start_run(
+    experiment: Experiment, writer: RunWriter, progress: Progress, samplers: Samplers | None = None
+) -> Run:
+    """Restores a run's newest checkpoint, or starts it from its warm start.
+
+    Meanwhile its first programs are compiled, unless `samplers` have programs of their own.
+    """
     config = experiment.config
     hyper = hyperparameters(config, experiment.methods)
     restored = writer.restore(abstract_checkpoint(experiment))
@@ -166,7 +171,7 @@ def start_run(experiment: Experiment, writer: RunWriter, progress: Progress) -> 
         if config.lora.rank:
             base = experiment.rl.freeze(start_params(experiment, writer.directory))
         return Run(experiment, hyper, writer, step, from_checkpoint(experiment, hyper, saved, base))
-    with compiled_beside(first_programs(experiment, hyper)):
+    with compiled_beside([] if samplers else first_programs(experiment, hyper)):
         if config.warm_start.steps:
             directory = config.warm_start.workdir or writer.directory / "warm_start"
             params = warm_start(experiment, directory, progress)

@@ -56,19 +56,8 @@ def power_holding_entropy(
 ) -> AdvantageTransformation:
     """Moves α of `power` to hold the entropy at a fraction of its first value.
 
-    α = 1 weighs all prompts as GRPO without its deviation does; `high` bounds what can be done.
-
-    Args:
-      target_fraction: of the first entropy, above 0.
-      start: α while the entropy is at its target from the beginning.
-      gain: α per nat of the error, above 0.
-      integral_gain: α per nat and update, at least 0.
-      low: smallest α, at least 0.
-      high: largest α, above `low`.
-      rate: weight of a new entropy in its moving average, in (0, 1].
-
-    Raises:
-      ValueError: if a number is outside its range (fade_jax.controllers.pi_controller).
+    Arguments as in `tempered_holding_entropy`, of α in place of β. α = 1 weighs all prompts as GRPO
+    without its deviation does.
     """
     return power(_held(target_fraction, start, gain, integral_gain, low, high, rate))
 

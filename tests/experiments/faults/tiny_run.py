@@ -25,6 +25,7 @@ import numpy as np
 from experiments import workdir as workdirs
 from experiments.checkpoints import tree_sha256
 from experiments.command import one_line_errors
+from experiments.environment import record_session
 from experiments.evaluation import HeldOut, _save_counts
 from experiments.loop import RunWriter, Stage, run_loop
 from experiments.metric_writer import Silent
@@ -59,6 +60,7 @@ def run(workdir: Path) -> dict:
     workdirs.check(config, workdir)
     with workdirs.locked(workdir):
         workdirs.claim(config, workdir)
+        record_session(workdir)
         with closing(RunWriter(workdir, 2, Silent())) as writer:
             like = {"x": jax.ShapeDtypeStruct((SIZE,), np.float32)}
             start = 0, {"x": jnp.arange(SIZE, dtype=np.float32)}
